@@ -1,0 +1,24 @@
+"""Nonlinear least squares by Levenberg-Marquardt, in JAX.
+
+Write the residual once; fit one curve or a million without changing it.
+"""
+
+from lmjax import losses as losses
+from lmjax._curve_fit import CurveFit as CurveFit
+from lmjax._curve_fit import curve_fit as curve_fit
+from lmjax._damping import Classical as Classical
+from lmjax._damping import Fixed as Fixed
+from lmjax._damping import Nielsen as Nielsen
+from lmjax._least_squares import least_squares as least_squares
+from lmjax._linear_solvers import CG as CG
+from lmjax._linear_solvers import QR as QR
+from lmjax._linear_solvers import SVD as SVD
+from lmjax._linear_solvers import Cholesky as Cholesky
+from lmjax._result import FitError as FitError
+from lmjax._result import History as History
+from lmjax._result import Solution as Solution
+from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
+from lmjax._status import ParamStatus as ParamStatus
+from lmjax._status import Status as Status
+
+__version__ = "0.1.0"

@@ -1,0 +1,137 @@
+"""Measured data: from model, y, sigma, mask and NaN policy to one weighted residual."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+NAN_POLICIES = ("propagate", "omit")
+
+
+class Data(NamedTuple):
+    """Observations of one fit, inside a trace.
+
+    Attributes:
+        x: Independent variables, safe to evaluate the model at.
+        y: Observations with masked points replaced by 0.
+        mask: Which points count, or None for all.
+        whiten: Function that divides a flat residual by the noise and zeroes masked points.
+        num_used: How many points count, None if all do.
+    """
+
+    x: Any
+    y: Array
+    mask: Bool[Array, "..."] | None
+    whiten: Callable
+    num_used: Int[Array, ""] | None
+
+
+def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
+    """Check shapes and build the weights.
+
+    A sigma that is not positive turns the residual into NaN, so that the fit reports a
+    non-finite start instead of a wrong answer.
+    """
+    if y.size == 0:
+        raise ValueError("y: expected at least one observation, got none")
+    if jnp.issubdtype(y.dtype, jnp.complexfloating):
+        raise TypeError(f"y: expected real observations, got {y.dtype}")
+    y = y.astype(dtype)
+    if mask is not None:
+        if mask.dtype != bool:
+            raise TypeError(f"mask: expected booleans (True = use), got {mask.dtype}")
+        mask = _broadcast("mask", mask, y.shape)
+    if nan_policy == "omit":
+        present = ~jnp.isnan(y)
+        mask = present if mask is None else mask & present
+    num_used = None
+    if mask is not None:
+        num_used = jnp.sum(mask, dtype=jnp.int32)
+        y = jnp.where(mask, y, 0.0)
+        x = _safe_inputs(x, mask)
+    return Data(x, y, mask, _whitening(sigma, mask, y, dtype), num_used)
+
+
+def _safe_inputs(x, mask):
+    """Replace masked inputs by one that counts, so the model never sees padding.
+
+    A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN that
+    was thrown away is still NaN.
+    """
+    first = jnp.argmax(mask)
+
+    def fill(leaf):
+        if jnp.shape(leaf) != mask.shape:
+            return leaf
+        return jnp.where(mask, leaf, jnp.ravel(leaf)[first])
+
+    return jax.tree.map(fill, x)
+
+
+def _broadcast(name, value, shape):
+    try:
+        return jnp.broadcast_to(value, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to y, {shape}, got {value.shape}"
+        ) from error
+
+
+def _whitening(sigma, mask, y, dtype):
+    keep = None if mask is None else mask.ravel()
+
+    def masked(r):
+        return r if keep is None else jnp.where(keep, r, 0.0)
+
+    if sigma is None:
+        return masked
+    if isinstance(sigma, tuple):
+        factor, lower = sigma
+        factor = jnp.asarray(factor, dtype)
+        _check_square("sigma", factor, y)
+        factor = jnp.tril(factor) if lower else jnp.triu(factor).T
+        covariance = factor @ factor.T if keep is not None else None
+        return _correlated(factor, covariance, keep, masked)
+    sigma = jnp.asarray(sigma, dtype)
+    is_matrix = sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.ndim == 1
+    if is_matrix and y.size > 1:
+        return _correlated(None, sigma, keep, masked)
+    sigma = _broadcast("sigma", sigma, y.shape).ravel()
+    # NaN where sigma is not positive; masked points may carry anything
+    sigma = jnp.where(sigma > 0.0, sigma, jnp.nan)
+    if keep is not None:
+        sigma = jnp.where(keep, sigma, 1.0)
+    return lambda r: masked(r) / sigma
+
+
+def _correlated(factor, covariance, keep, masked):
+    if keep is not None:
+        # masked points: cut their correlations and give them unit variance
+        used = keep[:, None] & keep[None, :]
+        eye = jnp.eye(keep.size, dtype=covariance.dtype)
+        factor = jnp.linalg.cholesky(jnp.where(used, covariance, eye))
+    elif factor is None:
+        factor = jnp.linalg.cholesky(covariance)
+    return lambda r: jax.scipy.linalg.solve_triangular(factor, masked(r), lower=True)
+
+
+def _check_square(name, matrix, y):
+    if matrix.shape != (y.size, y.size):
+        raise ValueError(
+            f"{name}: expected a Cholesky factor of shape {(y.size, y.size)}, "
+            f"got {matrix.shape}"
+        )
+
+
+def check_sigma(sigma) -> None:
+    """Raise if a concrete sigma is not positive (or not positive definite)."""
+    if sigma is None or isinstance(sigma, tuple) or isinstance(sigma, jax.core.Tracer):
+        return
+    values = np.asarray(sigma)
+    if values.ndim == 2 and values.shape[0] == values.shape[1]:
+        values = np.diagonal(values)
+    if not (values > 0).all() and not np.isnan(values).any():
+        raise ValueError(f"sigma: expected positive values, got {values.min()}")

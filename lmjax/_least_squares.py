@@ -1,0 +1,201 @@
+"""The public door to one least-squares problem, and the core that every door shares."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax import _loop, _problem, losses
+from lmjax._callables import as_pytree
+from lmjax._result import History, Solution
+from lmjax._solver import LevenbergMarquardt
+from lmjax._status import ParamStatus, Status
+from lmjax._types import Params, ResidualFn
+
+_DEFAULT = LevenbergMarquardt()
+
+
+def least_squares(
+    residual_fn: ResidualFn,
+    params0: Params,
+    args: tuple = (),
+    *,
+    bounds: tuple[Any, Any] | None = None,
+    fixed: Any = None,
+    loss: str | Callable | None = None,
+    loss_scale: Any = 1.0,
+    solver: LevenbergMarquardt = _DEFAULT,
+) -> Solution:
+    """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
+
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per fit.
+    Pass data through ``args``: a function object that is used again is not compiled again.
+
+    Args:
+        residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of arrays.
+        params0: Start: any pytree of floating-point arrays.
+        args: Further arguments of ``residual_fn``.
+        bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number covers
+            everything below it, None or a key left out means no bound. A start outside is
+            moved inside (``Solution.moved``).
+        fixed: Prefix pytree of booleans: True keeps a parameter at its start.
+        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2``, or the name of
+            one in ``lmjax.losses``. None is plain least squares.
+        loss_scale: Size at which a residual starts to count less.
+        solver: Algorithm and settings.
+
+    Returns:
+        The `Solution`. A fit that fails does not raise: see its ``status``.
+
+    Raises:
+        ValueError: If a shape, a name or a concrete bound is wrong; the message names it.
+        TypeError: If parameters or residuals are not real floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> def rosenbrock(p):
+        ...     return jnp.array([10 * (p["y"] - p["x"] ** 2), 1 - p["x"]])
+        >>> sol = lmjax.least_squares(rosenbrock, {"x": -1.2, "y": 1.0})
+        >>> print(f"{sol.params['x']:.4f} {sol.params['y']:.4f}")
+        1.0000 1.0000
+
+    References:
+        The sources of the method are listed in `LevenbergMarquardt`.
+    """
+    args = tuple(args) if isinstance(args, tuple | list) else _not_a_tuple(args)
+    solution = _solve(
+        as_pytree(residual_fn),
+        params0,
+        args,
+        bounds,
+        fixed,
+        *resolve_loss(loss, loss_scale),
+        solver,
+    )
+    if bounds is not None:
+        check_feasible(solution.status, bounds, params0)
+    return solution
+
+
+@jax.jit
+def _solve(residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver):
+    jac = solver.jac
+    return solve(
+        lambda params: residual_fn(params, *args),
+        params0,
+        bounds=bounds,
+        fixed=fixed,
+        rho=rho,
+        loss_scale=loss_scale,
+        solver=solver,
+        jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
+    )[0]
+
+
+def solve(
+    residual_fn: Callable,
+    params0: Params,
+    *,
+    bounds,
+    fixed,
+    rho,
+    loss_scale,
+    solver: LevenbergMarquardt,
+    jac,
+    whiten: Callable | None = None,
+) -> tuple[Solution, _loop.Point]:
+    """Solve inside a trace; return the solution and the linearised last point."""
+    problem, p0, unravel, unravel_residual = _problem.build(
+        residual_fn,
+        params0,
+        bounds=bounds,
+        fixed=fixed,
+        rho=rho,
+        loss_scale=loss_scale,
+        jac=jac,
+        whiten=whiten,
+    )
+    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+    state = _loop.run(problem, p0, solver, linear_solver)
+    point = state.point
+    history = None
+    if state.record is not None:
+        record = state.record
+        history = History(
+            jax.vmap(unravel)(record.p),
+            record.cost,
+            record.damping,
+            record.gain,
+            record.accepted,
+        )
+    matrix_free = getattr(linear_solver, "matrix_free", False)
+    solution = Solution(
+        params=unravel(point.p),
+        cost=point.cost,
+        status=state.status,
+        num_steps=state.num_steps,
+        num_accepted=state.num_accepted,
+        optimality=point.optimality,
+        damping=state.lam,
+        normal_matrix=point.linearization.normal_matrix(),
+        residual=unravel_residual(point.r),
+        param_status=_param_status(problem, point, p0),
+        moved=None if bounds is None else jnp.any(problem.project(p0) != p0),
+        history=history,
+        tolerances=solver.given_tolerances(),
+        linear_solver=type(linear_solver).__name__,
+        jacobian="matrix-free" if matrix_free else problem.jacobian,
+    )
+    return solution, point
+
+
+def _param_status(problem, point, p0):
+    status = jnp.where(point.p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
+    status = jnp.where(point.norms == 0.0, ParamStatus.IDLE, status)
+    if problem.lower is not None:
+        side = jnp.where(
+            point.p <= problem.lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER
+        )
+        status = jnp.where(point.free, status, side)
+    if problem.fixed is not None:
+        status = jnp.where(problem.fixed, ParamStatus.FIXED, status)
+    return status.astype(jnp.int8)
+
+
+def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any]:
+    """Return the loss function behind a name, as a callable pytree, and its scale."""
+    if loss is None or loss == "linear" or loss is losses.linear:
+        return None, None
+    if isinstance(loss, str):
+        if loss not in losses.NAMES:
+            raise ValueError(
+                f"loss: expected one of {', '.join(losses.NAMES)}, or a function; "
+                f"got {loss!r}"
+            )
+        loss = getattr(losses, loss)
+    if not callable(loss):
+        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+    return as_pytree(loss), loss_scale
+
+
+def check_feasible(status, bounds, params0) -> None:
+    """Raise if concrete bounds cross; inside a trace the status says so instead."""
+    if isinstance(status, jax.core.Tracer) or status.ndim or status != Status.INFEASIBLE:
+        return
+    spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
+    lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))
+    upper = np.asarray(spread("bounds[1]", bounds[1], default=np.inf))
+    j = int(np.argmin(lower <= upper))
+    name = _problem.parameter_names(params0)[j]
+    raise ValueError(
+        f"bounds: lower exceeds upper at params0{name} ({lower[j]:g} > {upper[j]:g})"
+    )
+
+
+def _not_a_tuple(args):
+    raise TypeError(
+        f"args: expected a tuple, got {type(args).__name__}; for one argument write (data,)"
+    )

@@ -1,0 +1,65 @@
+"""Conjugate gradients on the damped normal equations, by products with J and J^T only."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmjax._types import Scalar
+
+
+class CG(eqx.Module):
+    """Matrix-free conjugate gradients: no J and no n x n matrix in memory.
+
+    The columns are already scaled, which is Jacobi preconditioning. An inexact step is
+    enough far from the solution, and the outer loop repairs what is left: a tighter ``tol``
+    buys fewer outer steps with more products.
+
+    Args:
+        tol: Stop when the residual of the normal equations has shrunk by this factor.
+        max_steps: Limit on products per step; None means ``2 n``.
+
+    Example:
+        >>> import lmjax
+        >>> solver = lmjax.LevenbergMarquardt(linear_solver=lmjax.CG(tol=1e-3))
+
+    References:
+        Hestenes and Stiefel (1952), J. Res. NBS 49, 409-436, in the least-squares form
+        (CGLS) that never forms ``J^T J``.
+    """
+
+    tol: float | Scalar = 1e-2
+    max_steps: int | None = eqx.field(default=None, static=True)
+    matrix_free: ClassVar[bool] = True
+
+    def __call__(self, linearization, damping: Scalar) -> Float[Array, " n"]:
+        """Return an approximate damped least-squares step."""
+        mv, rmv = linearization.operators()
+        s0 = -rmv(linearization.residual)
+        limit = 2 * s0.size if self.max_steps is None else self.max_steps
+        target = (self.tol**2 * jnp.sum(s0**2)).astype(s0.dtype)
+
+        def unfinished(carry):
+            _, _, _, _, gamma, k = carry
+            return (gamma > target) & (k < limit)
+
+        def body(carry):
+            x, u, s, d, gamma, k = carry
+            w = mv(d)
+            alpha = gamma / (jnp.sum(w**2) + damping * jnp.sum(d**2))
+            x, u = x + alpha * d, u - alpha * w
+            s = rmv(u) - damping * x
+            gamma_new = jnp.sum(s**2)
+            return x, u, s, s + (gamma_new / gamma) * d, gamma_new, k + 1
+
+        start = (
+            jnp.zeros_like(s0),
+            -linearization.residual,
+            s0,
+            s0,
+            jnp.sum(s0**2),
+            0,
+        )
+        return jax.lax.while_loop(unfinished, body, start)[0]

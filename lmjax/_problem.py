@@ -1,0 +1,336 @@
+"""From pytrees to arrays: one flat residual ``(n,) -> (m,)`` with bounds, fixed and loss.
+
+Everything the user wrote as pytrees (parameters, bounds, which parameters are fixed, the
+residual) is flattened here, once; the solver behind it sees arrays only.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
+
+from lmjax import _bounds, losses
+from lmjax._linearize import (
+    DenseLinearization,
+    Linearization,
+    MatrixFreeLinearization,
+)
+from lmjax._types import Flag, Params, Scalar
+
+
+class Problem(NamedTuple):
+    """A least-squares problem in flat arrays, built inside a trace.
+
+    Attributes:
+        residual_fn: ``(n,) -> (m,)``.
+        jac_fn: ``(n,) -> (m, n)``.
+        jacobian: Name of the way ``jac_fn`` works.
+        lower: Lower bounds or None.
+        upper: Upper bounds or None.
+        fixed: Flags of parameters that keep their start value, or None.
+        rho: Robust loss, or None for plain least squares.
+        loss_scale: Residual size at which ``rho`` starts to bend.
+        m: Number of residuals.
+    """
+
+    residual_fn: Callable
+    jac_fn: Callable
+    jacobian: str
+    lower: Float[Array, " n"] | None
+    upper: Float[Array, " n"] | None
+    fixed: Bool[Array, " n"] | None
+    rho: Callable | None
+    loss_scale: Scalar | None
+    m: int
+
+    def project(self, p: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return ``p`` moved into the bounds."""
+        return (
+            p if self.lower is None else _bounds.project(p, self.lower, self.upper)
+        )
+
+    def free(
+        self, p: Float[Array, " n"], grad: Float[Array, " n"]
+    ) -> Bool[Array, " n"] | None:
+        """Return which parameters may move; None means all of them."""
+        free = None if self.fixed is None else ~self.fixed
+        if self.lower is not None:
+            inside = ~_bounds.active(p, grad, self.lower, self.upper)
+            free = inside if free is None else free & inside
+        return free
+
+    def linearize(
+        self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
+    ) -> Linearization:
+        """Return the (robust) linear model at ``p`` whose residual is ``r``."""
+        row = None
+        if self.rho is not None:
+            residual_row, row = losses.row_scales(self.rho, self.loss_scale, r)
+            r = residual_row * r
+        if matrix_free:
+            rows = jnp.ones_like(r) if row is None else row
+            return MatrixFreeLinearization(r, p, rows, jnp.ones_like(p), self.residual_fn)
+        jac = self.jac_fn(p)
+        return DenseLinearization(r, jac if row is None else row[:, None] * jac)
+
+    def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Return what each residual adds to the cost: half its square, or half its loss."""
+        if self.rho is None:
+            return 0.5 * (r * r)
+        return losses.half_terms(self.rho, self.loss_scale, r)
+
+    def reduction_terms(
+        self, r: Float[Array, " m"], r_new: Float[Array, " m"]
+    ) -> Float[Array, " m"]:
+        """Return how much each residual's share of the cost falls from r to r_new.
+
+        Subtracted before they are summed: the difference of two large sums would lose every
+        digit in float32 near convergence.
+        """
+        if self.rho is None:
+            return 0.5 * ((r - r_new) * (r + r_new))
+        return self.half_terms(r) - self.half_terms(r_new)
+
+    def infeasible(self) -> Flag | None:
+        """Return whether some lower bound exceeds its upper bound (or is NaN)."""
+        if self.lower is None:
+            return None
+        return ~jnp.all(self.lower <= self.upper)
+
+
+def build(
+    residual_fn: Callable,
+    params0: Params,
+    *,
+    bounds: tuple[Any, Any] | None,
+    fixed: Any,
+    rho: Callable | None,
+    loss_scale: Any,
+    jac: Callable | str | None,
+    whiten: Callable | None = None,
+) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
+    """Flatten a problem.
+
+    ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian needs it.
+
+    Returns:
+        The problem, the flat start, and the functions that restore the pytree of the
+        parameters and of the residual.
+    """
+    dtype = _check_params(params0)
+    p0, unravel = ravel_pytree(params0)
+    out = jax.eval_shape(residual_fn, params0)
+    unravel_residual = _check_residual(out)
+    # Data in float64 with a float32 start: work in the wider type rather than lose digits.
+    dtype = jnp.result_type(dtype, *(leaf.dtype for leaf in jax.tree.leaves(out)))
+    if p0.dtype != dtype:
+        params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
+        p0, unravel = ravel_pytree(params0)
+
+    def flat_residual(p):
+        return _ravel(residual_fn(unravel(p)), dtype)
+
+    m = sum(leaf.size for leaf in jax.tree.leaves(out))
+    jac_fn, jacobian = _jacobian(
+        jac, flat_residual, unravel, whiten, p0.size, m, dtype
+    )
+    lower = upper = None
+    if bounds is not None:
+        lower, upper = _check_pair(bounds)
+        lower = ravel_prefix("bounds[0]", lower, params0, -jnp.inf, dtype)
+        upper = ravel_prefix("bounds[1]", upper, params0, jnp.inf, dtype)
+    if fixed is not None:
+        fixed = ravel_prefix("fixed", fixed, params0, False, bool)
+    if rho is not None:
+        loss_scale = jnp.asarray(loss_scale, dtype)
+    problem = Problem(
+        flat_residual, jac_fn, jacobian, lower, upper, fixed, rho, loss_scale, m
+    )
+    return problem, p0, unravel, unravel_residual
+
+
+def _ravel(tree, dtype):
+    leaves = [jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree)]
+    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
+
+
+def _jacobian(jac, flat_residual, unravel, whiten, n, m, dtype):
+    if jac is None:
+        # One pass per column or one per row: take the fewer.
+        jac = "rev" if n > m else "fwd"
+    if jac == "fwd":
+        return jax.jacfwd(flat_residual), "fwd"
+    if jac == "rev":
+        return jax.jacrev(flat_residual), "rev"
+
+    def user(p):
+        matrix = _assemble(jac(unravel(p)), unravel(p), m, n, dtype)
+        return matrix if whiten is None else jax.vmap(whiten, 1, 1)(matrix)
+
+    return user, "user"
+
+
+def _assemble(tree, params, m, n, dtype):
+    """Lay the blocks of a Jacobian pytree (as ``jax.jacfwd`` nests them) side by side."""
+    structure = jax.tree.structure(params)
+    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(tree)
+    if len(leaves) == 1 and jnp.size(leaves[0]) == m * n:
+        return jnp.reshape(jnp.asarray(leaves[0], dtype), (m, n))
+    rows = jax.tree.leaves(tree, is_leaf=lambda x: jax.tree.structure(x) == structure)
+    try:
+        matrix = jnp.concatenate(
+            [
+                jnp.concatenate(
+                    [
+                        jnp.reshape(jnp.asarray(block, dtype), (-1, size))
+                        for block, size in zip(jax.tree.leaves(row), sizes, strict=True)
+                    ],
+                    axis=1,
+                )
+                for row in rows
+            ]
+        )
+    except (ValueError, TypeError):
+        matrix = None
+    if matrix is None or matrix.shape != (m, n):
+        shapes = [jnp.shape(leaf) for leaf in leaves]
+        raise ValueError(
+            "jac: expected the nesting and shapes of jax.jacfwd of the residual (or the "
+            f"model), {m} rows by {n} columns in all; got leaves of shapes {shapes}"
+        )
+    return matrix
+
+
+def parameter_names(params) -> list[str]:
+    """Return one name per flat parameter: ``tau``, ``decay.rate``, ``[0]``, ``a[1]``."""
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = name_of(path)
+        shape = jnp.shape(leaf)
+        if shape:
+            names += [f"{name}[{', '.join(map(str, i))}]" for i in np.ndindex(shape)]
+        else:
+            names.append(name)
+    return names
+
+
+def name_of(path) -> str:
+    """Return a readable name for a pytree path: ``tau``, ``decay.rate``, ``[0]``."""
+    return jax.tree_util.keystr(path, simple=True, separator=".") if path else ""
+
+
+def _check_params(params0):
+    leaves = jax.tree_util.tree_leaves_with_path(params0)
+    if not leaves or all(jnp.size(leaf) == 0 for _, leaf in leaves):
+        raise ValueError("params0: expected at least one parameter, got none")
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            hint = (
+                "write 1.0 instead of 1"
+                if jnp.issubdtype(dtype, jnp.integer)
+                else "split complex numbers into real and imaginary parts"
+            )
+            raise TypeError(
+                f"params0: expected floating-point parameters, got {dtype} at "
+                f"params0{jax.tree_util.keystr(path)} ({hint})"
+            )
+    return jnp.result_type(*(leaf for _, leaf in leaves))
+
+
+def _check_residual(out):
+    leaves, structure = jax.tree.flatten(out)
+    if sum(leaf.size for leaf in leaves) == 0:
+        raise ValueError("residual_fn: expected at least one residual, got none")
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                "residual_fn: expected real residuals, got "
+                f"{leaf.dtype} (return real and imaginary parts as separate residuals)"
+            )
+    shapes = [leaf.shape for leaf in leaves]
+    sizes = [leaf.size for leaf in leaves]
+
+    def unravel(r):
+        parts, start = [], 0
+        for shape, size in zip(shapes, sizes, strict=True):
+            parts.append(r[start : start + size].reshape(shape))
+            start += size
+        return jax.tree.unflatten(structure, parts)
+
+    return unravel
+
+
+def _check_pair(bounds):
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(
+            "bounds: expected a pair (lower, upper) of pytrees or numbers, got "
+            f"{type(bounds).__name__}"
+            + (f" of length {len(bounds)}" if hasattr(bounds, "__len__") else "")
+        )
+    return bounds
+
+
+def ravel_prefix(name, prefix, params, default, dtype):
+    """Spread a prefix pytree over ``params`` and flatten it.
+
+    A leaf of the prefix covers the whole subtree below it; None, or a key left out of a
+    mapping, takes the default. A mapping may also address the fields of a Module by name.
+    """
+    parts = []
+    _spread(name, prefix, params, default, dtype, parts)
+    return jnp.concatenate(parts)
+
+
+def _spread(name, prefix, node, default, dtype, parts):
+    children, structure = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda x: x is not node
+    )
+    if prefix is None:
+        prefix = default
+    if len(children) == 1 and children[0][0] == ():  # an array: the end of the path
+        try:
+            spread = jnp.broadcast_to(jnp.asarray(prefix, dtype), jnp.shape(node))
+        except (ValueError, TypeError) as error:
+            got = (
+                f"shape {jnp.shape(prefix)}"
+                if jax.tree_util.all_leaves([prefix])
+                else f"a {type(prefix).__name__}"
+            )
+            raise ValueError(
+                f"{name}: expected a number or an array that broadcasts to "
+                f"{jnp.shape(node)}, got {got}"
+            ) from error
+        parts.append(jnp.ravel(spread))
+        return
+    keys = [name_of(path) for path, _ in children]
+    if isinstance(prefix, Mapping):
+        unknown = [key for key in prefix if str(key) not in keys]
+        if unknown:
+            raise ValueError(
+                f"{name}: no parameter is called {unknown[0]!r}; the names here are "
+                + ", ".join(keys)
+            )
+        by_name = {str(key): value for key, value in prefix.items()}
+        prefixes = [by_name.get(key) for key in keys]
+    elif jax.tree_util.all_leaves([prefix]):
+        prefixes = [prefix] * len(children)
+    else:
+        prefixes = _children_of(name, prefix, structure)
+    for key, child_prefix, (_, child) in zip(keys, prefixes, children, strict=True):
+        _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts)
+
+
+def _children_of(name, prefix, structure):
+    is_child = lambda x: x is not prefix  # noqa: E731
+    children, prefix_structure = jax.tree.flatten(prefix, is_leaf=is_child)
+    if prefix_structure != structure:
+        raise ValueError(
+            f"{name}: expected a prefix of params0, {structure}, got {prefix_structure}"
+        )
+    return children

@@ -1,0 +1,147 @@
+"""Plain-text reports, parameters by their pytree path."""
+
+import jax
+import numpy as np
+
+from lmjax._problem import parameter_names
+from lmjax._solver import default_tolerances
+from lmjax._status import ParamStatus, Status
+
+CORRELATIONS_FROM = 0.1  # as in lmfit: weaker ones are rarely worth a line
+
+
+def solution(sol) -> str:
+    """Return the report of a `Solution` (or of a batch of them)."""
+    if np.ndim(sol.status):
+        return _batch(sol)
+    lines = _outcome(sol) + ["Parameters"]
+    values = _flat(sol.params)
+    names = _names(sol.params)
+    for name, value, code in zip(names, values, np.asarray(sol.param_status), strict=True):
+        remark = ParamStatus(int(code)).remark
+        lines.append(f"    {name}  {value:.8g}" + (f"  ({remark})" if remark else ""))
+    return "\n".join(lines + _machinery(sol))
+
+
+def curve_fit(fit) -> str:
+    """Return the report of a `CurveFit` (or of a batch of them)."""
+    if np.ndim(fit.status):
+        return _batch(fit)
+    held = int(fit.num_points) - int(fit.dof)
+    lines = [
+        *_outcome(fit),
+        "Statistics",
+        f"    data points          {int(fit.num_points)}",
+        f"    fitted parameters    {held}",
+        f"    chi-square           {float(fit.chi2):.8g}",
+        f"    reduced chi-square   {float(fit.reduced_chi2):.8g}",
+        f"    AIC                  {float(fit.aic):.8g}",
+        f"    BIC                  {float(fit.bic):.8g}",
+        "Parameters",
+        *_parameter_lines(fit),
+        *_correlation_lines(fit),
+        *_machinery(fit),
+    ]
+    return "\n".join(lines)
+
+
+def _parameter_lines(fit):
+    names = _names(fit.params)
+    values, errors = _flat(fit.params), _flat(fit.stderr)
+    width = max(map(len, names))
+    lines = []
+    for j, name in enumerate(names):
+        status = ParamStatus(int(fit.param_status[j]))
+        error = "" if np.isnan(errors[j]) else f" +/- {errors[j]:.3g}"
+        if error and values[j] != 0:
+            error += f" ({100 * abs(errors[j] / values[j]):.2f}%)"
+        remark = f"  ({status.remark})" if status.remark else ""
+        lines.append(f"    {name:<{width}}  {values[j]:.8g}{error}{remark}")
+    if int(fit.rank) < int(fit.num_free):
+        lines.append(
+            f"    Only {int(fit.rank)} combinations of {int(fit.num_free)} free parameters are "
+            "determined by the data: errors are those of least norm."
+        )
+    if int(fit.dof) <= 0:
+        lines.append("    No degrees of freedom are left: errors cannot be estimated.")
+    return lines
+
+
+def _correlation_lines(fit):
+    names = _names(fit.params)
+    corr = np.asarray(fit.correlation)
+    pairs = [
+        (abs(corr[i, j]), f"    {names[i]}, {names[j]}  {corr[i, j]:+.3f}")
+        for i in range(len(names))
+        for j in range(i)
+        if abs(corr[i, j]) >= CORRELATIONS_FROM
+    ]
+    pairs.sort(reverse=True)
+    title = f"Correlations (from {CORRELATIONS_FROM} in size)"
+    return [title, *(line for _, line in pairs)] if pairs else []
+
+
+def _outcome(sol):
+    status = Status(int(sol.status))
+    word = "converged" if status.success else "failed"
+    lines = [
+        f"Fit {word}: {status.name} after {int(sol.num_steps)} steps, "
+        f"{int(sol.num_accepted)} accepted",
+        f"    {status.advice}",
+        f"    cost {float(sol.cost):.8g}, optimality {float(sol.optimality):.2g}",
+    ]
+    if sol.moved is not None and bool(sol.moved):
+        lines.append("    The start lay outside the bounds and was moved inside.")
+    return lines
+
+
+def _machinery(sol):
+    tolerances = default_tolerances(sol.cost.dtype) | (sol.tolerances or {})
+    listed = ", ".join(f"{name} {float(value):.2g}" for name, value in tolerances.items())
+    return [
+        "Solver",
+        f"    linear solver {sol.linear_solver}, Jacobian {sol.jacobian}, {sol.cost.dtype}",
+        f"    {listed} (0 = off), final damping {float(sol.damping):.2g}",
+    ]
+
+
+def _batch(sol):
+    status = np.asarray(sol.status).ravel()
+    lines = [f"{status.size} fits"]
+    codes, counts = np.unique(status, return_counts=True)
+    for code, count in sorted(zip(codes, counts, strict=True), key=lambda pair: -pair[1]):
+        share = 100 * count / status.size
+        lines.append(f"    {Status(int(code)).name:<16}{count:>10}  {share:6.2f}%")
+    good = np.asarray(sol.success)
+    steps = np.asarray(sol.num_steps)
+    lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
+    lines.append("Parameters of converged fits: median [5 %, 95 %]")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sol.params):
+        if not good.any():
+            break
+        values = np.asarray(leaf)[good]
+        columns = values.reshape(values.shape[0], -1).T
+        names = parameter_names(jax.tree_util.tree_unflatten(
+            jax.tree.structure(0), [values[0]]
+        ))
+        base = jax.tree_util.keystr(path, simple=True, separator=".")
+        for suffix, column in zip(names, columns, strict=True):
+            low, middle, high = np.percentile(column, [5, 50, 95])
+            lines.append(f"    {base}{suffix}  {middle:.6g} [{low:.6g}, {high:.6g}]")
+    return "\n".join(lines)
+
+
+def _names(params):
+    return parameter_names(_numbers(params))
+
+
+def _flat(params):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))])
+
+
+def _numbers(params):
+    """Drop what a callable model carries beside its parameters."""
+    return jax.tree.map(
+        lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, float) else None,
+        params,
+    )

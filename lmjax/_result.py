@@ -1,0 +1,107 @@
+"""What a fit returns: `Solution` and the optional step `History`."""
+
+from typing import Any, Self
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax import _report
+from lmjax._status import Status
+from lmjax._types import Params
+
+
+class FitError(RuntimeError):
+    """Raised by ``raise_if_failed``; the message names the status and the advice."""
+
+
+class History(eqx.Module):
+    """One row per proposed step, in order; rows past ``num_steps`` hold NaN and False.
+
+    Attributes:
+        params: The proposed point, a pytree like ``Solution.params`` with a leading axis.
+        cost: Cost at the proposed point.
+        damping: Lambda that produced the proposal.
+        gain: Actual over predicted reduction.
+        accepted: Whether the step was taken ("go") or not ("stop").
+    """
+
+    params: Params
+    cost: Float[Array, "*batch k"]
+    damping: Float[Array, "*batch k"]
+    gain: Float[Array, "*batch k"]
+    accepted: Bool[Array, "*batch k"]
+
+
+class Solution(eqx.Module):
+    """Outcome of `least_squares`: arrays and plain strings only, so it vmaps and jits.
+
+    Attributes:
+        params: The best parameters found, a pytree like ``params0``.
+        cost: Half the sum of squares (or the robust cost) at ``params``.
+        status: A `Status` value.
+        num_steps: Steps proposed.
+        num_accepted: Steps taken.
+        optimality: Largest cosine between the residual and a column of J over the
+            parameters that are free to move; zero at a stationary point.
+        damping: Lambda when the fit stopped.
+        normal_matrix: ``J^T J`` at ``params``, in ravel order of the parameters.
+        residual: Residual at ``params``, as ``residual_fn`` returned it.
+        param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound, idle.
+        moved: Whether the start lay outside the bounds and was moved inside; None without
+            bounds.
+        history: Step history if ``record_history`` was set, else None.
+        tolerances: Those of ftol, xtol and gtol that were given; None if all were left to
+            the dtype.
+        linear_solver: Name of the linear solver that ran.
+        jacobian: How J was computed: "fwd", "rev", "user" or "matrix-free".
+    """
+
+    params: Params
+    cost: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    num_accepted: Int[Array, "*batch"]
+    optimality: Float[Array, "*batch"]
+    damping: Float[Array, "*batch"]
+    normal_matrix: Float[Array, "*batch n n"]
+    residual: Any
+    param_status: Int[Array, "*batch n"]
+    moved: Bool[Array, "*batch"] | None
+    history: History | None
+    tolerances: dict[str, Float[Array, "*batch"]] | None
+    linear_solver: str = eqx.field(static=True)
+    jacobian: str = eqx.field(static=True)
+
+    @property
+    def success(self) -> Bool[Array, "*batch"]:
+        """Whether the fit converged (per fit in a batch)."""
+        return self.status > 0
+
+    def raise_if_failed(self) -> Self:
+        """Return self, or raise `FitError` if any fit failed. For scripts, outside jit.
+
+        Raises:
+            FitError: With the status, its advice and, for a batch, how many fits failed.
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> sol = lmjax.least_squares(lambda p: p - 3.0, jnp.array([0.0]))
+            >>> print(sol.raise_if_failed().params)
+            [3.]
+        """
+        status = np.atleast_1d(np.asarray(self.status))
+        failed = status[status <= 0]
+        if failed.size:
+            codes, counts = np.unique(failed, return_counts=True)
+            lines = [
+                f"{Status(int(code)).name}: {Status(int(code)).advice}"
+                + (f" ({count} of {status.size} fits)" if status.size > 1 else "")
+                for code, count in zip(codes, counts, strict=True)
+            ]
+            raise FitError("; ".join(lines))
+        return self
+
+    def report(self) -> str:
+        """Return a table of the outcome, parameters by their pytree path."""
+        return _report.solution(self)

@@ -1,0 +1,85 @@
+"""Outcome codes of a fit and of each of its parameters."""
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """Why a fit stopped: positive is converged, zero running, negative failed.
+
+    ``Status(int(sol.status)).advice`` is one sentence on what to do about it.
+
+    Example:
+        >>> import lmjax
+        >>> lmjax.Status.MAX_STEPS.advice
+        'Ran out of steps: raise max_steps, improve the start, or loosen the tolerances.'
+    """
+
+    FTOL = 1
+    XTOL = 2
+    GTOL = 3
+    RUNNING = 0
+    MAX_STEPS = -1
+    NONFINITE_START = -2
+    STALLED = -3
+    SINGULAR = -4
+    INFEASIBLE = -5
+
+    @property
+    def success(self) -> bool:
+        """Whether this status means convergence."""
+        return self > 0
+
+    @property
+    def advice(self) -> str:
+        """One sentence that explains the status."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.FTOL: "Converged: neither the last step nor the model of the next one "
+    "reduces the cost by more than ftol.",
+    Status.XTOL: "Converged: the last step changed the scaled parameters by less than xtol.",
+    Status.GTOL: "Converged: the residual is orthogonal to every column of the Jacobian "
+    "within gtol.",
+    Status.RUNNING: "Not finished.",
+    Status.MAX_STEPS: "Ran out of steps: raise max_steps, improve the start, or loosen "
+    "the tolerances.",
+    Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start: "
+    "check the data, sigma and params0.",
+    Status.STALLED: "No further step helps short of a proven minimum: the precision is "
+    "exhausted (try float64), or the residual is not smooth, or its Jacobian is wrong.",
+    Status.SINGULAR: "No free parameter has any effect on the residual here: start "
+    "somewhere else or fix the idle parameters.",
+    Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
+}
+
+
+class ParamStatus(enum.IntEnum):
+    """What became of one parameter; only FREE and UNMOVED ones have an error bar."""
+
+    FREE = 0
+    FIXED = 1
+    AT_LOWER = 2
+    AT_UPPER = 3
+    IDLE = 4  # no effect on the residual at the solution
+    UNMOVED = 5  # free, yet exactly where it started
+
+    @property
+    def has_error(self) -> bool:
+        """Whether a standard error can be quoted."""
+        return self in (ParamStatus.FREE, ParamStatus.UNMOVED)
+
+    @property
+    def remark(self) -> str:
+        """A few words for the report."""
+        return _REMARKS[self]
+
+
+_REMARKS = {
+    ParamStatus.FREE: "",
+    ParamStatus.FIXED: "fixed",
+    ParamStatus.AT_LOWER: "held at its lower bound, no error bar",
+    ParamStatus.AT_UPPER: "held at its upper bound, no error bar",
+    ParamStatus.IDLE: "no effect on the residual, no error bar",
+    ParamStatus.UNMOVED: "never left its start",
+}
