@@ -1,8 +1,8 @@
 """Problems of Moré, Garbow and Hillstrom (1981) that the benchmarks and tests share.
 
 Formulas, data vectors and standard starts: J. J. Moré, B. S. Garbow, K. E. Hillstrom,
-"Testing Unconstrained Optimization Software", ACM TOMS 7(1), 17-41. Each record also lists
-known stationary values of the sum of squares, the first being the global minimum.
+"Testing Unconstrained Optimization Software", ACM TOMS 7(1), 17-41. Each record also
+lists known stationary values of the sum of squares, the first being the global minimum.
 """
 
 from collections.abc import Callable
@@ -58,9 +58,7 @@ def _beale(x):
 
 def _helical_valley(x):
     turn = jnp.arctan(x[1] / x[0]) / (2 * jnp.pi) + jnp.where(x[0] < 0, 0.5, 0.0)
-    return jnp.stack(
-        [10 * (x[2] - 10 * turn), 10 * (jnp.hypot(x[0], x[1]) - 1), x[2]]
-    )
+    return jnp.stack([10 * (x[2] - 10 * turn), 10 * (jnp.hypot(x[0], x[1]) - 1), x[2]])
 
 
 _BARD_Y = [0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96]
@@ -192,15 +190,11 @@ PROBLEMS = [
     Problem("Powell singular", _powell_singular, _array(3, -1, 0, 1), (0.0,)),
     Problem("Wood", _wood, _array(-3, -1, -3, -1), (0.0,)),
     Problem("Brown-Dennis", _brown_dennis, _array(25, 5, -5, -1), (85822.20163,)),
-    Problem(
-        "Osborne 1", _osborne, _array(0.5, 1.5, -1, 0.01, 0.02), (5.464894697e-5,)
-    ),
+    Problem("Osborne 1", _osborne, _array(0.5, 1.5, -1, 0.01, 0.02), (5.464894697e-5,)),
     Problem("Watson 6", _watson, np.zeros(6), (2.287670054e-3,), True),
     Problem("Watson 9", _watson, np.zeros(9), (1.399760138e-6,), True),
     Problem("Watson 12", _watson, np.zeros(12), (4.722381102e-10,), True),
-    Problem(
-        "Extended Rosenbrock", _extended_rosenbrock, np.tile([-1.2, 1], 5), (0.0,)
-    ),
+    Problem("Extended Rosenbrock", _extended_rosenbrock, np.tile([-1.2, 1], 5), (0.0,)),
     Problem(
         "Variably dimensioned",
         _variably_dimensioned,

@@ -1,9 +1,9 @@
 """Box bounds by projection, with an active set.
 
-A parameter that sits on a bound while the gradient points out of the box is *active*: it
-leaves the linear system for this step. The others move freely and are projected back onto the
-box. No change of variables is used: the slope of such a map vanishes at the bound, so every
-point there would look optimal.
+A parameter that sits on a bound while the gradient points out of the box is *active*:
+it leaves the linear system for this step. The others move freely and are projected back
+onto the box. No change of variables is used: the slope of such a map vanishes at the
+bound, so every point there would look optimal.
 """
 
 import jax.numpy as jnp

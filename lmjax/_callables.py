@@ -1,8 +1,8 @@
 """Functions as pytrees, so that one `jax.jit` serves every model.
 
-A plain function becomes a pytree without leaves, compared by identity; a callable Module
-contributes its arrays as leaves. Passing either to a jitted function then retraces for a new
-function and never for new numbers.
+A plain function becomes a pytree without leaves, compared by identity; a callable
+Module contributes its arrays as leaves. Passing either to a jitted function then
+retraces for a new function and never for new numbers.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lmjax import _data, _problem, _report, _statistics
+from lmjax import _data, _report, _statistics
 from lmjax._callables import as_pytree
 from lmjax._least_squares import check_feasible, resolve_loss, solve
 from lmjax._linearize import DenseLinearization
@@ -24,15 +24,15 @@ _DEFAULT = LevenbergMarquardt()
 class CurveFit(Solution):
     """A `Solution` with the statistics of a fit to data.
 
-    Everything here works on a batch (leading axes) as well, except the functions of x, which
-    take one fit: use ``jax.vmap`` for those.
+    Everything here works on a batch (leading axes) as well, except the functions of x,
+    which take one fit: use ``jax.vmap`` for those.
 
     Attributes:
         covariance: Covariance of the parameters in ravel order; rows and columns of
             parameters that are fixed, at a bound or without effect are zero.
         rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
-            combination of parameters is not determined by the data: the covariance is then
-            the one of least norm, and the parameters along it are arbitrary.
+            combination of parameters is not determined by the data: the covariance is
+            then the one of least norm, and the parameters along it are arbitrary.
         num_used: Observations that count, None if all do.
         absolute_sigma: Whether sigma was taken at face value.
         model: The model, None where ``params`` is itself the callable model.
@@ -55,7 +55,7 @@ class CurveFit(Solution):
 
     @property
     def num_free(self) -> Int[Array, "*batch"]:
-        """Parameters with an error bar: not fixed, not at a bound, not without effect."""
+        """Parameters with an error bar: not fixed, at a bound or without effect."""
         return jnp.sum(_has_error(self.param_status), axis=-1, dtype=jnp.int32)
 
     @property
@@ -65,7 +65,7 @@ class CurveFit(Solution):
 
     @property
     def chi2(self) -> Float[Array, "*batch"]:
-        """Sum of squared residuals in units of sigma (of losses, with a robust loss)."""
+        """Sum of squared residuals in units of sigma (of losses, if robust)."""
         return 2.0 * self.cost
 
     @property
@@ -75,7 +75,7 @@ class CurveFit(Solution):
 
     @property
     def stderr(self) -> Params:
-        """Standard errors, a pytree like ``params``; NaN where there is none to quote."""
+        """Standard errors, a pytree like ``params``; NaN where there is none."""
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         held = ~_has_error(self.param_status)
         flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
@@ -83,7 +83,7 @@ class CurveFit(Solution):
 
     @property
     def correlation(self) -> Float[Array, "*batch n n"]:
-        """Correlation matrix; zero where a parameter has no error, 1 on the diagonal."""
+        """Correlation matrix; zero off the diagonal where there is no error."""
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
         corr = self.covariance / (scale[..., :, None] * scale[..., None, :])
@@ -94,8 +94,8 @@ class CurveFit(Solution):
     def aic(self) -> Float[Array, "*batch"]:
         """Akaike's criterion: ``-2 log L + 2 k`` up to a constant of the data.
 
-        With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute sigma and
-        ``N log(chi2 / N)`` otherwise, as in lmfit.
+        With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute
+        sigma and ``N log(chi2 / N)`` otherwise, as in lmfit.
         """
         return self._minus_two_log_likelihood() + 2.0 * (self.num_points - self.dof)
 
@@ -103,7 +103,9 @@ class CurveFit(Solution):
     def bic(self) -> Float[Array, "*batch"]:
         """Bayesian criterion: as `aic` with ``k log N`` in place of ``2 k``."""
         n = self.num_points.astype(self.cost.dtype)
-        return self._minus_two_log_likelihood() + (self.num_points - self.dof) * jnp.log(n)
+        return self._minus_two_log_likelihood() + (
+            self.num_points - self.dof
+        ) * jnp.log(n)
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
@@ -148,8 +150,8 @@ class CurveFit(Solution):
     def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Return (lower, upper) limits of the *curve* at each x, pointwise.
 
-        Linear propagation of the covariance, ``t sqrt(J C J^T)`` with Student's t on ``dof``
-        degrees of freedom (the normal quantile when sigma is absolute).
+        Linear propagation of the covariance, ``t sqrt(J C J^T)`` with Student's t on
+        ``dof`` degrees of freedom (the normal quantile when sigma is absolute).
 
         Example:
             >>> import jax.numpy as jnp, lmjax
@@ -179,7 +181,9 @@ class CurveFit(Solution):
         centre = self.predict(x)
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
         spread = self._standard_deviation(x)
-        half = self._quantile(level) * jnp.sqrt(spread**2 + scale * jnp.asarray(sigma) ** 2)
+        half = self._quantile(level) * jnp.sqrt(
+            spread**2 + scale * jnp.asarray(sigma) ** 2
+        )
         return centre - half, centre + half
 
     def report(self) -> str:
@@ -214,29 +218,31 @@ def curve_fit(
 ) -> CurveFit:
     """Fit ``model(params, x)`` to ``y`` and return parameters with their uncertainties.
 
-    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per fit.
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
+    fit.
 
     Args:
-        model: ``model(params, x)`` returns what ``y`` should be. A callable ``eqx.Module``
-            is called as ``model(x)`` when ``params0`` is left out: its floating-point leaves
-            are the start, and ``fit.params`` is the fitted Module.
+        model: ``model(params, x)`` returns what ``y`` should be. A callable
+            ``eqx.Module`` is called as ``model(x)`` when ``params0`` is left out: its
+            floating-point leaves are the start, and ``fit.params`` is the fitted
+            Module.
         x: Independent variables, handed to the model as they are (lists become arrays).
         y: Observations, an array of any shape.
         params0: Start: any pytree of floating-point numbers or arrays.
-        sigma: Standard deviation of the observations: a number, an array that broadcasts to
-            ``y``, an (m, m) covariance matrix for one-dimensional ``y``, or the pair returned
-            by ``jax.scipy.linalg.cho_factor`` of one.
-        absolute_sigma: Take sigma at face value. By default only its relative size counts and
-            errors are scaled by ``sqrt(reduced_chi2)``.
+        sigma: Standard deviation of the observations: a number, an array that
+            broadcasts to ``y``, an (m, m) covariance matrix for one-dimensional ``y``,
+            or the pair returned by ``jax.scipy.linalg.cho_factor`` of one.
+        absolute_sigma: Take sigma at face value. By default only its relative size
+            counts and errors are scaled by ``sqrt(reduced_chi2)``.
         mask: Booleans that broadcast to ``y``: True = use the point.
-        nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit" treats
-            it as masked.
+        nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
+            treats it as masked.
         bounds: As in `least_squares`.
         fixed: As in `least_squares`.
         loss: As in `least_squares`; applied to residuals in units of sigma.
         loss_scale: As in `least_squares`.
-        solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params, x)``, the
-            derivative of the model.
+        solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
+            x)``, the derivative of the model.
 
     Returns:
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
@@ -349,7 +355,7 @@ def _fit_impl(
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
     )
-    unscaled, rank = _inverse(point, solution.param_status)
+    unscaled, rank = _inverse(point, solution)
     covariance = unscaled
     if not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
@@ -373,13 +379,13 @@ def _fit_impl(
 _fit = jax.jit(_fit_impl, static_argnums=(11, 12))
 
 
-def _inverse(point, param_status):
-    linearization = point.linearization
-    free = _has_error(param_status).astype(point.p.dtype)
-    if isinstance(linearization, DenseLinearization):
-        return _statistics.unscaled_covariance(linearization.jac * free)
-    # Matrix-free: the factor of the normal matrix stands in for J.
-    normal = linearization.normal_matrix() * (free[:, None] * free)
-    values, vectors = jnp.linalg.eigh(normal)
-    root = jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T
-    return _statistics.unscaled_covariance(root)
+def _inverse(point, solution):
+    free = _has_error(solution.param_status).astype(point.p.dtype)
+    normal_matrix = solution.normal_matrix * (free[:, None] * free)
+    if isinstance(point.linearization, DenseLinearization):
+        jac = point.linearization.jac * free
+    else:
+        # Matrix-free: the square root of the normal matrix stands in for J.
+        values, vectors = jnp.linalg.eigh(normal_matrix)
+        jac = jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T
+    return _statistics.unscaled_covariance(jac, normal_matrix)

@@ -18,7 +18,8 @@ class Data(NamedTuple):
         x: Independent variables, safe to evaluate the model at.
         y: Observations with masked points replaced by 0.
         mask: Which points count, or None for all.
-        whiten: Function that divides a flat residual by the noise and zeroes masked points.
+        whiten: Function that divides a flat residual by the noise and zeroes masked
+            points.
         num_used: How many points count, None if all do.
     """
 
@@ -58,8 +59,8 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
 def _safe_inputs(x, mask):
     """Replace masked inputs by one that counts, so the model never sees padding.
 
-    A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN that
-    was thrown away is still NaN.
+    A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN
+    that was thrown away is still NaN.
     """
     first = jnp.argmax(mask)
 
@@ -128,7 +129,7 @@ def _check_square(name, matrix, y):
 
 def check_sigma(sigma) -> None:
     """Raise if a concrete sigma is not positive (or not positive definite)."""
-    if sigma is None or isinstance(sigma, tuple) or isinstance(sigma, jax.core.Tracer):
+    if sigma is None or isinstance(sigma, tuple | jax.core.Tracer):
         return
     values = np.asarray(sigma)
     if values.ndim == 2 and values.shape[0] == values.shape[1]:

@@ -31,19 +31,21 @@ def least_squares(
 ) -> Solution:
     """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
 
-    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per fit.
-    Pass data through ``args``: a function object that is used again is not compiled again.
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
+    fit. Pass data through ``args``: a function object that is used again is not
+    compiled again.
 
     Args:
-        residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of arrays.
+        residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
+            arrays.
         params0: Start: any pytree of floating-point arrays.
         args: Further arguments of ``residual_fn``.
-        bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number covers
-            everything below it, None or a key left out means no bound. A start outside is
-            moved inside (``Solution.moved``).
+        bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
+            covers everything below it, None or a key left out means no bound. A start
+            outside is moved inside (``Solution.moved``).
         fixed: Prefix pytree of booleans: True keeps a parameter at its start.
-        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2``, or the name of
-            one in ``lmjax.losses``. None is plain least squares.
+        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2``, or the
+            name of one in ``lmjax.losses``. None is plain least squares.
         loss_scale: Size at which a residual starts to count less.
         solver: Algorithm and settings.
 
@@ -51,7 +53,8 @@ def least_squares(
         The `Solution`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name or a concrete bound is wrong; the message names it.
+        ValueError: If a shape, a name or a concrete bound is wrong; the message names
+            it.
         TypeError: If parameters or residuals are not real floating-point numbers.
 
     Example:
@@ -183,7 +186,11 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any
 
 def check_feasible(status, bounds, params0) -> None:
     """Raise if concrete bounds cross; inside a trace the status says so instead."""
-    if isinstance(status, jax.core.Tracer) or status.ndim or status != Status.INFEASIBLE:
+    if (
+        isinstance(status, jax.core.Tracer)
+        or status.ndim
+        or status != Status.INFEASIBLE
+    ):
         return
     spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
     lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))
@@ -197,5 +204,6 @@ def check_feasible(status, bounds, params0) -> None:
 
 def _not_a_tuple(args):
     raise TypeError(
-        f"args: expected a tuple, got {type(args).__name__}; for one argument write (data,)"
+        f"args: expected a tuple, got {type(args).__name__}; for one argument "
+        "write (data,)"
     )

@@ -1,7 +1,7 @@
 """The linear model ``r(p + dp) ~ r + J dp`` at a point.
 
-Solvers see it in scaled variables ``q = scale * dp``, restricted to the parameters that are
-free to move, so that the damping is a plain multiple of the identity there.
+Solvers see it in scaled variables ``q = scale * dp``, restricted to the parameters that
+are free to move, so that the damping is a plain multiple of the identity there.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ UNROLL_UP_TO = 8  # a matrix of up to this many columns is handled column by col
 def sums(*terms: Float[Array, " k"]) -> tuple[Scalar, ...]:
     """Return the sum of each array, all in one pass.
 
-    XLA has no multi-output fusion on CPU: separate sums are separate kernels, which costs more
-    than the arithmetic for a fit of fifty points.
+    XLA has no multi-output fusion on CPU: separate sums are separate kernels, which
+    costs more than the arithmetic for a fit of fifty points.
     """
     zeros = tuple(jnp.zeros((), term.dtype) for term in terms)
     add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
@@ -53,7 +53,7 @@ class DenseLinearization(eqx.Module):
         return jnp.dot(self.jac.T, self.jac, precision=PRECISION)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
-        """Return the gradient ``J^T r``, the norms of the columns of J, and that of r."""
+        """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
         n = self.jac.shape[1]
         if n > UNROLL_UP_TO:
             norms = jnp.sqrt(jnp.sum(self.jac**2, axis=0))
@@ -115,7 +115,7 @@ class MatrixFreeLinearization(eqx.Module):
         return jax.lax.map(lambda e: rmv(mv(e)), eye)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
-        """Return the gradient ``J^T r``, the norms of the columns of J, and that of r.
+        """Return the gradient ``J^T r``, the column norms of J, the norm of r.
 
         The norms take one product per column, but J is never held.
         """

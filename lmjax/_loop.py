@@ -5,8 +5,8 @@ achieves with what the linear model promised:
 
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
-It is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise; lambda then
-follows the damping rule.
+It is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise; lambda
+then follows the damping rule.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from jaxtyping import Array, Bool, Float
 
 from lmjax._linearize import Linearization, sums
 from lmjax._problem import Problem
-from lmjax._status import Status
 from lmjax._solver import LevenbergMarquardt
+from lmjax._status import Status
 from lmjax._types import Count, Flag, Scalar
 
-# Share of the promised reduction that a step must achieve. MINPACK's value: small enough to
-# keep any real progress, large enough to refuse steps that achieve nothing.
+# Share of the promised reduction that a step must achieve. MINPACK's value: small
+# enough to keep any real progress, large enough to refuse steps that achieve nothing.
 MIN_GAIN = 1e-4
 
 # `scale` remembers the largest norm each column has had (Moré), so that a column that
-# vanishes for a moment does not send its parameter flying. Yet a memory without end freezes
-# a parameter whose column was once 1e40 times larger (NIST MGH10 from its first start), so
-# the memory fades by this factor at each good step. Of 69 Moré-Garbow-Hillstrom runs, 54
-# found the global minimum without fading, 62 with 0.95 or 0.97, 59 with 0.9; fading at every
-# step, good or bad, loses Wood and Brown-Dennis.
+# vanishes for a moment does not send its parameter flying. Yet a memory without end
+# freezes a parameter whose column was once 1e40 times larger (NIST MGH10 from its first
+# start), so the memory fades by this factor at each good step. Of 69
+# Moré-Garbow-Hillstrom runs, 54 found the global minimum without fading, 62 with 0.95
+# or 0.97, 59 with 0.9; fading at every step, good or bad, loses Wood and Brown-Dennis.
 FADE = 0.95
 
 
@@ -143,7 +143,8 @@ def evaluate(problem: Problem, p, r, cost, linear_solver) -> Point:
     linearization = problem.linearize(p, r, matrix_free)
     grad, norms, size = linearization.moments()
     free = problem.free(p, grad)
-    # |J_j . r| / (|J_j| |r|): dimensionless; an idle column or a zero residual counts as 0.
+    # |J_j . r| / (|J_j| |r|): dimensionless; an idle column or a zero residual counts
+    # as 0.
     size = norms * size
     usable = size > 0.0 if free is None else (size > 0.0) & free
     cosines = jnp.where(usable, jnp.abs(grad) / jnp.where(usable, size, 1.0), 0.0)
@@ -159,17 +160,13 @@ def init(problem: Problem, p0, solver: LevenbergMarquardt, linear_solver) -> Sta
     lam, growth = solver.damping.start(p0.dtype)
     _, _, gtol = solver.tolerances(p0.dtype)
     held = False if point.free is None else ~jnp.any(point.free)
-    status = jnp.select(
-        [
-            ~(_isfinite(point) & jnp.isfinite(point.cost)),
-            (point.cost == 0.0) | held,
-            # not a minimum but a place without information
-            jnp.all(point.norms == 0.0),
-            (gtol > 0.0) & (point.optimality <= gtol),
-        ],
-        [Status.NONFINITE_START, Status.GTOL, Status.SINGULAR, Status.GTOL],
-        Status.RUNNING,
-    ).astype(jnp.int32)
+    status = _first(
+        (~(_isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
+        ((point.cost == 0.0) | held, Status.GTOL),
+        # not a minimum but a place without information
+        (jnp.all(point.norms == 0.0), Status.SINGULAR),
+        ((gtol > 0.0) & (point.optimality <= gtol), Status.GTOL),
+    )
     infeasible = problem.infeasible()
     if infeasible is not None:
         status = jnp.where(infeasible, Status.INFEASIBLE, status)
@@ -195,7 +192,8 @@ def propose(
     if solver.geodesic:
         bend = _second_derivative(problem, point.p, dp)
         correction = linear_solver(scaled.with_residual(bend), state.lam)
-        # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders disagree
+        # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
+        # disagree
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
     trial = problem.project(point.p + dp)
@@ -214,8 +212,9 @@ def propose(
         point.norms * jnp.abs(point.p),
     )
     predicted = slope + bend_down
-    # Rounding moves the residual by at least what rounding of p does, eps |J| |p|. Changes of
-    # cost below `noise` therefore neither condemn nor acquit a step: the gain tends to 1.
+    # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
+    # Changes of cost below `noise` therefore neither condemn nor acquit a step: the
+    # gain tends to 1.
     blur = jnp.finfo(scale.dtype).eps * blur
     noise = blur * jnp.sqrt(2.0 * point.cost)
     noise = jnp.where(jnp.isfinite(noise), noise, 0.0)
@@ -235,7 +234,7 @@ def propose(
 
 
 def _unit(point: Point, scale) -> Float[Array, " n"]:
-    """Return the factor from scaled steps to steps: 1 / scale, or 0 where none is allowed."""
+    """Return the factor from scaled to actual steps, 0 where none is allowed."""
     factor = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
     return factor if point.free is None else jnp.where(point.free, factor, 0.0)
 
@@ -260,7 +259,9 @@ def step(
         # leaps onto plateaus (NIST BoxBOD) where every gradient vanishes.
         leap = (state.num_accepted == 0) & (trial.step_size > trial.size)
         leap &= trial.size > 0.0
-        accept &= (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
+        accept &= (
+            (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
+        )
         # Where rounding hides the reduction, the gradient has the last word.
         undecided = trial.predicted + jnp.abs(trial.actual) <= 2.0 * trial.noise
         undecided &= trial.actual < 0.0
@@ -273,9 +274,7 @@ def step(
 
     new, accept = jax.lax.cond(accept, linearise, lambda: (point, jnp.array(False)))
     lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, accept)
-    status = _stop(
-        state, trial, new, accept, undecided, lam_new, solver, linear_solver
-    )
+    status = _stop(state, trial, new, accept, undecided, lam_new, solver, linear_solver)
     fade = jnp.where(accept & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
     record = state.record
     if record is not None:
@@ -294,7 +293,7 @@ def step(
 
 
 def _isfinite(point: Point) -> Flag:
-    """Return whether the linearization is finite: every number of J enters these two."""
+    """Return whether the linearization is finite: all of J enters these two."""
     return jnp.all(jnp.isfinite(point.grad)) & jnp.all(jnp.isfinite(point.norms))
 
 
@@ -315,18 +314,18 @@ def _stop(
 ) -> Count:
     """Return the status after a step.
 
-    The tests on the step are those of MINPACK with one change: a step that is short only
-    because lambda is large proves nothing, so both are charged a factor ``1 + lam``, which
-    turns them into tests of the gradient there.
+    The tests on the step are those of MINPACK with one change: a step that is short
+    only because lambda is large proves nothing, so both are charged a factor ``1 +
+    lam``, which turns them into tests of the gradient there.
     """
     lam, cost = state.lam, state.point.cost
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
     promise = trial.predicted * (1.0 + lam)
     quiet = accept & (trial.actual <= ftol * cost + trial.noise)
     converged = quiet & (promise <= ftol * cost)
-    # Two ways to reach the floor of the precision: rounding of r, seen through the n of m
-    # directions that J spans, promises as much as the model does; or even a short step along
-    # the gradient improves neither the cost nor the gradient.
+    # Two ways to reach the floor of the precision: rounding of r, seen through the n of
+    # m directions that J spans, promises as much as the model does; or even a short
+    # step along the gradient improves neither the cost nor the gradient.
     jitter = 2.0 * trial.blur**2 * state.point.p.size / state.point.r.size
     floor = quiet & (promise <= jitter)
     floor |= ~accept & undecided & (lam >= 1.0) & (promise <= trial.noise)
@@ -338,24 +337,37 @@ def _stop(
     )
     eps = jnp.finfo(lam.dtype).eps
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
-    return jnp.select(
-        [
+    return _first(
+        (
             accept & ((new.cost == 0.0) | (gtol > 0.0) & (new.optimality <= gtol)),
-            (ftol > 0.0) & (converged | floor & at_minimum),
-            accept & (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size),
-            stuck | floor,
-            state.num_steps + 1 >= solver.max_steps,
-        ],
-        [Status.GTOL, Status.FTOL, Status.XTOL, Status.STALLED, Status.MAX_STEPS],
-        Status.RUNNING,
-    ).astype(jnp.int32)
+            Status.GTOL,
+        ),
+        ((ftol > 0.0) & (converged | floor & at_minimum), Status.FTOL),
+        (
+            accept
+            & (xtol > 0.0)
+            & ((1.0 + lam) * trial.step_size <= xtol * trial.size),
+            Status.XTOL,
+        ),
+        (stuck | floor, Status.STALLED),
+        (state.num_steps + 1 >= solver.max_steps, Status.MAX_STEPS),
+    )
+
+
+def _first(*cases: tuple[Flag, Status]) -> Count:
+    """Return the status of the first case that holds, RUNNING if none does."""
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    for holds, outcome in reversed(cases):
+        status = jnp.where(holds, jnp.int32(outcome), status)
+    return status
 
 
 def _is_minimum(point: Point, scale, linear_solver, noise: Scalar) -> Flag:
     """Return whether a Gauss-Newton step promises little more than noise.
 
-    A step so long that rounding of J alone would explain it says nothing: J is then singular
-    in this dtype, and a long way may be left (NIST MGH17 in float32, two equal rates).
+    A step so long that rounding of J alone would explain it says nothing: J is then
+    singular in this dtype, and a long way may be left (NIST MGH17 in float32, two equal
+    rates).
     """
     eps, tiny = jnp.finfo(scale.dtype).eps, jnp.finfo(scale.dtype).tiny
     scaled = point.linearization.rescale(_unit(point, scale))

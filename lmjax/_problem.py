@@ -1,7 +1,7 @@
-"""From pytrees to arrays: one flat residual ``(n,) -> (m,)`` with bounds, fixed and loss.
+"""From pytrees to arrays: one flat residual ``(n,) -> (m,)`` and its conditions.
 
-Everything the user wrote as pytrees (parameters, bounds, which parameters are fixed, the
-residual) is flattened here, once; the solver behind it sees arrays only.
+Everything the user wrote as pytrees (parameters, bounds, which parameters are fixed,
+the residual) is flattened here, once; the solver behind it sees arrays only.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,9 +49,7 @@ class Problem(NamedTuple):
 
     def project(self, p: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return ``p`` moved into the bounds."""
-        return (
-            p if self.lower is None else _bounds.project(p, self.lower, self.upper)
-        )
+        return p if self.lower is None else _bounds.project(p, self.lower, self.upper)
 
     def free(
         self, p: Float[Array, " n"], grad: Float[Array, " n"]
@@ -73,12 +71,14 @@ class Problem(NamedTuple):
             r = residual_row * r
         if matrix_free:
             rows = jnp.ones_like(r) if row is None else row
-            return MatrixFreeLinearization(r, p, rows, jnp.ones_like(p), self.residual_fn)
+            return MatrixFreeLinearization(
+                r, p, rows, jnp.ones_like(p), self.residual_fn
+            )
         jac = self.jac_fn(p)
         return DenseLinearization(r, jac if row is None else row[:, None] * jac)
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Return what each residual adds to the cost: half its square, or half its loss."""
+        """Return what each residual adds to the cost."""
         if self.rho is None:
             return 0.5 * (r * r)
         return losses.half_terms(self.rho, self.loss_scale, r)
@@ -88,8 +88,8 @@ class Problem(NamedTuple):
     ) -> Float[Array, " m"]:
         """Return how much each residual's share of the cost falls from r to r_new.
 
-        Subtracted before they are summed: the difference of two large sums would lose every
-        digit in float32 near convergence.
+        Subtracted before they are summed: the difference of two large sums would lose
+        every digit in float32 near convergence.
         """
         if self.rho is None:
             return 0.5 * ((r - r_new) * (r + r_new))
@@ -115,7 +115,8 @@ def build(
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
-    ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian needs it.
+    ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian
+    needs it.
 
     Returns:
         The problem, the flat start, and the functions that restore the pytree of the
@@ -125,7 +126,8 @@ def build(
     p0, unravel = ravel_pytree(params0)
     out = jax.eval_shape(residual_fn, params0)
     unravel_residual = _check_residual(out)
-    # Data in float64 with a float32 start: work in the wider type rather than lose digits.
+    # Data in float64 with a float32 start: work in the wider type rather than lose
+    # digits.
     dtype = jnp.result_type(dtype, *(leaf.dtype for leaf in jax.tree.leaves(out)))
     if p0.dtype != dtype:
         params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
@@ -135,9 +137,7 @@ def build(
         return _ravel(residual_fn(unravel(p)), dtype)
 
     m = sum(leaf.size for leaf in jax.tree.leaves(out))
-    jac_fn, jacobian = _jacobian(
-        jac, flat_residual, unravel, whiten, p0.size, m, dtype
-    )
+    jac_fn, jacobian = _jacobian(jac, flat_residual, unravel, whiten, p0.size, m, dtype)
     lower = upper = None
     if bounds is not None:
         lower, upper = _check_pair(bounds)
@@ -175,7 +175,7 @@ def _jacobian(jac, flat_residual, unravel, whiten, n, m, dtype):
 
 
 def _assemble(tree, params, m, n, dtype):
-    """Lay the blocks of a Jacobian pytree (as ``jax.jacfwd`` nests them) side by side."""
+    """Join the blocks of a Jacobian pytree, nested as ``jax.jacfwd`` does."""
     structure = jax.tree.structure(params)
     sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params)]
     leaves = jax.tree.leaves(tree)
@@ -200,14 +200,14 @@ def _assemble(tree, params, m, n, dtype):
     if matrix is None or matrix.shape != (m, n):
         shapes = [jnp.shape(leaf) for leaf in leaves]
         raise ValueError(
-            "jac: expected the nesting and shapes of jax.jacfwd of the residual (or the "
-            f"model), {m} rows by {n} columns in all; got leaves of shapes {shapes}"
+            "jac: expected the nesting and shapes of jax.jacfwd of the residual (or "
+            f"the model), {m} rows by {n} columns in all; got leaves of shapes {shapes}"
         )
     return matrix
 
 
 def parameter_names(params) -> list[str]:
-    """Return one name per flat parameter: ``tau``, ``decay.rate``, ``[0]``, ``a[1]``."""
+    """Return one name per flat parameter: ``tau``, ``decay.rate``, ``a[1]``."""
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = name_of(path)
@@ -280,7 +280,8 @@ def ravel_prefix(name, prefix, params, default, dtype):
     """Spread a prefix pytree over ``params`` and flatten it.
 
     A leaf of the prefix covers the whole subtree below it; None, or a key left out of a
-    mapping, takes the default. A mapping may also address the fields of a Module by name.
+    mapping, takes the default. A mapping may also address the fields of a Module by
+    name.
     """
     parts = []
     _spread(name, prefix, params, default, dtype, parts)

@@ -17,7 +17,9 @@ def solution(sol) -> str:
     lines = _outcome(sol) + ["Parameters"]
     values = _flat(sol.params)
     names = _names(sol.params)
-    for name, value, code in zip(names, values, np.asarray(sol.param_status), strict=True):
+    for name, value, code in zip(
+        names, values, np.asarray(sol.param_status), strict=True
+    ):
         remark = ParamStatus(int(code)).remark
         lines.append(f"    {name}  {value:.8g}" + (f"  ({remark})" if remark else ""))
     return "\n".join(lines + _machinery(sol))
@@ -59,8 +61,8 @@ def _parameter_lines(fit):
         lines.append(f"    {name:<{width}}  {values[j]:.8g}{error}{remark}")
     if int(fit.rank) < int(fit.num_free):
         lines.append(
-            f"    Only {int(fit.rank)} combinations of {int(fit.num_free)} free parameters are "
-            "determined by the data: errors are those of least norm."
+            f"    The data determine only {int(fit.rank)} combinations of the "
+            f"{int(fit.num_free)} free parameters: errors are those of least norm."
         )
     if int(fit.dof) <= 0:
         lines.append("    No degrees of freedom are left: errors cannot be estimated.")
@@ -97,10 +99,12 @@ def _outcome(sol):
 
 def _machinery(sol):
     tolerances = default_tolerances(sol.cost.dtype) | (sol.tolerances or {})
-    listed = ", ".join(f"{name} {float(value):.2g}" for name, value in tolerances.items())
+    listed = ", ".join(
+        f"{name} {float(value):.2g}" for name, value in tolerances.items()
+    )
     return [
         "Solver",
-        f"    linear solver {sol.linear_solver}, Jacobian {sol.jacobian}, {sol.cost.dtype}",
+        f"    {sol.linear_solver}, Jacobian {sol.jacobian}, {sol.cost.dtype}",
         f"    {listed} (0 = off), final damping {float(sol.damping):.2g}",
     ]
 
@@ -109,7 +113,9 @@ def _batch(sol):
     status = np.asarray(sol.status).ravel()
     lines = [f"{status.size} fits"]
     codes, counts = np.unique(status, return_counts=True)
-    for code, count in sorted(zip(codes, counts, strict=True), key=lambda pair: -pair[1]):
+    for code, count in sorted(
+        zip(codes, counts, strict=True), key=lambda pair: -pair[1]
+    ):
         share = 100 * count / status.size
         lines.append(f"    {Status(int(code)).name:<16}{count:>10}  {share:6.2f}%")
     good = np.asarray(sol.success)
@@ -121,9 +127,9 @@ def _batch(sol):
             break
         values = np.asarray(leaf)[good]
         columns = values.reshape(values.shape[0], -1).T
-        names = parameter_names(jax.tree_util.tree_unflatten(
-            jax.tree.structure(0), [values[0]]
-        ))
+        names = parameter_names(
+            jax.tree_util.tree_unflatten(jax.tree.structure(0), [values[0]])
+        )
         base = jax.tree_util.keystr(path, simple=True, separator=".")
         for suffix, column in zip(names, columns, strict=True):
             low, middle, high = np.percentile(column, [5, 50, 95])
@@ -136,12 +142,16 @@ def _names(params):
 
 
 def _flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))])
+    return np.concatenate(
+        [np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))]
+    )
 
 
 def _numbers(params):
     """Drop what a callable model carries beside its parameters."""
     return jax.tree.map(
-        lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, float) else None,
+        lambda leaf: (
+            leaf if hasattr(leaf, "dtype") or isinstance(leaf, float) else None
+        ),
         params,
     )

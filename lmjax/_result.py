@@ -19,7 +19,8 @@ class History(eqx.Module):
     """One row per proposed step, in order; rows past ``num_steps`` hold NaN and False.
 
     Attributes:
-        params: The proposed point, a pytree like ``Solution.params`` with a leading axis.
+        params: The proposed point, a pytree like ``Solution.params`` with a leading
+            axis.
         cost: Cost at the proposed point.
         damping: Lambda that produced the proposal.
         gain: Actual over predicted reduction.
@@ -47,12 +48,13 @@ class Solution(eqx.Module):
         damping: Lambda when the fit stopped.
         normal_matrix: ``J^T J`` at ``params``, in ravel order of the parameters.
         residual: Residual at ``params``, as ``residual_fn`` returned it.
-        param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound, idle.
-        moved: Whether the start lay outside the bounds and was moved inside; None without
-            bounds.
+        param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound,
+            idle.
+        moved: Whether the start lay outside the bounds and was moved inside; None
+            without bounds.
         history: Step history if ``record_history`` was set, else None.
-        tolerances: Those of ftol, xtol and gtol that were given; None if all were left to
-            the dtype.
+        tolerances: Those of ftol, xtol and gtol that were given; None if all were left
+            to the dtype.
         linear_solver: Name of the linear solver that ran.
         jacobian: How J was computed: "fwd", "rev", "user" or "matrix-free".
     """
@@ -82,7 +84,8 @@ class Solution(eqx.Module):
         """Return self, or raise `FitError` if any fit failed. For scripts, outside jit.
 
         Raises:
-            FitError: With the status, its advice and, for a batch, how many fits failed.
+            FitError: With the status, its advice and, for a batch, how many fits
+                failed.
 
         Example:
             >>> import jax.numpy as jnp, lmjax

@@ -20,22 +20,23 @@ class LevenbergMarquardt(eqx.Module):
     """The solver and its settings.
 
     Args:
-        ftol: Stop when the last step reduced the cost by less than this share of it, and
-            the linear model promises no more. None chooses by dtype; 0 switches it off.
-        xtol: Stop when a step changes the scaled parameters by less than this share. None
-            switches it off.
+        ftol: Stop when the last step reduced the cost by less than this share of it,
+            and the linear model promises no more. None chooses by dtype; 0 switches it
+            off.
+        xtol: Stop when a step changes the scaled parameters by less than this share.
+            None switches it off.
         gtol: Stop when the largest cosine between the residual and a column of the
             Jacobian is below this.
         max_steps: Most steps to propose.
         damping: `Nielsen`, `Classical` or `Fixed`.
         linear_solver: `QR`, `Cholesky`, `SVD`, `CG`, or a callable of your own
-            ``(linearization, damping) -> dp``. None chooses: `SVD` with fewer residuals than
-            parameters, else `QR` up to 1,000 parameters and `CG` beyond.
+            ``(linearization, damping) -> dp``. None chooses: `SVD` with fewer residuals
+            than parameters, else `QR` up to 1,000 parameters and `CG` beyond.
         jac: "fwd", "rev", or a function ``jac(params, *args)`` (``jac(params, x)`` in
-            `curve_fit`) that returns what ``jax.jacfwd`` would. None takes forward mode, or
-            reverse mode with more parameters than residuals.
-        geodesic: Add the second-order correction of geodesic acceleration: fewer steps in
-            narrow curved valleys for one more solve per step.
+            `curve_fit`) that returns what ``jax.jacfwd`` would. None takes forward
+            mode, or reverse mode with more parameters than residuals.
+        geodesic: Add the second-order correction of geodesic acceleration: fewer steps
+            in narrow curved valleys for one more solve per step.
         record_history: Return every proposed step in ``Solution.history``.
 
     Raises:
@@ -47,8 +48,9 @@ class LevenbergMarquardt(eqx.Module):
 
     References:
         Levenberg (1944), Quart. Appl. Math. 2, 164-168; Marquardt (1963), J. SIAM 11,
-        431-441; Moré (1978), Lecture Notes in Math. 630, 105-116, for the scaling and the
-        stopping tests; Transtrum and Sethna (2012), arXiv:1201.5885, for ``geodesic``.
+        431-441; Moré (1978), Lecture Notes in Math. 630, 105-116, for the scaling and
+        the stopping tests; Transtrum and Sethna (2012), arXiv:1201.5885, for
+        ``geodesic``.
     """
 
     ftol: float | Scalar | None = None
@@ -86,7 +88,9 @@ class LevenbergMarquardt(eqx.Module):
     def tolerances(self, dtype) -> tuple[Scalar, Scalar, Scalar]:
         """Return (ftol, xtol, gtol) in ``dtype``, defaults filled in."""
         ftol, xtol, gtol = (
-            jnp.asarray(default if getattr(self, name) is None else getattr(self, name), dtype)
+            jnp.asarray(
+                default if getattr(self, name) is None else getattr(self, name), dtype
+            )
             for name, default in default_tolerances(dtype).items()
         )
         return ftol, xtol, gtol
@@ -104,10 +108,10 @@ class LevenbergMarquardt(eqx.Module):
 def default_tolerances(dtype) -> dict[str, float]:
     """Return the tolerances that None stands for.
 
-    They go to the precision of the dtype and leave it to the noise floor of the loop to end a
-    fit that can no longer improve: looser ones stop problems that converge linearly (NIST
-    ENSO, Thurber) three digits early. A short step is no proof of anything in a valley
-    (NIST MGH10), so xtol is off unless asked for.
+    They go to the precision of the dtype and leave it to the noise floor of the loop to
+    end a fit that can no longer improve: looser ones stop problems that converge
+    linearly (NIST ENSO, Thurber) three digits early. A short step is no proof of
+    anything in a valley (NIST MGH10), so xtol is off unless asked for.
     """
     eps = float(jnp.finfo(dtype).eps)
     return {"ftol": eps**1.25, "xtol": 0.0, "gtol": 4 * eps}

@@ -1,75 +1,69 @@
 """From a solution to what a scientist quotes: covariance, errors, bands, criteria.
 
-With J the weighted Jacobian at the solution, ``covariance = s^2 (J^T J)^-1`` where ``s^2`` is
-the reduced chi-square, or 1 when sigma is absolute. Parameters that are fixed, held by a bound
-or without effect are constants here: their rows and columns are zero.
+With J the weighted Jacobian at the solution, ``covariance = s^2 (J^T J)^-1`` where
+``s^2`` is the reduced chi-square, or 1 when sigma is absolute. Parameters that are
+fixed, held by a bound or without effect are constants here: their rows and columns are
+zero.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import PRECISION, UNROLL_UP_TO
 from lmjax._types import Scalar
 
 
 def unscaled_covariance(
-    jac: Float[Array, "m n"],
+    jac: Float[Array, "m n"], normal_matrix: Float[Array, "n n"]
 ) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
     """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
 
-    Through J, not ``J^T J``, which would square the condition number. Columns are scaled to
-    unit norm first, so the rank does not depend on units; columns of zeros count as absent.
-    A deficient J gets the inverse of least norm: what the data do not determine has no error.
+    Columns are scaled to unit norm first, so the rank does not depend on units; columns
+    of zeros count as absent. A well-conditioned normal matrix is inverted as it is.
+    Otherwise the singular values of J decide, which do not suffer from squaring the
+    condition number, and a deficient J gets the inverse of least norm: what the data do
+    not determine has no error.
     """
     n = jac.shape[1]
-    norms = jnp.linalg.norm(jac, axis=0)
-    present = norms > 0.0
-    scale = jnp.where(present, norms, 1.0)
-    scaled = jac / scale
+    squares = jnp.diagonal(normal_matrix)
+    present = squares > 0.0
+    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
+    outer = scale[:, None] * scale[None, :]
+    both = present[:, None] & present[None, :]
+    eye = jnp.eye(n, dtype=jac.dtype)
     eps = jnp.finfo(jac.dtype).eps
-    # an absent column becomes a unit vector of its own below J: a diagonal one in R
-    padding = jnp.diag(jnp.where(present, 0.0, 1.0)).astype(jac.dtype)
-    triangle = jnp.linalg.qr(jnp.concatenate([scaled, padding]), mode="r")
-    cutoff = eps * max(jac.shape) * 10.0
 
-    def full():
-        inverse = _invert_upper(triangle)
-        return jnp.dot(inverse, inverse.T, precision=PRECISION), jnp.sum(present)
-
-    def deficient():
-        _, s, vt = jnp.linalg.svd(triangle)
-        kept = s > cutoff * s[0]
+    def through_jacobian():
+        _, s, vt = jnp.linalg.svd(jac / scale, full_matrices=False)
+        kept = s > eps * max(jac.shape) * s[0]
         weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-        rank = jnp.sum(kept) - jnp.sum(~present)
-        return jnp.dot(weighted.T, weighted, precision=PRECISION), rank
+        inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
+        return inverse, jnp.sum(kept, dtype=jnp.int32)
 
-    smallest = jnp.min(jnp.abs(jnp.diagonal(triangle)))
-    usable = jnp.isfinite(smallest) & (smallest > cutoff)
-    inverse, rank = jax.lax.cond(usable, full, deficient)
-    inverse = jnp.where(present[:, None] & present[None, :], inverse, 0.0)
-    return inverse / (scale[:, None] * scale[None, :]), rank.astype(jnp.int32)
-
-
-def _invert_upper(upper: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    n = upper.shape[0]
     if n > UNROLL_UP_TO:
-        return jax.scipy.linalg.solve_triangular(upper, jnp.eye(n, dtype=upper.dtype))
-    rows = [None] * n
-    eye = jnp.eye(n, dtype=upper.dtype)
-    for i in reversed(range(n)):
-        row = eye[i]
-        for k in range(i + 1, n):
-            row = row - upper[i, k] * rows[k]
-        rows[i] = row / upper[i, i]
-    return jnp.stack(rows)
+        inverse, rank = through_jacobian()
+    else:
+        # Absent columns become unit vectors. The diagonal of the inverse of a matrix
+        # with unit diagonal is the variance inflation 1 / (1 - R_j^2): above
+        # 1/sqrt(eps), half of the digits are gone.
+        inverse = solve_written_out(jnp.where(both, normal_matrix / outer, eye), eye)
+        healthy = jnp.max(jnp.diagonal(inverse)) < eps**-0.5  # NaN compares false
+        inverse, rank = jax.lax.cond(
+            healthy,
+            lambda: (inverse, jnp.sum(present, dtype=jnp.int32)),
+            through_jacobian,
+        )
+    return jnp.where(both, inverse / outer, 0.0), rank
 
 
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
-    """Return t such that a Student variable lies within (-t, t) with probability ``level``.
+    """Return t such that P(-t < T < t) equals ``level`` for Student's T.
 
-    Bisection on ``P(|T| > t) = I_x(dof/2, 1/2)`` with ``x = dof / (dof + t^2)`` (Abramowitz
-    and Stegun 26.7.1), in the bounded variable x. Infinite ``dof`` gives the normal quantile.
+    Bisection on ``P(|T| > t) = I_x(dof/2, 1/2)`` with ``x = dof / (dof + t^2)``
+    (Abramowitz and Stegun 26.7.1), in the bounded variable x. Infinite ``dof`` gives
+    the normal quantile.
     """
     dof = jnp.asarray(dof, dtype=jnp.result_type(float))
     finite = jnp.where(jnp.isfinite(dof) & (dof > 0), dof, 1.0)

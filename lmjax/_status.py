@@ -11,7 +11,8 @@ class Status(enum.IntEnum):
     Example:
         >>> import lmjax
         >>> lmjax.Status.MAX_STEPS.advice
-        'Ran out of steps: raise max_steps, improve the start, or loosen the tolerances.'
+        'Ran out of steps: raise max_steps, improve the start, or loosen the
+        tolerances.'
     """
 
     FTOL = 1
@@ -38,9 +39,10 @@ class Status(enum.IntEnum):
 _ADVICE = {
     Status.FTOL: "Converged: neither the last step nor the model of the next one "
     "reduces the cost by more than ftol.",
-    Status.XTOL: "Converged: the last step changed the scaled parameters by less than xtol.",
-    Status.GTOL: "Converged: the residual is orthogonal to every column of the Jacobian "
-    "within gtol.",
+    Status.XTOL: "Converged: the last step changed the scaled parameters by less "
+    "than xtol.",
+    Status.GTOL: "Converged: the residual is orthogonal to every column of the "
+    "Jacobian within gtol.",
     Status.RUNNING: "Not finished.",
     Status.MAX_STEPS: "Ran out of steps: raise max_steps, improve the start, or loosen "
     "the tolerances.",

@@ -1,9 +1,9 @@
 """Robust losses: how much a large residual may count.
 
-The cost is ``1/2 * sum_i c^2 * rho((r_i / c)^2)`` with the scale ``c`` given as ``loss_scale``:
-residuals well below ``c`` count as usual, larger ones count less. Each loss is a plain
-function ``rho(z)`` of ``z = (r/c)^2`` with ``rho(z) ~ z`` near zero; a function of your own
-works just as well, its derivatives come from autodiff.
+The cost is ``1/2 * sum_i c^2 * rho((r_i / c)^2)`` with the scale ``c`` given as
+``loss_scale``: residuals well below ``c`` count as usual, larger ones count less. Each
+loss is a plain function ``rho(z)`` of ``z = (r/c)^2`` with ``rho(z) ~ z`` near zero; a
+function of your own works just as well, its derivatives come from autodiff.
 
 The definitions of `huber`, `soft_l1`, `cauchy` and `arctan` are those of
 ``scipy.optimize.least_squares``; those of `tukey`, `welsch` and `geman_mcclure` follow
@@ -14,7 +14,6 @@ fitting", table 1, normalised so that ``rho'(0) = 1``.
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
 
 NAMES = (
     "linear",
@@ -90,13 +89,13 @@ def half_terms(rho, scale, r: Float[Array, " m"]) -> Float[Array, " m"]:
 def row_scales(
     rho, scale, r: Float[Array, " m"]
 ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    """Return factors ``(a, b)`` so that rows ``a r`` and ``b J`` describe the robust cost.
+    """Return ``(a, b)`` so that rows ``a r`` and ``b J`` describe the robust cost.
 
     With ``a = sqrt(rho') / (1 - alpha)`` and ``b = sqrt(rho') (1 - alpha)``, where
-    ``(1 - alpha)^2 = 1 + 2 z rho''/rho'``, the product ``(b J)^T (a r)`` is the exact gradient
-    and ``(b J)^T (b J)`` the curvature along r. Where ``rho'' < 0``, as for every outlier of
-    the losses above, the correction would make the curvature vanish or turn negative, so
-    ``alpha = 0`` there, as in Ceres' corrector.
+    ``(1 - alpha)^2 = 1 + 2 z rho''/rho'``, the product ``(b J)^T (a r)`` is the exact
+    gradient and ``(b J)^T (b J)`` the curvature along r. Where ``rho'' < 0``, as for
+    every outlier of the losses above, the correction would make the curvature vanish or
+    turn negative, so ``alpha = 0`` there, as in Ceres' corrector.
 
     References:
         Triggs, McLauchlan, Hartley, Fitzgibbon (1999), "Bundle adjustment: a modern

@@ -1,9 +1,9 @@
 """Solvers for the damped linear problem of one step.
 
 A linear solver is a callable ``solver(linearization, damping) -> dp`` that returns the
-minimiser of ``||J dp + r||^2 + damping * ||dp||^2``. The linearization is already scaled:
-its columns have at most unit norm, and columns of parameters that may not move are zero.
-Its ``matrix_free`` attribute says which kind of linearization it wants.
+minimiser of ``||J dp + r||^2 + damping * ||dp||^2``. The linearization is already
+scaled: its columns have at most unit norm, and columns of parameters that may not move
+are zero. Its ``matrix_free`` attribute says which kind of linearization it wants.
 """
 
 from lmjax._linear_solvers.cg import CG as CG

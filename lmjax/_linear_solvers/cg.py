@@ -1,4 +1,4 @@
-"""Conjugate gradients on the damped normal equations, by products with J and J^T only."""
+"""Conjugate gradients by products with J and J^T only."""
 
 from typing import ClassVar
 
@@ -14,8 +14,8 @@ class CG(eqx.Module):
     """Matrix-free conjugate gradients: no J and no n x n matrix in memory.
 
     The columns are already scaled, which is Jacobi preconditioning. An inexact step is
-    enough far from the solution, and the outer loop repairs what is left: a tighter ``tol``
-    buys fewer outer steps with more products.
+    enough far from the solution, and the outer loop repairs what is left: a tighter
+    ``tol`` buys fewer outer steps with more products.
 
     Args:
         tol: Stop when the residual of the normal equations has shrunk by this factor.

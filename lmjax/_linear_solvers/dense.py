@@ -1,4 +1,4 @@
-"""Dense solvers: Cholesky of the normal matrix, QR of the augmented Jacobian, and SVD."""
+"""Dense solvers: Cholesky of ``J^T J``, QR of the augmented J, SVD of J."""
 
 from typing import ClassVar
 
@@ -11,12 +11,11 @@ from lmjax._linearize import PRECISION, UNROLL_UP_TO, DenseLinearization
 from lmjax._types import Scalar
 
 
-
 class Cholesky(eqx.Module):
     """Normal equations ``(J^T J + damping I) dp = -J^T r`` by Cholesky.
 
-    The fastest, and the one that batches best. It squares the condition number: in float64
-    trust it up to ``cond(J)`` of about 1e7, in float32 up to 1e3.
+    The fastest, and the one that batches best. It squares the condition number: in
+    float64 trust it up to ``cond(J)`` of about 1e7, in float32 up to 1e3.
 
     Example:
         >>> import lmjax
@@ -44,8 +43,8 @@ def solve_written_out(
 ) -> Float[Array, "n *batch"]:
     """Solve a small symmetric positive definite system entry by entry.
 
-    Written out, XLA fuses it into one kernel; a library call costs a launch per fit and loops
-    over a batch on a GPU.
+    Written out, XLA fuses it into one kernel; a library call costs a launch per fit and
+    loops over a batch on a GPU.
 
     ``matrix = L L^T`` by the Cholesky-Banachiewicz recursion, then two substitutions.
     A pivot that is not positive gives NaN, which the loop treats as a rejected step.
@@ -112,8 +111,8 @@ class QR(eqx.Module):
 class SVD(eqx.Module):
     """Singular value decomposition of J, with tiny singular values left out.
 
-    The default when there are fewer residuals than parameters: directions that the data do
-    not determine stay where they are, which makes the step the one of least norm.
+    The default when there are fewer residuals than parameters: directions that the data
+    do not determine stay where they are, which makes the step the one of least norm.
 
     Example:
         >>> import lmjax

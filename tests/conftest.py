@@ -1,0 +1,15 @@
+"""Settings that every test runs under, and the shared fixtures."""
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def rng():
+    """Return a random generator with a fixed seed."""
+    return np.random.default_rng(20240501)
