@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lmjax import _data, _report, _statistics
+from lmjax import _data, _problem, _report, _statistics
 from lmjax._callables import as_pytree
-from lmjax._least_squares import check_feasible, resolve_loss, solve
+from lmjax._doors import blame, check_feasible, resolve_loss
+from lmjax._least_squares import solve
 from lmjax._linearize import DenseLinearization
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
-from lmjax._status import ParamStatus
+from lmjax._status import ParamStatus, Status
 from lmjax._types import Params
 
 _DEFAULT = LevenbergMarquardt()
@@ -268,20 +269,28 @@ def curve_fit(
     _data.check_sigma(sigma)
     if not isinstance(y, np.ndarray | jax.Array):
         y = np.asarray(y)
-    fit = _fit(
-        as_pytree(model),
-        jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x),
-        y,
-        params0,
-        sigma if not isinstance(sigma, list) else np.asarray(sigma),
-        None if mask is None else _as_array(mask),
-        bounds,
-        fixed,
-        *resolve_loss(loss, loss_scale),
-        solver,
-        absolute_sigma,
-        nan_policy,
-    )
+    rho, scale = resolve_loss(loss, loss_scale)
+    x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
+    try:
+        fit = _fit(
+            as_pytree(model),
+            x,
+            y,
+            params0,
+            np.asarray(sigma) if isinstance(sigma, list) else sigma,
+            None if mask is None else _as_array(mask),
+            bounds,
+            fixed,
+            rho,
+            scale,
+            solver,
+            absolute_sigma,
+            nan_policy,
+        )
+    except TypeError as error:
+        named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
+        named |= {"bounds": bounds, "fixed": fixed}
+        raise blame(error, solver, named) from error
     if bounds is not None:
         start = model if params0 is None else params0
         check_feasible(fit.status, bounds, eqx.filter(start, eqx.is_inexact_array_like))
@@ -330,6 +339,7 @@ def _fit_impl(
     else:
         evaluate = model
         function = model.func if isinstance(model, jax.tree_util.Partial) else model
+    _problem.check_params(params0)
     out = jax.eval_shape(evaluate, params0, x)
     if not hasattr(out, "shape") or out.shape != y.shape:
         got = getattr(out, "shape", jax.tree.structure(out))
@@ -364,6 +374,10 @@ def _fit_impl(
         infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
         covariance = jnp.where(dof > 0, unscaled * scale, infinite)
     fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
+    if data.num_used is not None:
+        # no data at all: zero residuals, yet nothing was learned
+        nothing = jnp.int32(Status.SINGULAR)
+        fields["status"] = jnp.where(data.num_used > 0, solution.status, nothing)
     if function is None:
         fields["params"] = eqx.combine(solution.params, rest)
     return CurveFit(

@@ -1,18 +1,17 @@
 """The public door to one least-squares problem, and the core that every door shares."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from lmjax import _loop, _problem, losses
+from lmjax import _loop, _problem
 from lmjax._callables import as_pytree
+from lmjax._doors import blame, check_feasible, resolve_loss
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
-from lmjax._status import ParamStatus, Status
+from lmjax._status import ParamStatus
 from lmjax._types import Params, ResidualFn
 
 _DEFAULT = LevenbergMarquardt()
@@ -68,16 +67,21 @@ def least_squares(
     References:
         The sources of the method are listed in `LevenbergMarquardt`.
     """
-    args = tuple(args) if isinstance(args, tuple | list) else _not_a_tuple(args)
-    solution = _solve(
-        as_pytree(residual_fn),
-        params0,
-        args,
-        bounds,
-        fixed,
-        *resolve_loss(loss, loss_scale),
-        solver,
-    )
+    if not callable(residual_fn):
+        raise TypeError(f"residual_fn: expected a function, got {residual_fn!r}")
+    if not isinstance(args, tuple | list):
+        raise TypeError(
+            f"args: expected a tuple, got {type(args).__name__}; for one argument "
+            "write (data,)"
+        )
+    rho, scale = resolve_loss(loss, loss_scale)
+    try:
+        solution = _solve(
+            as_pytree(residual_fn), params0, args, bounds, fixed, rho, scale, solver
+        )
+    except TypeError as error:
+        named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
+        raise blame(error, solver, named) from error
     if bounds is not None:
         check_feasible(solution.status, bounds, params0)
     return solution
@@ -166,44 +170,3 @@ def _param_status(problem, point, p0):
     if problem.fixed is not None:
         status = jnp.where(problem.fixed, ParamStatus.FIXED, status)
     return status.astype(jnp.int8)
-
-
-def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any]:
-    """Return the loss function behind a name, as a callable pytree, and its scale."""
-    if loss is None or loss == "linear" or loss is losses.linear:
-        return None, None
-    if isinstance(loss, str):
-        if loss not in losses.NAMES:
-            raise ValueError(
-                f"loss: expected one of {', '.join(losses.NAMES)}, or a function; "
-                f"got {loss!r}"
-            )
-        loss = getattr(losses, loss)
-    if not callable(loss):
-        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
-    return as_pytree(loss), loss_scale
-
-
-def check_feasible(status, bounds, params0) -> None:
-    """Raise if concrete bounds cross; inside a trace the status says so instead."""
-    if (
-        isinstance(status, jax.core.Tracer)
-        or status.ndim
-        or status != Status.INFEASIBLE
-    ):
-        return
-    spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
-    lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))
-    upper = np.asarray(spread("bounds[1]", bounds[1], default=np.inf))
-    j = int(np.argmin(lower <= upper))
-    name = _problem.parameter_names(params0)[j]
-    raise ValueError(
-        f"bounds: lower exceeds upper at params0{name} ({lower[j]:g} > {upper[j]:g})"
-    )
-
-
-def _not_a_tuple(args):
-    raise TypeError(
-        f"args: expected a tuple, got {type(args).__name__}; for one argument "
-        "write (data,)"
-    )

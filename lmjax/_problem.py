@@ -122,7 +122,7 @@ def build(
         The problem, the flat start, and the functions that restore the pytree of the
         parameters and of the residual.
     """
-    dtype = _check_params(params0)
+    dtype = check_params(params0)
     p0, unravel = ravel_pytree(params0)
     out = jax.eval_shape(residual_fn, params0)
     unravel_residual = _check_residual(out)
@@ -224,7 +224,8 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".") if path else ""
 
 
-def _check_params(params0):
+def check_params(params0) -> Any:
+    """Return the dtype of the parameters, or raise if it is not a real floating one."""
     leaves = jax.tree_util.tree_leaves_with_path(params0)
     if not leaves or all(jnp.size(leaf) == 0 for _, leaf in leaves):
         raise ValueError("params0: expected at least one parameter, got none")

@@ -1,0 +1,60 @@
+"""What the public functions check before and after a fit, and how they complain."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from lmjax import _problem, losses
+from lmjax._callables import as_pytree
+from lmjax._solver import LevenbergMarquardt
+from lmjax._status import Status
+
+
+def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any]:
+    """Return the loss function behind a name, as a callable pytree, and its scale."""
+    if loss is None or loss == "linear" or loss is losses.linear:
+        return None, None
+    if isinstance(loss, str):
+        if loss not in losses.NAMES:
+            raise ValueError(
+                f"loss: expected one of {', '.join(losses.NAMES)}, or a function; "
+                f"got {loss!r}"
+            )
+        loss = getattr(losses, loss)
+    if not callable(loss):
+        raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+    return as_pytree(loss), loss_scale
+
+
+def check_feasible(status, bounds, params0) -> None:
+    """Raise if concrete bounds cross; inside a trace the status says so instead.
+
+    Looked at after the fit, because the fit compares the bounds anyway.
+    """
+    if isinstance(status, jax.core.Tracer) or status != Status.INFEASIBLE:
+        return
+    spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
+    lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))
+    upper = np.asarray(spread("bounds[1]", bounds[1], default=np.inf))
+    j = int(np.argmin(lower <= upper))
+    name = _problem.parameter_names(params0)[j]
+    raise ValueError(
+        f"bounds: lower exceeds upper at {name} ({lower[j]:g} > {upper[j]:g})"
+    )
+
+
+def blame(error: TypeError, solver: Any, named: dict[str, Any]) -> TypeError:
+    """Return an error that names the argument which jax refused, or jax's own."""
+    if not isinstance(solver, LevenbergMarquardt):
+        return TypeError(f"solver: expected LevenbergMarquardt(...), got {solver!r}")
+    for name, tree in named.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+                where = name + jax.tree_util.keystr(path)
+                return TypeError(
+                    f"{name}: expected numbers or arrays, got {leaf!r} at {where}"
+                )
+    return error
