@@ -213,10 +213,10 @@ def propose(
     )
     predicted = slope + bend_down
     # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
-    # Changes of cost below `noise` therefore neither condemn nor acquit a step: the
-    # gain tends to 1.
+    # Changes of cost below `noise` (the factor 2 covers the model's own rounding)
+    # neither condemn nor acquit a step: the gain tends to 1.
     blur = jnp.finfo(scale.dtype).eps * blur
-    noise = blur * jnp.sqrt(2.0 * point.cost)
+    noise = 2.0 * blur * jnp.sqrt(2.0 * point.cost)
     noise = jnp.where(jnp.isfinite(noise), noise, 0.0)
     return Proposal(
         p=trial,
@@ -322,13 +322,16 @@ def _stop(
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
     promise = trial.predicted * (1.0 + lam)
     quiet = accept & (trial.actual <= ftol * cost + trial.noise)
+    quiet &= promise >= 0.0  # an unguarded step may promise an increase
     converged = quiet & (promise <= ftol * cost)
-    # Two ways to reach the floor of the precision: rounding of r, seen through the n of
-    # m directions that J spans, promises as much as the model does; or even a short
-    # step along the gradient improves neither the cost nor the gradient.
+    # Three ways to reach the floor of the precision. Rounding of r, seen through the n
+    # of m directions that J spans, promises as much as the model does; a refused step
+    # promises not much more (a model may round 15 times worse than blur, which it does
+    # where it cancels); or even a short step along the gradient improves nothing.
     jitter = 2.0 * trial.blur**2 * state.point.p.size / state.point.r.size
-    floor = quiet & (promise <= jitter)
-    floor |= ~accept & undecided & (lam >= 1.0) & (promise <= trial.noise)
+    refused = ~accept & undecided
+    floor = quiet & (promise <= jitter) | refused & (promise <= 300.0 * jitter)
+    floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
     # It is the minimum only if the undamped model agrees: damping may hide a valley.
     at_minimum = jax.lax.cond(
         floor & ~converged,

@@ -1,0 +1,1 @@
+"""Reference problems and the commands that measure lmjax against them."""

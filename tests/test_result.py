@@ -1,0 +1,392 @@
+"""Results: status codes, errors on request, batches, reports and the history."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import lmjax
+from lmjax import ParamStatus, Status
+
+T = np.linspace(0.0, 4.0, 25)
+Y = 3.0 * np.exp(-0.8 * T) + 0.5 + 0.05 * np.sin(9.0 * T)
+BATCH = np.stack([Y, 2.0 * Y, np.full_like(Y, np.nan)])
+START = {"amplitude": 2.0, "rate": 1.0, "offset": 0.1}
+
+
+def decay(p, t):
+    return p["amplitude"] * jnp.exp(-p["rate"] * t) + p["offset"]
+
+
+def residual(p, t, y):
+    return decay(p, t) - y
+
+
+def solve(y=Y, start=START, **options):
+    return lmjax.least_squares(residual, start, (T, y), **options)
+
+
+def curve_fit(y=Y, **options):
+    return lmjax.curve_fit(decay, T, y, START, **options)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return solve()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return jax.vmap(solve)(BATCH)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return curve_fit()
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return jax.jit(jax.vmap(curve_fit))(BATCH)
+
+
+# ---- status
+
+
+def test_sign_of_the_status_tells_success():
+    good = {"FTOL", "XTOL", "GTOL"}
+    assert {s.name for s in Status if s > 0} == good
+    assert {s.name for s in Status if s.success} == good
+    assert [s.name for s in Status if s == 0] == ["RUNNING"]
+
+
+def test_codes_are_stable():
+    # they are saved in files: never renumber
+    codes = {s.name: int(s) for s in Status}
+    assert (
+        codes.items()
+        >= {
+            "FTOL": 1,
+            "XTOL": 2,
+            "GTOL": 3,
+            "RUNNING": 0,
+            "MAX_STEPS": -1,
+            "NONFINITE_START": -2,
+            "STALLED": -3,
+            "SINGULAR": -4,
+            "INFEASIBLE": -5,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize("status", Status, ids=lambda s: s.name)
+def test_every_status_gives_one_sentence_of_advice(status):
+    assert status.advice.endswith(".")
+    assert len(status.advice) > 10
+
+
+def test_every_status_gives_its_own_advice():
+    assert len({s.advice for s in Status}) == len(Status)
+
+
+def test_only_free_parameters_have_an_error_bar():
+    names = {s.name for s in ParamStatus if s.has_error}
+    assert names == {"FREE", "UNMOVED"}
+
+
+def test_every_special_parameter_has_a_remark():
+    remarks = [s.remark for s in ParamStatus]
+    assert remarks.count("") == 1
+    assert ParamStatus.FREE.remark == ""
+    assert len(set(remarks)) == len(remarks)
+
+
+# ---- raise_if_failed
+
+
+def test_success_is_returned_by_raise_if_failed(single):
+    assert single.raise_if_failed() is single
+
+
+def test_failure_raises_with_name_and_advice():
+    sol = solve(solver=lmjax.LevenbergMarquardt(max_steps=1))
+    with pytest.raises(lmjax.FitError, match=r"MAX_STEPS: .*raise max_steps"):
+        sol.raise_if_failed()
+
+
+def test_failures_in_a_batch_are_counted(batch):
+    with pytest.raises(lmjax.FitError, match=r"NONFINITE_START: .*1 of 3 fits"):
+        batch.raise_if_failed()
+
+
+def test_batch_of_successes_is_returned(batch):
+    good = jax.tree.map(lambda leaf: leaf[:2], batch)
+    assert good.raise_if_failed() is good
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("transform", [jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+def test_whole_solution_passes_through_vmap(transform, single):
+    got = transform(solve)(BATCH[:2])
+    assert isinstance(got, lmjax.Solution)
+    assert got.linear_solver == single.linear_solver
+    first = jax.tree.map(lambda leaf: leaf[0], got)
+    assert_close(first.params, single.params)
+    assert_close(first.normal_matrix, single.normal_matrix)
+    np.testing.assert_array_equal(got.success, [True, True])
+
+
+def test_whole_solution_passes_through_jit(single):
+    got = jax.jit(solve)(Y)
+    assert isinstance(got, lmjax.Solution)
+    assert_close(got.params, single.params)
+    assert_close(got.residual, single.residual)
+
+
+def test_statistics_of_a_batch_equal_those_of_its_fits(fits, fit):
+    assert isinstance(fits, lmjax.CurveFit)
+    for name in ("stderr", "covariance", "correlation", "reduced_chi2", "aic", "bic"):
+        first = jax.tree.map(lambda leaf: leaf[0], getattr(fits, name))
+        assert_close(first, getattr(fit, name))
+
+
+def test_nested_vmap_stacks_both_axes():
+    data = np.stack([BATCH[:2], 3.0 * BATCH[:2]])
+    cost = jax.vmap(jax.vmap(lambda y: solve(y).cost))(data)
+    base = float(solve().cost)
+    # the model is linear in two parameters, so the cost scales with the data squared
+    assert_close(cost, base * np.array([[1.0, 4.0], [9.0, 36.0]]))
+
+
+def test_failed_fit_has_no_error_bars(fits):
+    errors = np.stack(jax.tree.leaves(fits.stderr))
+    assert np.isfinite(errors[:, :2]).all()
+    assert not np.isfinite(errors[:, 2]).any()
+
+
+# ---- reports
+
+
+@pytest.mark.parametrize("source", ["single", "fit", "batch", "fits"])
+def test_report_names_every_parameter(source, request):
+    text = request.getfixturevalue(source).report()
+    for name in START:
+        assert name in text
+
+
+@pytest.mark.parametrize("source", ["single", "fit"])
+def test_report_shows_value_and_outcome(source, request):
+    sol = request.getfixturevalue(source)
+    text = sol.report()
+    shown = float(line_of(text, "rate").split()[1])
+    np.testing.assert_allclose(shown, sol.params["rate"], rtol=1e-6)
+    assert Status(int(sol.status)).name in text
+    assert "converged" in text
+
+
+def test_report_of_a_curve_fit_shows_errors_and_statistics(fit):
+    text = fit.report()
+    words = line_of(text, "rate").split()
+    error = float(words[words.index("+/-") + 1])
+    np.testing.assert_allclose(error, fit.stderr["rate"], rtol=0.01)
+    assert f"{float(fit.reduced_chi2):.4g}"[:5] in text
+    assert "Correlations" in text
+
+
+def test_report_of_a_batch_counts_outcomes(batch):
+    text = batch.report()
+    assert "3 fits" in text
+    assert "NONFINITE_START" in text
+
+
+def test_report_of_a_failed_fit_gives_advice():
+    text = solve(solver=lmjax.LevenbergMarquardt(max_steps=1)).report()
+    assert "failed" in text
+    assert Status.MAX_STEPS.advice in text
+
+
+def idle_residual(p, t, y):
+    return residual(p, t, y) + 0.0 * p["idle"]
+
+
+def line_of(text, name):
+    """Return the one line of a report that starts with ``name``."""
+    (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+    return line
+
+
+REMARKS = {
+    "fixed": ({"fixed": {"rate": True}}, "rate", ParamStatus.FIXED),
+    "lower": ({"bounds": ({"rate": 0.95}, None)}, "rate", ParamStatus.AT_LOWER),
+    "upper": ({"bounds": (None, {"offset": 0.3})}, "offset", ParamStatus.AT_UPPER),
+}
+
+
+@pytest.mark.parametrize("door", [solve, curve_fit], ids=["solution", "curve-fit"])
+@pytest.mark.parametrize("case", REMARKS)
+def test_report_remarks_on_parameters_that_are_held(case, door):
+    options, name, status = REMARKS[case]
+    text = door(**options).report()
+    assert status.remark in line_of(text, name)
+    assert status.remark not in line_of(text, "amplitude")
+
+
+def test_report_remarks_on_idle_parameters():
+    start = START | {"idle": 7.0}
+    sol = lmjax.least_squares(idle_residual, start, (T, Y))
+    assert float(sol.params["idle"]) == 7.0
+    assert ParamStatus.IDLE.remark in line_of(sol.report(), "idle")
+
+
+def test_report_remarks_on_parameters_that_never_moved(single):
+    sol = solve(start={"amplitude": 1.0, "rate": 1.0, "offset": 0.0}, y=np.exp(-T))
+    assert ParamStatus.UNMOVED.remark in line_of(sol.report(), "rate")
+
+
+def test_report_tells_that_the_start_was_moved():
+    moved = solve(bounds=({"rate": 1.5}, None)).report()
+    kept = solve(bounds=({"rate": 0.1}, None)).report()
+    assert "outside the bounds" in moved
+    assert "outside the bounds" not in kept
+
+
+def test_report_tells_that_data_do_not_determine_the_parameters():
+    model = lambda p, t: (p["a"] + p["b"]) * t
+    got = lmjax.curve_fit(model, T, 2.0 * T + 0.1 * np.sin(T), {"a": 1.0, "b": 0.5})
+    assert int(got.rank) == 1
+    assert re.search(r"only 1 combinations? of", got.report())
+
+
+def test_report_tells_that_no_degrees_of_freedom_are_left():
+    got = lmjax.curve_fit(decay, T[:3], Y[:3], START)
+    assert int(got.dof) == 0
+    assert "degrees of freedom" in got.report()
+
+
+class Line(eqx.Module):
+    """A model with an array that is no parameter."""
+
+    slope: jax.Array
+    shift: float
+    weights: jax.Array
+    order: jax.Array
+
+    def __call__(self, x):
+        scale = self.weights[0] * self.weights[1]
+        return self.slope[0] * scale * x ** self.order.astype(float) + self.shift
+
+
+MODULE = Line(jnp.array([1.0]), 0.0, jnp.array([1.0, 1.0]), jnp.array(1))
+HELD = {"weights": True}
+
+
+def fit_module(y):
+    return lmjax.curve_fit(MODULE, T, y, fixed=HELD)
+
+
+def test_report_of_a_module_names_its_fields():
+    got = fit_module(2.0 * T + 1.0 + 0.1 * np.sin(5 * T))
+    text = got.report()
+    for name in ("slope[0]", "shift", "weights[0]", "weights[1]"):
+        assert name in text
+    assert "order" not in text
+
+
+def test_report_of_a_batch_of_modules_names_its_fields():
+    ys = np.outer([1.0, 2.0], 2.0 * T + 1.0)
+    text = jax.vmap(fit_module)(ys).report()
+    assert "2 fits" in text
+    for name in ("slope", "shift"):
+        assert name in text
+    assert "order" not in text
+
+
+def test_report_of_a_batch_without_success_does_not_fail(batch):
+    failed = jax.tree.map(lambda leaf: leaf[2:], batch)
+    assert "NONFINITE_START" in failed.report()
+
+
+def test_report_of_a_lone_number():
+    sol = lmjax.least_squares(lambda p: jnp.stack([p - 1.0, p - 4.0]), 0.0)
+    assert "2.5" in sol.report()
+
+
+# ---- history: a start far away, so that some steps are refused
+
+FAR = {"amplitude": 40.0, "rate": 6.0, "offset": -5.0}
+ROWS = 60
+RECORDING = lmjax.LevenbergMarquardt(record_history=True, max_steps=ROWS)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return solve(start=FAR, solver=RECORDING)
+
+
+def test_history_is_absent_unless_asked_for(single):
+    assert single.history is None
+
+
+def test_history_counts_the_steps(recorded):
+    accepted = np.asarray(recorded.history.accepted)
+    assert accepted.sum() == int(recorded.num_accepted)
+    assert 0 < int(recorded.num_accepted) < int(recorded.num_steps) < ROWS
+
+
+def test_history_ends_with_nan(recorded):
+    history, steps = recorded.history, int(recorded.num_steps)
+    floats = [history.cost, history.damping, history.gain]
+    for rows in floats + jax.tree.leaves(history.params):
+        assert rows.shape == (ROWS,)
+        assert np.isfinite(rows[:steps]).all()
+        assert np.isnan(rows[steps:]).all()
+    assert not np.asarray(history.accepted)[steps:].any()
+
+
+def test_history_holds_the_cost_of_its_parameters(recorded):
+    steps, p = int(recorded.num_steps), recorded.history.params
+    a, k, c = (np.asarray(p[n])[:steps, None] for n in ("amplitude", "rate", "offset"))
+    cost = 0.5 * np.sum((a * np.exp(-k * T) + c - Y) ** 2, axis=1)
+    np.testing.assert_allclose(recorded.history.cost[:steps], cost, rtol=1e-9)
+
+
+def test_cost_falls_over_accepted_steps(recorded):
+    history = recorded.history
+    cost = np.asarray(history.cost)[np.asarray(history.accepted)]
+    # the last steps may only shuffle the rounding
+    assert (np.diff(cost) <= 1e-14 * cost[:-1]).all()
+    assert cost[-1] < 1e-3 * cost[0]
+
+
+def test_last_accepted_row_is_the_solution(recorded):
+    history = recorded.history
+    last = np.flatnonzero(history.accepted)[-1]
+    row = jax.tree.map(lambda rows: rows[last], history.params)
+    for name in START:
+        assert float(row[name]) == float(recorded.params[name])
+    assert float(history.cost[last]) == float(recorded.cost)
+
+
+def test_first_row_is_damped_as_asked(recorded):
+    assert float(recorded.history.damping[0]) == lmjax.Nielsen().initial
+
+
+def test_history_of_a_batch_has_rows_per_fit(recorded):
+    fit = lambda y: solve(y, start=FAR, solver=RECORDING)
+    got = jax.vmap(fit)(BATCH)
+    assert got.history.cost.shape == (3, ROWS)
+    assert got.history.params["rate"].shape == (3, ROWS)
+    first = int(recorded.num_steps)
+    # rounding differs between one fit and a batch: compare the early steps
+    np.testing.assert_allclose(
+        got.history.cost[0, :10], recorded.history.cost[:10], rtol=1e-8
+    )
+    assert np.isnan(got.history.cost[0, first + 5 :]).all()
+    assert np.isnan(got.history.cost[2]).all()
+    assert not np.asarray(got.history.accepted[2]).any()
