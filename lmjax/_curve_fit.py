@@ -1,5 +1,6 @@
 """The public door to fitting a model to data, and what it returns."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from lmjax import _data, _problem, _report, _statistics
 from lmjax._callables import as_pytree
-from lmjax._doors import blame, check_feasible, resolve_loss
+from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
 from lmjax._least_squares import solve
 from lmjax._linearize import DenseLinearization
 from lmjax._result import Solution
@@ -72,7 +73,8 @@ class CurveFit(Solution):
     @property
     def reduced_chi2(self) -> Float[Array, "*batch"]:
         """``chi2 / dof``; NaN without degrees of freedom."""
-        return jnp.where(self.dof > 0, self.chi2 / jnp.maximum(self.dof, 1), jnp.nan)
+        dof = jnp.maximum(self.dof, 1).astype(self.cost.dtype)
+        return jnp.where(self.dof > 0, self.chi2 / dof, jnp.nan)
 
     @property
     def stderr(self) -> Params:
@@ -98,15 +100,15 @@ class CurveFit(Solution):
         With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute
         sigma and ``N log(chi2 / N)`` otherwise, as in lmfit.
         """
-        return self._minus_two_log_likelihood() + 2.0 * (self.num_points - self.dof)
+        k = (self.num_points - self.dof).astype(self.cost.dtype)
+        return self._minus_two_log_likelihood() + 2.0 * k
 
     @property
     def bic(self) -> Float[Array, "*batch"]:
         """Bayesian criterion: as `aic` with ``k log N`` in place of ``2 k``."""
         n = self.num_points.astype(self.cost.dtype)
-        return self._minus_two_log_likelihood() + (
-            self.num_points - self.dof
-        ) * jnp.log(n)
+        k = (self.num_points - self.dof).astype(self.cost.dtype)
+        return self._minus_two_log_likelihood() + k * jnp.log(n)
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
@@ -145,7 +147,8 @@ class CurveFit(Solution):
         return jnp.sqrt(jnp.maximum(variance, 0.0))
 
     def _quantile(self, level):
-        dof = jnp.where(self.absolute_sigma, jnp.inf, self.dof)
+        dof = self.dof.astype(self.cost.dtype)
+        dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
         return _statistics.student_t_quantile(level, dof).astype(self.cost.dtype)
 
     def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
@@ -183,7 +186,7 @@ class CurveFit(Solution):
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
         spread = self._standard_deviation(x)
         half = self._quantile(level) * jnp.sqrt(
-            spread**2 + scale * jnp.asarray(sigma) ** 2
+            spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
         )
         return centre - half, centre + half
 
@@ -266,9 +269,9 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     _check_choices(model, x, params0, nan_policy)
-    _data.check_sigma(sigma)
-    if not isinstance(y, np.ndarray | jax.Array):
-        y = np.asarray(y)
+    y = _as_array(y)
+    _data.check_sigma(sigma, mask, y.size, y.ndim)
+    check_pair(bounds)
     rho, scale = resolve_loss(loss, loss_scale)
     x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
     try:
@@ -293,7 +296,11 @@ def curve_fit(
         raise blame(error, solver, named) from error
     if bounds is not None:
         start = model if params0 is None else params0
-        check_feasible(fit.status, bounds, eqx.filter(start, eqx.is_inexact_array_like))
+        check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
+    if params0 is None:
+        # outside jit, where what is no parameter would come back as an array
+        rest = eqx.filter(model, _problem.is_parameter, inverse=True)
+        fit = dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
     return fit
 
 
@@ -334,7 +341,7 @@ def _fit_impl(
     function = None
     if params0 is None:
         module = eqx.combine(model.arrays, model.rest)
-        params0, rest = eqx.partition(module, eqx.is_inexact_array_like)
+        params0, rest = eqx.partition(module, _problem.is_parameter)
         evaluate = lambda params, x: eqx.combine(params, rest)(x)  # noqa: E731
     else:
         evaluate = model
@@ -344,9 +351,9 @@ def _fit_impl(
     if not hasattr(out, "shape") or out.shape != y.shape:
         got = getattr(out, "shape", jax.tree.structure(out))
         raise ValueError(f"model: expected an array of y's shape {y.shape}, got {got}")
-    dtype = jnp.result_type(out.dtype, y.dtype)
-    if not jnp.issubdtype(y.dtype, jnp.inexact):
-        dtype = out.dtype
+    dtype = out.dtype
+    if jnp.issubdtype(y.dtype, jnp.inexact):
+        dtype = _problem.common_dtype(out.dtype, y.dtype)
     data = _data.prepare(x, y, sigma, mask, nan_policy, dtype)
 
     def residual_fn(params):
@@ -370,7 +377,7 @@ def _fit_impl(
     if not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
         dof = _dof(points, solution.param_status)
-        scale = 2.0 * solution.cost / jnp.maximum(dof, 1)
+        scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(point.p.dtype)
         infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
         covariance = jnp.where(dof > 0, unscaled * scale, infinite)
     fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
@@ -378,8 +385,6 @@ def _fit_impl(
         # no data at all: zero residuals, yet nothing was learned
         nothing = jnp.int32(Status.SINGULAR)
         fields["status"] = jnp.where(data.num_used > 0, solution.status, nothing)
-    if function is None:
-        fields["params"] = eqx.combine(solution.params, rest)
     return CurveFit(
         **fields,
         covariance=covariance,
@@ -395,9 +400,9 @@ _fit = jax.jit(_fit_impl, static_argnums=(11, 12))
 
 def _inverse(point, solution):
     free = _has_error(solution.param_status).astype(point.p.dtype)
-    normal_matrix = solution.normal_matrix * (free[:, None] * free)
+    normal_matrix = solution.normal_matrix * (free[:, None] * free[None, :])
     if isinstance(point.linearization, DenseLinearization):
-        jac = point.linearization.jac * free
+        jac = point.linearization.jac * free[None, :]
     else:
         # Matrix-free: the square root of the normal matrix stands in for J.
         values, vectors = jnp.linalg.eigh(normal_matrix)

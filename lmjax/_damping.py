@@ -16,6 +16,11 @@ import jax.numpy as jnp
 from lmjax._types import Flag, Scalar
 
 
+def _check_number(name, value, above):
+    if isinstance(value, float | int) and not value > above:
+        raise ValueError(f"{name}: expected a number above {above:g}, got {value}")
+
+
 class Nielsen(eqx.Module):
     """Nielsen's smooth rule, the default.
 
@@ -42,6 +47,10 @@ class Nielsen(eqx.Module):
     initial: float | Scalar = 1.0
     shrink: float | Scalar = 0.25
     guarded: ClassVar[bool] = True  # steps with a poor gain are refused
+
+    def __check_init__(self):
+        _check_number("initial", self.initial, 0.0)
+        _check_number("shrink", self.shrink, 0.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
@@ -98,10 +107,9 @@ class Classical(eqx.Module):
     guarded: ClassVar[bool] = True
 
     def __check_init__(self):
-        for name in ("up", "down"):
-            value = getattr(self, name)
-            if isinstance(value, float | int) and not value > 1:
-                raise ValueError(f"{name}: expected a factor above 1, got {value}")
+        _check_number("initial", self.initial, 0.0)
+        _check_number("up", self.up, 1.0)
+        _check_number("down", self.down, 1.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
@@ -132,6 +140,10 @@ class Fixed(eqx.Module):
 
     value: float | Scalar = 0.0
     guarded: ClassVar[bool] = False
+
+    def __check_init__(self):
+        if isinstance(self.value, float | int) and not self.value >= 0:
+            raise ValueError(f"value: expected a number >= 0, got {self.value}")
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the damping and a growth factor of 1."""

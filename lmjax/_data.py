@@ -93,12 +93,12 @@ def _whitening(sigma, mask, y, dtype):
         factor, lower = sigma
         factor = jnp.asarray(factor, dtype)
         _check_square("sigma", factor, y)
-        factor = jnp.tril(factor) if lower else jnp.triu(factor).T
+        # `lower` is traced like every other number
+        factor = jnp.where(lower, jnp.tril(factor), jnp.triu(factor).T)
         covariance = factor @ factor.T if keep is not None else None
         return _correlated(factor, covariance, keep, masked)
     sigma = jnp.asarray(sigma, dtype)
-    is_matrix = sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.ndim == 1
-    if is_matrix and y.size > 1:
+    if is_covariance(sigma, y.size, y.ndim):
         return _correlated(None, sigma, keep, masked)
     sigma = _broadcast("sigma", sigma, y.shape).ravel()
     # NaN where sigma is not positive; masked points may carry anything
@@ -106,6 +106,11 @@ def _whitening(sigma, mask, y, dtype):
     if keep is not None:
         sigma = jnp.where(keep, sigma, 1.0)
     return lambda r: masked(r) / sigma
+
+
+def is_covariance(sigma, size: int, ndim: int) -> bool:
+    """Return whether sigma is a covariance matrix: (m, m) for (m,) observations."""
+    return ndim == 1 and size > 1 and sigma.shape == (size, size)
 
 
 def _correlated(factor, covariance, keep, masked):
@@ -127,12 +132,16 @@ def _check_square(name, matrix, y):
         )
 
 
-def check_sigma(sigma) -> None:
+def check_sigma(sigma, mask, size: int, ndim: int) -> None:
     """Raise if a concrete sigma is not positive (or not positive definite)."""
     if sigma is None or isinstance(sigma, tuple | jax.core.Tracer):
         return
+    if isinstance(mask, jax.core.Tracer):
+        return
     values = np.asarray(sigma)
-    if values.ndim == 2 and values.shape[0] == values.shape[1]:
+    if is_covariance(values, size, ndim):
         values = np.diagonal(values)
+    if mask is not None and np.shape(mask) == values.shape:
+        values = values[np.asarray(mask, bool)]  # masked points may carry anything
     if not (values > 0).all() and not np.isnan(values).any():
         raise ValueError(f"sigma: expected positive values, got {values.min()}")

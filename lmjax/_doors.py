@@ -29,6 +29,18 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any
     return as_pytree(loss), loss_scale
 
 
+def check_pair(bounds) -> None:
+    """Raise unless bounds are None or a pair."""
+    if bounds is None or isinstance(bounds, tuple | list) and len(bounds) == 2:
+        return
+    got = f"{type(bounds).__name__}"
+    if isinstance(bounds, tuple | list):
+        got += f" of length {len(bounds)}"
+    raise ValueError(
+        f"bounds: expected a pair (lower, upper) of pytrees or numbers, got {got}"
+    )
+
+
 def check_feasible(status, bounds, params0) -> None:
     """Raise if concrete bounds cross; inside a trace the status says so instead.
 

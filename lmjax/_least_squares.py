@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lmjax import _loop, _problem
 from lmjax._callables import as_pytree
-from lmjax._doors import blame, check_feasible, resolve_loss
+from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus
@@ -74,6 +74,7 @@ def least_squares(
             f"args: expected a tuple, got {type(args).__name__}; for one argument "
             "write (data,)"
         )
+    check_pair(bounds)
     rho, scale = resolve_loss(loss, loss_scale)
     try:
         solution = _solve(
@@ -153,10 +154,15 @@ def solve(
         moved=None if bounds is None else jnp.any(problem.project(p0) != p0),
         history=history,
         tolerances=solver.given_tolerances(),
-        linear_solver=type(linear_solver).__name__,
+        linear_solver=_name(linear_solver),
         jacobian="matrix-free" if matrix_free else problem.jacobian,
     )
     return solution, point
+
+
+def _name(linear_solver):
+    function = getattr(linear_solver, "func", linear_solver)  # of a jax Partial
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _param_status(problem, point, p0):

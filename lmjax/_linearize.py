@@ -69,7 +69,7 @@ class DenseLinearization(eqx.Module):
 
     def rescale(self, factor: Float[Array, " n"]) -> "DenseLinearization":
         """Return the model with its columns multiplied by ``factor``."""
-        return DenseLinearization(self.residual, self.jac * factor)
+        return DenseLinearization(self.residual, self.jac * factor[None, :])
 
     def with_residual(self, residual: Float[Array, " m"]) -> "DenseLinearization":
         """Return the model with another right-hand side."""

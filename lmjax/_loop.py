@@ -197,6 +197,8 @@ def propose(
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
     trial = problem.project(point.p + dp)
+    if problem.lower is not None:
+        trial = _slide(state, problem, linear_solver, factor, point.p + dp, trial)
     dp = trial - point.p
     r = problem.residual_fn(trial)
 
@@ -233,6 +235,24 @@ def propose(
     )
 
 
+def _slide(state: State, problem: Problem, linear_solver, factor, aimed, projected):
+    """Return the trial point once more, the parameters that hit a bound held there.
+
+    Projection alone keeps what the others did in response to a step that was cut short.
+    """
+    hit = (aimed != projected) & (factor > 0.0)
+
+    def solve_again():
+        point = state.point
+        cut = jnp.where(hit, projected - point.p, 0.0)
+        shifted = point.linearization.residual + point.linearization.mv(cut)
+        rest = jnp.where(hit, 0.0, factor)
+        model = point.linearization.with_residual(shifted).rescale(rest)
+        return problem.project(point.p + cut + rest * linear_solver(model, state.lam))
+
+    return jax.lax.cond(jnp.any(hit), solve_again, lambda: projected)
+
+
 def _unit(point: Point, scale) -> Float[Array, " n"]:
     """Return the factor from scaled to actual steps, 0 where none is allowed."""
     factor = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
@@ -263,7 +283,8 @@ def step(
             (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
         )
         # Where rounding hides the reduction, the gradient has the last word.
-        undecided = trial.predicted + jnp.abs(trial.actual) <= 2.0 * trial.noise
+        change = jnp.abs(trial.predicted) + jnp.abs(trial.actual)
+        undecided = change <= 2.0 * trial.noise
         undecided &= trial.actual < 0.0
 
     def linearise():
@@ -286,7 +307,7 @@ def step(
         growth,
         jnp.maximum(fade * scale, new.norms),
         state.num_steps + 1,
-        state.num_accepted + accept,
+        state.num_accepted + accept.astype(jnp.int32),
         status,
         record,
     )
@@ -323,7 +344,8 @@ def _stop(
     promise = trial.predicted * (1.0 + lam)
     quiet = accept & (trial.actual <= ftol * cost + trial.noise)
     quiet &= promise >= 0.0  # an unguarded step may promise an increase
-    converged = quiet & (promise <= ftol * cost)
+    # nor does a step that rounding swallowed whole prove anything
+    converged = quiet & (promise <= ftol * cost) & (trial.step_size > 0.0)
     # Three ways to reach the floor of the precision. Rounding of r, seen through the n
     # of m directions that J spans, promises as much as the model does; a refused step
     # promises not much more (a model may round 15 times worse than blur, which it does
@@ -335,16 +357,18 @@ def _stop(
     # It is the minimum only if the undamped model agrees: damping may hide a valley.
     at_minimum = jax.lax.cond(
         floor & ~converged,
-        lambda: _is_minimum(new, state.scale, linear_solver, trial.noise),
+        lambda: (
+            (new.cost <= 50.0 * trial.blur**2)  # the residual itself is rounding
+            | _is_minimum(new, state.scale, linear_solver, trial.noise)
+        ),
         lambda: jnp.array(True),
     )
     eps = jnp.finfo(lam.dtype).eps
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(
-        (
-            accept & ((new.cost == 0.0) | (gtol > 0.0) & (new.optimality <= gtol)),
-            Status.GTOL,
-        ),
+        (accept & (new.cost == 0.0), Status.GTOL),
+        (accept & jnp.all(new.norms == 0.0), Status.SINGULAR),
+        (accept & (gtol > 0.0) & (new.optimality <= gtol), Status.GTOL),
         ((ftol > 0.0) & (converged | floor & at_minimum), Status.FTOL),
         (
             accept

@@ -128,10 +128,13 @@ def build(
     unravel_residual = _check_residual(out)
     # Data in float64 with a float32 start: work in the wider type rather than lose
     # digits.
-    dtype = jnp.result_type(dtype, *(leaf.dtype for leaf in jax.tree.leaves(out)))
-    if p0.dtype != dtype:
-        params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
-        p0, unravel = ravel_pytree(params0)
+    # Python numbers follow the data, as everywhere in jax. All leaves get this dtype: a
+    # leaf left narrower (or weak) would round what the loop takes for exact.
+    dtype = common_dtype(
+        *jax.tree.leaves(params0), *(leaf.dtype for leaf in jax.tree.leaves(out))
+    )
+    params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
+    p0, unravel = ravel_pytree(params0)
 
     def flat_residual(p):
         return _ravel(residual_fn(unravel(p)), dtype)
@@ -140,7 +143,7 @@ def build(
     jac_fn, jacobian = _jacobian(jac, flat_residual, unravel, whiten, p0.size, m, dtype)
     lower = upper = None
     if bounds is not None:
-        lower, upper = _check_pair(bounds)
+        lower, upper = bounds
         lower = ravel_prefix("bounds[0]", lower, params0, -jnp.inf, dtype)
         upper = ravel_prefix("bounds[1]", upper, params0, jnp.inf, dtype)
     if fixed is not None:
@@ -151,6 +154,22 @@ def build(
         flat_residual, jac_fn, jacobian, lower, upper, fixed, rho, loss_scale, m
     )
     return problem, p0, unravel, unravel_residual
+
+
+def is_parameter(leaf) -> bool:
+    """Return whether a leaf of a callable model is a float or an array of floats.
+
+    Not ``eqx.is_inexact_array_like``, which fails on tracers of jax 0.10.
+    """
+    if isinstance(leaf, np.ndarray | jax.Array):
+        return jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return isinstance(leaf, float)
+
+
+def common_dtype(*values):
+    """Return the widest dtype, also where the user has set strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
 
 
 def _ravel(tree, dtype):
@@ -177,18 +196,20 @@ def _jacobian(jac, flat_residual, unravel, whiten, n, m, dtype):
 def _assemble(tree, params, m, n, dtype):
     """Join the blocks of a Jacobian pytree, nested as ``jax.jacfwd`` does."""
     structure = jax.tree.structure(params)
-    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params)]
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     leaves = jax.tree.leaves(tree)
-    if len(leaves) == 1 and jnp.size(leaves[0]) == m * n:
-        return jnp.reshape(jnp.asarray(leaves[0], dtype), (m, n))
+    if len(leaves) == 1 and jnp.shape(leaves[0]) == (m, n):
+        return jnp.asarray(leaves[0], dtype)
     rows = jax.tree.leaves(tree, is_leaf=lambda x: jax.tree.structure(x) == structure)
     try:
         matrix = jnp.concatenate(
             [
                 jnp.concatenate(
                     [
-                        jnp.reshape(jnp.asarray(block, dtype), (-1, size))
-                        for block, size in zip(jax.tree.leaves(row), sizes, strict=True)
+                        _block(block, shape, dtype)
+                        for block, shape in zip(
+                            jax.tree.leaves(row), shapes, strict=True
+                        )
                     ],
                     axis=1,
                 )
@@ -198,12 +219,20 @@ def _assemble(tree, params, m, n, dtype):
     except (ValueError, TypeError):
         matrix = None
     if matrix is None or matrix.shape != (m, n):
-        shapes = [jnp.shape(leaf) for leaf in leaves]
+        got = [jnp.shape(leaf) for leaf in leaves]
         raise ValueError(
             "jac: expected the nesting and shapes of jax.jacfwd of the residual (or "
-            f"the model), {m} rows by {n} columns in all; got leaves of shapes {shapes}"
+            f"the model), {m} rows by {n} columns in all; got leaves of shapes {got}"
         )
     return matrix
+
+
+def _block(block, shape, dtype):
+    """Flatten the derivative of one residual leaf by one parameter leaf."""
+    block = jnp.asarray(block, dtype)
+    if block.shape[block.ndim - len(shape) :] != shape:
+        raise ValueError
+    return jnp.reshape(block, (-1, int(np.prod(shape))))
 
 
 def parameter_names(params) -> list[str]:
@@ -212,7 +241,9 @@ def parameter_names(params) -> list[str]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = name_of(path)
         shape = jnp.shape(leaf)
-        if shape:
+        if not path and not shape:
+            names.append("params")
+        elif shape:
             names += [f"{name}[{', '.join(map(str, i))}]" for i in np.ndindex(shape)]
         else:
             names.append(name)
@@ -221,7 +252,7 @@ def parameter_names(params) -> list[str]:
 
 def name_of(path) -> str:
     """Return a readable name for a pytree path: ``tau``, ``decay.rate``, ``[0]``."""
-    return jax.tree_util.keystr(path, simple=True, separator=".") if path else ""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def check_params(params0) -> Any:
@@ -241,7 +272,7 @@ def check_params(params0) -> Any:
                 f"params0: expected floating-point parameters, got {dtype} at "
                 f"params0{jax.tree_util.keystr(path)} ({hint})"
             )
-    return jnp.result_type(*(leaf for _, leaf in leaves))
+    return common_dtype(*(leaf for _, leaf in leaves))
 
 
 def _check_residual(out):
@@ -265,16 +296,6 @@ def _check_residual(out):
         return jax.tree.unflatten(structure, parts)
 
     return unravel
-
-
-def _check_pair(bounds):
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(
-            "bounds: expected a pair (lower, upper) of pytrees or numbers, got "
-            f"{type(bounds).__name__}"
-            + (f" of length {len(bounds)}" if hasattr(bounds, "__len__") else "")
-        )
-    return bounds
 
 
 def ravel_prefix(name, prefix, params, default, dtype):

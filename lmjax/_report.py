@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from lmjax._problem import parameter_names
+from lmjax._problem import is_parameter, parameter_names
 from lmjax._solver import default_tolerances
 from lmjax._status import ParamStatus, Status
 
@@ -122,7 +122,7 @@ def _batch(sol):
     steps = np.asarray(sol.num_steps)
     lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
     lines.append("Parameters of converged fits: median [5 %, 95 %]")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(sol.params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(_numbers(sol.params)):
         if not good.any():
             break
         values = np.asarray(leaf)[good]
@@ -150,8 +150,6 @@ def _flat(params):
 def _numbers(params):
     """Drop what a callable model carries beside its parameters."""
     return jax.tree.map(
-        lambda leaf: (
-            leaf if hasattr(leaf, "dtype") or isinstance(leaf, float) else None
-        ),
+        lambda leaf: leaf if is_parameter(leaf) else None,
         params,
     )

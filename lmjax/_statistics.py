@@ -36,7 +36,7 @@ def unscaled_covariance(
     eps = jnp.finfo(jac.dtype).eps
 
     def through_jacobian():
-        _, s, vt = jnp.linalg.svd(jac / scale, full_matrices=False)
+        _, s, vt = jnp.linalg.svd(jac / scale[None, :], full_matrices=False)
         kept = s > eps * max(jac.shape) * s[0]
         weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
         inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)

@@ -64,7 +64,7 @@ def arctan(z: Float[Array, "..."]) -> Float[Array, "..."]:
 def tukey(z: Float[Array, "..."]) -> Float[Array, "..."]:
     """Tukey's biweight: ``(1 - (1 - z)^3) / 3``, constant beyond ``|r| = c``."""
     inside = jnp.minimum(z, 1.0)
-    return (1.0 - (1.0 - inside) ** 3) / 3.0
+    return inside * (1.0 - inside + inside**2 / 3.0)
 
 
 def welsch(z: Float[Array, "..."]) -> Float[Array, "..."]:

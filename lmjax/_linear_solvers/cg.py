@@ -40,10 +40,12 @@ class CG(eqx.Module):
         s0 = -rmv(linearization.residual)
         limit = 2 * s0.size if self.max_steps is None else self.max_steps
         target = (self.tol**2 * jnp.sum(s0**2)).astype(s0.dtype)
+        # below this J^T u is rounding; going on would add it up
+        floor = jnp.finfo(s0.dtype).eps ** 2 * s0.size
 
         def unfinished(carry):
-            _, _, _, _, gamma, k = carry
-            return (gamma > target) & (k < limit)
+            _, u, _, _, gamma, k = carry
+            return (gamma > jnp.maximum(target, floor * jnp.sum(u**2))) & (k < limit)
 
         def body(carry):
             x, u, s, d, gamma, k = carry

@@ -1,0 +1,135 @@
+"""Imports flow one way, importing is light, files stay short."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import lmjax
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lmjax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 420
+
+# Each module may import only those above it.
+ORDER = [
+    "lmjax._types",
+    "lmjax._status",
+    "lmjax._callables",
+    "lmjax.losses",
+    "lmjax._bounds",
+    "lmjax._damping",
+    "lmjax._linearize",
+    "lmjax._problem",
+    "lmjax._linear_solvers.dense",
+    "lmjax._linear_solvers.cg",
+    "lmjax._linear_solvers",
+    "lmjax._solver",
+    "lmjax._report",
+    "lmjax._result",
+    "lmjax._loop",
+    "lmjax._doors",
+    "lmjax._least_squares",
+    "lmjax._data",
+    "lmjax._statistics",
+    "lmjax._curve_fit",
+    "lmjax",
+    "lmjax._cli",
+]
+# Late imports, inside a function, keep optional packages optional.
+LATE = {("lmjax._cli", "matplotlib")}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(node):
+    """Yield the absolute module names that an import statement loads."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    assert node.level == 0, f"relative import in line {node.lineno}"
+    for alias in node.names:
+        below = f"{node.module}.{alias.name}"
+        yield below if below in ORDER else node.module
+
+
+def imports(path):
+    """Return (module, line, whether at the top level) for each import in a file."""
+    tree = ast.parse(path.read_text())
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for module in imported_modules(node):
+                found.append((module, node.lineno, node in tree.body))
+    return found
+
+
+def in_package(module):
+    return module.split(".")[0] == "lmjax"
+
+
+def run_python(code, **settings):
+    env = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    env |= {"PYTHONPATH": str(ROOT), **settings}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_order_names_every_module():
+    assert sorted(map(module_name, FILES)) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_flow_one_way(path):
+    allowed = ORDER[: ORDER.index(module_name(path))]
+    for module, line, _ in imports(path):
+        if in_package(module):
+            assert module in allowed, f"{path.name}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_stand_at_the_top(path):
+    for module, line, top in imports(path):
+        late = (module_name(path), module.split(".")[0])
+        assert top or late in LATE, f"{path.name}:{line} imports {module} late"
+        assert not (top and late in LATE), f"{path.name}:{line}: {module} is optional"
+
+
+def test_import_is_light_and_leaves_the_settings_alone():
+    loaded = run_python(
+        "import sys, jax\n"
+        "before = dict(jax.config.values)\n"
+        "import lmjax\n"
+        "assert dict(jax.config.values) == before\n"
+        "assert not jax.config.jax_enable_x64\n"
+        "print(*sys.modules)"
+    )
+    assert "lmjax" in loaded
+    for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._cli"):
+        assert heavy not in loaded
+
+
+def test_import_starts_no_device():
+    # Any computation would look for the device and fail.
+    run_python("import lmjax", JAX_PLATFORMS="no-such-device")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_file_is_short(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert lmjax.__version__ == project["version"]

@@ -1,0 +1,221 @@
+"""Whatever the documentation shows runs, and every public name is documented."""
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import pytest
+
+import lmjax
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
+PUBLIC = {
+    f"{prefix}.{name}": getattr(module, name)
+    for prefix, module in (("lmjax", lmjax), ("lmjax.losses", lmjax.losses))
+    for name in (NAMES if module is lmjax else lmjax.losses.NAMES)
+}
+# What a user calls or builds, in contrast to what a fit returns.
+CALLED = [
+    lmjax.least_squares,
+    lmjax.curve_fit,
+    lmjax.LevenbergMarquardt,
+    lmjax.QR,
+    lmjax.Cholesky,
+    lmjax.SVD,
+    lmjax.CG,
+    lmjax.Nielsen,
+    lmjax.Classical,
+    lmjax.Fixed,
+]
+RETURNED = [lmjax.Solution, lmjax.History, lmjax.CurveFit]
+
+MAX_EXAMPLE_LINES = 80
+MAX_NOTEBOOK_BYTES = 500_000
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|usr|mnt)/|\b[A-Z]:\\")
+
+# Runs each block in one namespace, with tracebacks that name the block.
+RUN_BLOCKS = """
+import json, sys, traceback
+namespace = {"__name__": "__main__"}
+for line, block in json.load(sys.stdin):
+    code = compile("\\n" * line + block, "README.md", "exec")
+    exec(code, namespace)
+"""
+# Line breaks in expected output may follow the width of the source.
+RUN_DOCTESTS = """
+import doctest, importlib, pkgutil, lmjax
+modules = pkgutil.walk_packages(lmjax.__path__, "lmjax.")
+flags = doctest.NORMALIZE_WHITESPACE
+failed, attempted = 0, 0
+for name in ["lmjax", *sorted(module.name for module in modules)]:
+    result = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    failed, attempted = failed + result.failed, attempted + result.attempted
+print(f"{attempted} attempted, {failed} failed")
+"""
+
+
+def run_python(*command, cwd, text=None):
+    """Run Python as a user would: no settings of the tests, warnings are errors."""
+    env = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    env |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=cwd,
+        input=text,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def by_stem(path):
+    return path.stem
+
+
+def test_readme_blocks_run_in_order(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    blocks = [
+        (readme.count("\n", 0, match.start(1)), match.group(1))
+        for match in re.finditer(r"^```python\n(.*?)^```", readme, re.DOTALL | re.M)
+    ]
+    assert blocks
+    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=json.dumps(blocks))
+
+
+def test_readme_names_only_files_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", readme):
+        if not re.match(r"https?:|mailto:", target):
+            assert (ROOT / target).exists(), f"README.md links to {target}"
+
+
+def test_doctests(tmp_path):
+    out = run_python("-c", RUN_DOCTESTS, cwd=tmp_path)
+    attempted, failed = map(int, re.findall(r"(\d+) (?:attempted|failed)", out)[-2:])
+    assert failed == 0, out
+    assert attempted > 30
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=by_stem)
+def test_example_runs(path, tmp_path):
+    assert run_python(str(path), cwd=tmp_path).strip()
+    assert not list(tmp_path.iterdir()), "draws only with --plot"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in EXAMPLES if "--plot" in p.read_text()], ids=by_stem
+)
+def test_example_draws(path, tmp_path):
+    pytest.importorskip("matplotlib")
+    run_python(str(path), "--plot", "figure.png", cwd=tmp_path)
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=by_stem)
+def test_example_keeps_the_form(path):
+    source = path.read_text()
+    tree = ast.parse(source)
+    assert len(source.splitlines()) <= MAX_EXAMPLE_LINES
+    question = ast.get_docstring(tree).split("\n\n")[0].replace("\n", " ")
+    assert question.endswith("?")
+    assert "\nExpect" in ast.get_docstring(tree)
+    assert source.endswith('if __name__ == "__main__":\n    main()\n')
+    modules = [
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([a.name for a in node.names] if hasattr(node, "names") else [])
+        if "lmjax" in (getattr(node, "module", None) or name)
+    ]
+    assert modules == ["lmjax"]
+    assert not re.search(r"lmjax\.(\w+\.)*_", source), "uses a private name"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
+def test_notebook_is_stored_as_executed(path):
+    assert path.stat().st_size < MAX_NOTEBOOK_BYTES
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["source"]]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert outputs
+    assert all(output["output_type"] != "error" for output in outputs)
+    texts = ["".join(cell["source"]) for cell in cells]
+    for output in outputs:
+        texts.append("".join(output.get("text", [])))
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                texts.append("".join(data))
+    for text in texts:
+        assert not ABSOLUTE_PATH.search(text), text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
+def test_notebook_runs(path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(ROOT)}},
+    ).execute()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_documented(name):
+    doc = inspect.getdoc(PUBLIC[name])
+    # dataclasses and enums without a docstring get one made up
+    assert doc
+    assert not doc.startswith(f"{name.split('.')[-1]}(")
+    summary = doc.split("\n\n")[0]
+    assert summary.endswith("."), summary
+
+
+@pytest.mark.parametrize("thing", CALLED, ids=lambda thing: thing.__name__)
+def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
+    doc = inspect.getdoc(thing)
+    assert "Example:\n    >>> " in doc
+    for name in inspect.signature(thing).parameters:
+        assert re.search(rf"^    {name}: \S", doc, re.M), f"Args lacks {name}"
+
+
+@pytest.mark.parametrize("thing", RETURNED, ids=lambda thing: thing.__name__)
+def test_what_a_fit_returns_explains_its_attributes(thing):
+    doc = inspect.getdoc(thing)
+    for name in thing.__annotations__:
+        assert re.search(rf"^    {name}: \S", doc, re.M), f"Attributes lacks {name}"
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [t for t in PUBLIC.values() if inspect.isclass(t)],
+    ids=lambda t: t.__name__,
+)
+def test_public_methods_are_documented(thing):
+    for name, member in vars(thing).items():
+        if name.startswith("_") or name in getattr(thing, "__dataclass_fields__", {}):
+            continue
+        if inspect.isfunction(member) or isinstance(member, property):
+            assert inspect.getdoc(member), f"{thing.__name__}.{name}"
+
+
+def test_every_public_class_that_is_called_is_listed_here():
+    known = {*CALLED, *RETURNED, lmjax.FitError, lmjax.Status, lmjax.ParamStatus}
+    public = {getattr(lmjax, name) for name in NAMES} - {lmjax.losses}
+    assert known == public
+    assert all(issubclass(thing, eqx.Module) for thing in CALLED[2:])

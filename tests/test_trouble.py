@@ -1,0 +1,148 @@
+"""Bad fits return a status and a finite answer; they never raise, also inside jit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import Status
+
+T = jnp.linspace(0.0, 4.0, 20)
+Y = 2.0 * jnp.exp(-T) + 0.1 * jnp.cos(5.0 * T)
+
+
+def decay(p, t):
+    return p[0] * jnp.exp(-p[1] * t)
+
+
+START = jnp.array([1.0, 0.5])
+
+
+def decay_residual(p, y):
+    return decay(p, T) - y
+
+
+@pytest.mark.parametrize("through_jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("residual_fn", "start", "status"),
+    [
+        pytest.param(lambda p: jnp.log(p), [-1.0], Status.NONFINITE_START, id="nan"),
+        pytest.param(lambda p: jnp.exp(p), [1e3], Status.NONFINITE_START, id="inf"),
+        # finite residual, infinite slope
+        pytest.param(
+            lambda p: jnp.sqrt(p) - 1, [0.0], Status.NONFINITE_START, id="bad-jacobian"
+        ),
+        pytest.param(lambda p: jnp.ones(3), [0.0], Status.SINGULAR, id="constant"),
+        pytest.param(lambda p: p - 2.0, [2.0], Status.GTOL, id="zero-residual"),
+    ],
+)
+def test_start_that_cannot_be_improved(residual_fn, start, status, through_jit):
+    solve = lambda p: lmjax.least_squares(residual_fn, p)
+    sol = (jax.jit(solve) if through_jit else solve)(jnp.array(start))
+    assert sol.status == status
+    assert sol.num_accepted == 0
+    assert sol.params == jnp.array(start)
+
+
+def test_trial_outside_the_domain_is_a_rejected_step():
+    # From 3 the first steps aim below zero, where log is NaN.
+    sol = lmjax.least_squares(lambda p: jnp.log(p) + 5.0, jnp.array([3.0]))
+    assert sol.success
+    np.testing.assert_allclose(sol.params, np.exp(-5.0), rtol=1e-10)
+
+
+def test_overflow_on_the_way_is_survived():
+    model = lambda p, t: p[0] * jnp.exp(jnp.exp(p[1] * t))
+    t = jnp.linspace(0.0, 1.0, 15)
+    y = model(jnp.array([0.5, 1.0]), t)
+    fit = lmjax.curve_fit(model, t, y, jnp.array([5.0, 3.0]))
+    assert bool(jnp.all(jnp.isfinite(fit.params)))
+    np.testing.assert_allclose(fit.params, [0.5, 1.0], rtol=1e-6)
+
+
+def test_fewer_residuals_than_parameters_takes_the_least_norm_step():
+    rows = np.array([[1.0, 2.0, 2.0], [0.0, 1.0, -1.0]])
+    target = np.array([9.0, 1.0])
+    sol = lmjax.least_squares(lambda p: jnp.asarray(rows) @ p - target, jnp.zeros(3))
+    assert sol.linear_solver == "SVD"
+    assert float(sol.cost) < 1e-20
+    # least norm in units of the column norms, from a start of zero
+    norms = np.linalg.norm(rows, axis=0)
+    expected = np.linalg.pinv(rows / norms) @ target / norms
+    np.testing.assert_allclose(sol.params, expected, rtol=1e-6)
+
+
+def test_redundant_parameters_fit_and_are_flagged():
+    # only the product matters
+    model = lambda p, t: p["a"] * p["b"] * t
+    fit = lmjax.curve_fit(model, T, 3.0 * T, {"a": 1.0, "b": 1.0})
+    assert fit.success
+    np.testing.assert_allclose(fit.params["a"] * fit.params["b"], 3.0, rtol=1e-8)
+    noisy = lmjax.curve_fit(model, T, 3.0 * T + 0.1 * Y, {"a": 1.0, "b": 1.0})
+    assert noisy.rank == 1
+    assert noisy.num_free == 2
+    assert bool(jnp.all(jnp.isfinite(noisy.covariance)))
+    assert max(float(e) for e in noisy.stderr.values()) < 1.0
+    assert "determine only 1 combinations" in noisy.report()
+
+
+def test_parameter_without_effect_has_no_error_bar():
+    fit = lmjax.curve_fit(lambda p, t: p["a"] * t, T, Y, {"a": 1.0, "idle": 7.0})
+    assert fit.success
+    assert float(fit.params["idle"]) == 7.0
+    assert np.isnan(fit.stderr["idle"])
+    assert np.isfinite(fit.stderr["a"])
+    assert "no effect" in fit.report()
+
+
+def test_out_of_steps_returns_the_best_so_far():
+    solver = lmjax.LevenbergMarquardt(max_steps=1)
+    sol = lmjax.least_squares(decay_residual, START, (Y,), solver=solver)
+    assert sol.status == Status.MAX_STEPS
+    assert sol.num_steps == 1
+    start_cost = 0.5 * float(jnp.sum(decay_residual(START, Y) ** 2))
+    assert float(sol.cost) < start_cost
+
+
+def test_wrong_jacobian_is_not_called_convergence():
+    solver = lmjax.LevenbergMarquardt(jac=lambda p, y: -jax.jacfwd(decay_residual)(p, y))
+    sol = lmjax.least_squares(decay_residual, START, (Y,), solver=solver)
+    assert sol.status == Status.STALLED
+    np.testing.assert_array_equal(sol.params, START)
+
+
+def test_step_residual_without_gradient_is_not_called_convergence():
+    # Rounding to a grid: the slope that autodiff sees is zero almost everywhere.
+    sol = lmjax.least_squares(lambda p: jnp.round(p) - 5.0, jnp.array([1.0]))
+    assert sol.status == Status.SINGULAR
+
+
+def test_diverging_gauss_newton_is_not_called_convergence():
+    c = jnp.array([0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.1, 1.1])
+    v = jnp.array([76, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200.0])
+    rate = lambda p, c: p["v"] * c / (p["k"] + c)
+    solver = lmjax.LevenbergMarquardt(damping=lmjax.Fixed(0.0), max_steps=200)
+    fit = lmjax.curve_fit(rate, c, v, {"v": 100.0, "k": 0.5}, solver=solver)
+    reached = abs(float(fit.params["v"]) - 212.7) < 0.1
+    assert reached or not fit.success
+
+
+def test_one_bad_lane_changes_no_other_by_a_bit():
+    rng = np.random.default_rng(3)
+    data = np.asarray(Y) + 0.05 * rng.normal(size=(32, Y.size))
+    spoiled = data.copy()
+    spoiled[7] = np.nan
+    fit = jax.jit(jax.vmap(lambda y: lmjax.least_squares(decay_residual, START, (y,))))
+    clean, dirty = fit(data), fit(spoiled)
+    others = np.arange(32) != 7
+    np.testing.assert_array_equal(clean.params[others], dirty.params[others])
+    np.testing.assert_array_equal(clean.num_steps[others], dirty.num_steps[others])
+    assert dirty.status[7] == Status.NONFINITE_START
+    np.testing.assert_array_equal(dirty.params[7], START)
+
+
+def test_no_data_in_one_lane_is_reported():
+    fit = lmjax.curve_fit(decay, T, Y, START, mask=np.zeros(T.size, bool))
+    assert fit.status == Status.SINGULAR
+    assert bool(jnp.all(jnp.isfinite(fit.params)))
