@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency
 
-50 points, 3 parameters, float64, the same data for both; lmjax and SciPy take turns in one
-run. SciPy's ``curve_fit`` runs as its users call it, with numeric derivatives.
+50 points, 3 parameters, float64, the same data for both; lmjax and SciPy take turns in
+one run. SciPy's ``curve_fit`` runs as its users call it, with numeric derivatives.
 """
 
 import time
@@ -42,7 +42,7 @@ def median_us(call) -> float:
 
 
 def first_call_seconds(repeats: int = 5) -> list[float]:
-    """Return the time of the first call of ``repeats`` new models, compilation included."""
+    """Return the time of the first call of each new model, compilation included."""
     x = np.linspace(0.0, 5.0, 50)
     y = numpy_model(x, 2.5, 1.3, 0.5)
     seconds = []
@@ -75,7 +75,9 @@ def main():
             median_us(lambda: scipy.optimize.curve_fit(numpy_model, x, y, start))
         )
     ratio = np.array(ours) / np.array(theirs)
-    print(f"eager call: lmjax {np.median(ours):.0f} us, SciPy {np.median(theirs):.0f} us")
+    print(
+        f"eager call: lmjax {np.median(ours):.0f} us, SciPy {np.median(theirs):.0f} us"
+    )
     print(f"ratio {np.median(ratio):.2f}, from {ratio.min():.2f} to {ratio.max():.2f}")
     results = {"first_call_s": first, "lmjax_us": ours, "scipy_us": theirs}
     print("saved", save("latency", results).name)

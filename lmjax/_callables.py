@@ -6,6 +6,7 @@ retraces for a new function and never for new numbers.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,8 +15,8 @@ import jax
 class Split(eqx.Module):
     """A callable Module with its arrays apart from everything else."""
 
-    arrays: eqx.Module
-    rest: eqx.Module = eqx.field(static=True)
+    arrays: Any
+    rest: Any = eqx.field(static=True)
 
     def __call__(self, *args):
         """Call the Module."""

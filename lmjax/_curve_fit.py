@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _data, _problem, _report, _statistics
@@ -141,7 +142,7 @@ class CurveFit(Solution):
     def _standard_deviation(self, x):
         """Return the standard deviation of the fitted curve at x, ``sqrt(J C J^T)``."""
         varied = self._varied()
-        flat, unravel = jax.flatten_util.ravel_pytree(varied)
+        flat, unravel = ravel_pytree(varied)
         jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
         variance = jnp.einsum("...i,ij,...j->...", jac, self.covariance, jac)
         return jnp.sqrt(jnp.maximum(variance, 0.0))
@@ -263,7 +264,7 @@ def curve_fit(
         >>> y = jnp.array([3.02, 1.80, 1.11, 0.68, 0.41, 0.24])
         >>> fit = lmjax.curve_fit(decay, t, y, {"amplitude": 1.0, "tau": 1.0})
         >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
-        tau = 1.98 +- 0.01
+        tau = 1.99 +- 0.02
 
     References:
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
@@ -342,7 +343,7 @@ def _fit_impl(
     if params0 is None:
         module = eqx.combine(model.arrays, model.rest)
         params0, rest = eqx.partition(module, _problem.is_parameter)
-        evaluate = lambda params, x: eqx.combine(params, rest)(x)  # noqa: E731
+        evaluate = lambda params, x: eqx.combine(params, rest)(x)
     else:
         evaluate = model
         function = model.func if isinstance(model, jax.tree_util.Partial) else model

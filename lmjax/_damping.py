@@ -94,8 +94,8 @@ class Classical(eqx.Module):
 
     Example:
         >>> import lmjax
-        >>> solver = lmjax.LevenbergMarquardt(damping=lmjax.Classical(up=11.0,
-        down=9.0))
+        >>> rule = lmjax.Classical(up=11.0, down=9.0)
+        >>> solver = lmjax.LevenbergMarquardt(damping=rule)
 
     References:
         Marquardt (1963), J. SIAM 11, 431-441.

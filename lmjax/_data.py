@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 NAN_POLICIES = ("propagate", "omit")
@@ -134,9 +135,9 @@ def _check_square(name, matrix, y):
 
 def check_sigma(sigma, mask, size: int, ndim: int) -> None:
     """Raise if a concrete sigma is not positive (or not positive definite)."""
-    if sigma is None or isinstance(sigma, tuple | jax.core.Tracer):
+    if sigma is None or isinstance(sigma, tuple | Tracer):
         return
-    if isinstance(mask, jax.core.Tracer):
+    if isinstance(mask, Tracer):
         return
     values = np.asarray(sigma)
     if is_covariance(values, size, ndim):

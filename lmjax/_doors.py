@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from lmjax import _problem, losses
 from lmjax._callables import as_pytree
@@ -46,7 +47,7 @@ def check_feasible(status, bounds, params0) -> None:
 
     Looked at after the fit, because the fit compares the bounds anyway.
     """
-    if isinstance(status, jax.core.Tracer) or status != Status.INFEASIBLE:
+    if isinstance(status, Tracer) or status != Status.INFEASIBLE:
         return
     spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
     lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))

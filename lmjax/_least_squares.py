@@ -168,10 +168,9 @@ def _name(linear_solver):
 def _param_status(problem, point, p0):
     status = jnp.where(point.p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
     status = jnp.where(point.norms == 0.0, ParamStatus.IDLE, status)
-    if problem.lower is not None:
-        side = jnp.where(
-            point.p <= problem.lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER
-        )
+    if problem.box is not None:
+        lower, _ = problem.box
+        side = jnp.where(point.p <= lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
         status = jnp.where(point.free, status, side)
     if problem.fixed is not None:
         status = jnp.where(problem.fixed, ParamStatus.FIXED, status)

@@ -5,6 +5,8 @@ are free to move, so that the damping is a plain multiple of the identity there.
 """
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 
 import equinox as eqx
 import jax
@@ -27,8 +29,8 @@ def sums(*terms: Float[Array, " k"]) -> tuple[Scalar, ...]:
     costs more than the arithmetic for a fit of fifty points.
     """
     zeros = tuple(jnp.zeros((), term.dtype) for term in terms)
-    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
-    return jax.lax.reduce(terms, zeros, add, (0,))
+    both = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
+    return jax.lax.reduce(terms, zeros, both, (0,))
 
 
 class DenseLinearization(eqx.Module):
@@ -42,7 +44,7 @@ class DenseLinearization(eqx.Module):
         n = v.shape[0]
         if n > UNROLL_UP_TO:
             return jnp.dot(self.jac, v, precision=PRECISION)
-        return sum(self.jac[:, j] * v[j] for j in range(n))
+        return reduce(add, (self.jac[:, j] * v[j] for j in range(n)))
 
     def rmv(self, u: Float[Array, " m"]) -> Float[Array, " n"]:
         """Return ``J^T u``."""

@@ -197,7 +197,7 @@ def propose(
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
     trial = problem.project(point.p + dp)
-    if problem.lower is not None:
+    if problem.box is not None:
         trial = _slide(state, problem, linear_solver, factor, point.p + dp, trial)
     dp = trial - point.p
     r = problem.residual_fn(trial)
@@ -261,7 +261,7 @@ def _unit(point: Point, scale) -> Float[Array, " n"]:
 
 def _second_derivative(problem: Problem, p, dp):
     """Return ``d^2 r(p + s dp) / ds^2`` at s = 0."""
-    velocity = lambda s: jax.jvp(problem.residual_fn, (p + s * dp,), (dp,))[1]  # noqa: E731
+    velocity = lambda s: jax.jvp(problem.residual_fn, (p + s * dp,), (dp,))[1]
     zero = jnp.zeros((), p.dtype)
     return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
 

@@ -29,8 +29,7 @@ class Problem(NamedTuple):
         residual_fn: ``(n,) -> (m,)``.
         jac_fn: ``(n,) -> (m, n)``.
         jacobian: Name of the way ``jac_fn`` works.
-        lower: Lower bounds or None.
-        upper: Upper bounds or None.
+        box: Lower and upper bounds, or None.
         fixed: Flags of parameters that keep their start value, or None.
         rho: Robust loss, or None for plain least squares.
         loss_scale: Residual size at which ``rho`` starts to bend.
@@ -40,8 +39,7 @@ class Problem(NamedTuple):
     residual_fn: Callable
     jac_fn: Callable
     jacobian: str
-    lower: Float[Array, " n"] | None
-    upper: Float[Array, " n"] | None
+    box: tuple[Float[Array, " n"], Float[Array, " n"]] | None
     fixed: Bool[Array, " n"] | None
     rho: Callable | None
     loss_scale: Scalar | None
@@ -49,15 +47,15 @@ class Problem(NamedTuple):
 
     def project(self, p: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return ``p`` moved into the bounds."""
-        return p if self.lower is None else _bounds.project(p, self.lower, self.upper)
+        return p if self.box is None else _bounds.project(p, *self.box)
 
     def free(
         self, p: Float[Array, " n"], grad: Float[Array, " n"]
     ) -> Bool[Array, " n"] | None:
         """Return which parameters may move; None means all of them."""
         free = None if self.fixed is None else ~self.fixed
-        if self.lower is not None:
-            inside = ~_bounds.active(p, grad, self.lower, self.upper)
+        if self.box is not None:
+            inside = ~_bounds.active(p, grad, *self.box)
             free = inside if free is None else free & inside
         return free
 
@@ -97,9 +95,10 @@ class Problem(NamedTuple):
 
     def infeasible(self) -> Flag | None:
         """Return whether some lower bound exceeds its upper bound (or is NaN)."""
-        if self.lower is None:
+        if self.box is None:
             return None
-        return ~jnp.all(self.lower <= self.upper)
+        lower, upper = self.box
+        return ~jnp.all(lower <= upper)
 
 
 def build(
@@ -141,18 +140,17 @@ def build(
 
     m = sum(leaf.size for leaf in jax.tree.leaves(out))
     jac_fn, jacobian = _jacobian(jac, flat_residual, unravel, whiten, p0.size, m, dtype)
-    lower = upper = None
+    box = None
     if bounds is not None:
         lower, upper = bounds
         lower = ravel_prefix("bounds[0]", lower, params0, -jnp.inf, dtype)
         upper = ravel_prefix("bounds[1]", upper, params0, jnp.inf, dtype)
+        box = lower, upper
     if fixed is not None:
         fixed = ravel_prefix("fixed", fixed, params0, False, bool)
     if rho is not None:
         loss_scale = jnp.asarray(loss_scale, dtype)
-    problem = Problem(
-        flat_residual, jac_fn, jacobian, lower, upper, fixed, rho, loss_scale, m
-    )
+    problem = Problem(flat_residual, jac_fn, jacobian, box, fixed, rho, loss_scale, m)
     return problem, p0, unravel, unravel_residual
 
 
@@ -350,7 +348,7 @@ def _spread(name, prefix, node, default, dtype, parts):
 
 
 def _children_of(name, prefix, structure):
-    is_child = lambda x: x is not prefix  # noqa: E731
+    is_child = lambda x: x is not prefix
     children, prefix_structure = jax.tree.flatten(prefix, is_leaf=is_child)
     if prefix_structure != structure:
         raise ValueError(

@@ -12,8 +12,8 @@ from lmjax._linear_solvers import CG, QR, SVD
 from lmjax._types import Scalar
 
 
-def _as_module(fn):
-    return fn if isinstance(fn, eqx.Module) else as_pytree(fn)
+def _as_module(fn: Any) -> Any:
+    return fn if fn is None or isinstance(fn, eqx.Module) else as_pytree(fn)
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -58,9 +58,7 @@ class LevenbergMarquardt(eqx.Module):
     gtol: float | Scalar | None = None
     max_steps: int = eqx.field(default=10_000, static=True)
     damping: Any = Nielsen()
-    linear_solver: Callable | None = eqx.field(
-        default=None, converter=lambda fn: None if fn is None else _as_module(fn)
-    )
+    linear_solver: Callable | None = eqx.field(default=None, converter=_as_module)
     jac: Callable | str | None = eqx.field(default=None, static=True)
     geodesic: bool = eqx.field(default=False, static=True)
     record_history: bool = eqx.field(default=False, static=True)

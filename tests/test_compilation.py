@@ -1,4 +1,4 @@
-"""How often the residual is traced: once per function and shape, never for new numbers."""
+"""How often the residual is traced: once per function, never for new numbers."""
 
 import jax
 import jax.numpy as jnp

@@ -321,7 +321,10 @@ def test_report_of_a_lone_number():
 
 FAR = {"amplitude": 40.0, "rate": 6.0, "offset": -5.0}
 ROWS = 60
-RECORDING = lmjax.LevenbergMarquardt(record_history=True, max_steps=ROWS)
+# a bold first lambda, so that the first proposals are refused whatever the rule is
+RECORDING = lmjax.LevenbergMarquardt(
+    record_history=True, max_steps=ROWS, damping=lmjax.Nielsen(initial=1e-6)
+)
 
 
 @pytest.fixture(scope="module")

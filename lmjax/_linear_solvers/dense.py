@@ -1,6 +1,6 @@
 """Dense solvers: Cholesky of ``J^T J``, QR of the augmented J, SVD of J."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -50,9 +50,9 @@ def solve_written_out(
     A pivot that is not positive gives NaN, which the loop treats as a rejected step.
     """
     n = rhs.shape[0]
-    low = [[None] * n for _ in range(n)]
-    inv = [None] * n
-    z = [None] * n
+    low: list[list[Any]] = [[None] * n for _ in range(n)]
+    inv: list[Any] = [None] * n
+    z: list[Any] = [None] * n
     for i in range(n):
         for j in range(i + 1):
             s = matrix[i, j]
@@ -99,7 +99,7 @@ class QR(eqx.Module):
         upper, rhs = triangle[:n, :n], triangle[:n, n]
         if n > UNROLL_UP_TO:
             return -jax.scipy.linalg.solve_triangular(upper, rhs)
-        x = [None] * n
+        x: list[Any] = [None] * n
         for i in reversed(range(n)):
             s = rhs[i]
             for k in range(i + 1, n):
