@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lmjax import _loop, _problem
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._proposal import Point
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus
@@ -114,7 +115,7 @@ def solve(
     solver: LevenbergMarquardt,
     jac,
     whiten: Callable | None = None,
-) -> tuple[Solution, _loop.Point]:
+) -> tuple[Solution, Point]:
     """Solve inside a trace; return the solution and the linearised last point."""
     problem, p0, unravel, unravel_residual = _problem.build(
         residual_fn,

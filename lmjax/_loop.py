@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._linearize import Linearization, sums
+from lmjax._linearize import sums
 from lmjax._problem import Problem
+from lmjax._proposal import Point, Proposal, evaluate, isfinite, noise_of, propose, unit
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 from lmjax._types import Count, Flag, Scalar
@@ -35,6 +36,10 @@ MIN_GAIN = 1e-4
 FADE = 0.95
 
 
+# Status between the loop and `run`: nothing more can be resolved in this dtype.
+AT_FLOOR = 100
+
+
 class Record(NamedTuple):
     """History in flat arrays, one row per proposed step."""
 
@@ -43,30 +48,6 @@ class Record(NamedTuple):
     damping: Float[Array, " k"]
     gain: Float[Array, " k"]
     accepted: Bool[Array, " k"]
-
-
-class Point(NamedTuple):
-    """Everything known at one set of parameters.
-
-    Attributes:
-        p: Parameters.
-        r: Residual, before any loss.
-        linearization: (Robust) linear model, unscaled.
-        cost: Half the sum of squares or of losses.
-        grad: Gradient of the cost.
-        norms: Norms of the columns of the linearization.
-        free: Flags of the parameters that may move, or None for all.
-        optimality: Largest cosine between the residual and a free column.
-    """
-
-    p: Float[Array, " n"]
-    r: Float[Array, " m"]
-    linearization: Linearization
-    cost: Scalar
-    grad: Float[Array, " n"]
-    norms: Float[Array, " n"]
-    free: Bool[Array, " n"] | None
-    optimality: Scalar
 
 
 class State(NamedTuple):
@@ -93,36 +74,6 @@ class State(NamedTuple):
     record: Record | None
 
 
-class Proposal(NamedTuple):
-    """A trial point and what is known about it before it is linearised.
-
-    Attributes:
-        p: Trial parameters, inside the bounds.
-        r: Residual there.
-        cost: Cost there.
-        predicted: Reduction that the linear model promises.
-        actual: Reduction achieved.
-        noise: Reductions below this cannot be told from rounding.
-        blur: What rounding does to the norm of the residual.
-        gain: ``actual / predicted``, both raised by ``noise``.
-        step_size: Norm of the step in units of ``scale``.
-        size: Norm of the current parameters in units of ``scale``.
-        fits: Whether the second-order correction, if any, was small enough.
-    """
-
-    p: Float[Array, " n"]
-    r: Float[Array, " m"]
-    cost: Scalar
-    predicted: Scalar
-    actual: Scalar
-    noise: Scalar
-    blur: Scalar
-    gain: Scalar
-    step_size: Scalar
-    size: Scalar
-    fits: Flag
-
-
 def run(
     problem: Problem,
     p0: Float[Array, " n"],
@@ -130,25 +81,21 @@ def run(
     linear_solver: Callable,
 ) -> State:
     """Run the loop from ``p0`` until the status leaves RUNNING."""
-    return jax.lax.while_loop(
+    state = jax.lax.while_loop(
         lambda state: state.status == Status.RUNNING,
         lambda state: step(state, problem, solver, linear_solver),
         init(problem, p0, solver, linear_solver),
     )
-
-
-def evaluate(problem: Problem, p, r, cost, linear_solver) -> Point:
-    """Linearise at ``p``, whose residual and cost are known."""
-    matrix_free = getattr(linear_solver, "matrix_free", False)
-    linearization = problem.linearize(p, r, matrix_free)
-    grad, norms, size = linearization.moments()
-    free = problem.free(p, grad)
-    # |J_j . r| / (|J_j| |r|): dimensionless; an idle column or a zero residual counts
-    # as 0.
-    size = norms * size
-    usable = size > 0.0 if free is None else (size > 0.0) & free
-    cosines = jnp.where(usable, jnp.abs(grad) / jnp.where(usable, size, 1.0), 0.0)
-    return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines))
+    # At the floor of the precision it is a minimum only if the undamped model agrees:
+    # damping may hide a valley. Once per fit, not once per step.
+    outcome = jax.lax.cond(
+        state.status == AT_FLOOR,
+        lambda: jnp.where(
+            _is_minimum(state, linear_solver), Status.FTOL, Status.STALLED
+        ).astype(jnp.int32),
+        lambda: state.status,
+    )
+    return state._replace(status=outcome)
 
 
 def init(problem: Problem, p0, solver: LevenbergMarquardt, linear_solver) -> State:
@@ -161,7 +108,7 @@ def init(problem: Problem, p0, solver: LevenbergMarquardt, linear_solver) -> Sta
     _, _, gtol = solver.tolerances(p0.dtype)
     held = False if point.free is None else ~jnp.any(point.free)
     status = _first(
-        (~(_isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
+        (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
         ((point.cost == 0.0) | held, Status.GTOL),
         # not a minimum but a place without information
         (jnp.all(point.norms == 0.0), Status.SINGULAR),
@@ -179,99 +126,12 @@ def init(problem: Problem, p0, solver: LevenbergMarquardt, linear_solver) -> Sta
     return State(point, lam, growth, point.norms, zero, zero, status, record)
 
 
-def propose(
-    state: State, problem: Problem, solver: LevenbergMarquardt, linear_solver
-) -> Proposal:
-    """Solve the damped linear problem and evaluate the residual at the trial point."""
-    point, scale = state.point, state.scale
-    factor = _unit(point, scale)
-    scaled = point.linearization.rescale(factor)
-    q = linear_solver(scaled, state.lam)
-    dp = factor * q
-    fits = jnp.array(True)
-    if solver.geodesic:
-        bend = _second_derivative(problem, point.p, dp)
-        correction = linear_solver(scaled.with_residual(bend), state.lam)
-        # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
-        # disagree
-        fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
-        dp = dp + 0.5 * factor * correction
-    trial = problem.project(point.p + dp)
-    if problem.box is not None:
-        trial = _slide(state, problem, linear_solver, factor, point.p + dp, trial)
-    dp = trial - point.p
-    r = problem.residual_fn(trial)
-
-    bend_down, cost, actual = sums(
-        -0.5 * point.linearization.mv(dp) ** 2,
-        problem.half_terms(r),
-        problem.reduction_terms(point.r, r),
-    )
-    slope, step_size, size, blur = sums(
-        -point.grad * dp,
-        (scale * dp) ** 2,
-        (scale * point.p) ** 2,
-        point.norms * jnp.abs(point.p),
-    )
-    predicted = slope + bend_down
-    # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
-    # Changes of cost below `noise` (the factor 2 covers the model's own rounding)
-    # neither condemn nor acquit a step: the gain tends to 1.
-    blur = jnp.finfo(scale.dtype).eps * blur
-    noise = 2.0 * blur * jnp.sqrt(2.0 * point.cost)
-    noise = jnp.where(jnp.isfinite(noise), noise, 0.0)
-    return Proposal(
-        p=trial,
-        r=r,
-        cost=cost,
-        predicted=predicted,
-        actual=actual,
-        noise=noise,
-        blur=blur,
-        gain=(actual + noise) / (predicted + noise),
-        step_size=jnp.sqrt(step_size),
-        size=jnp.sqrt(size),
-        fits=fits,
-    )
-
-
-def _slide(state: State, problem: Problem, linear_solver, factor, aimed, projected):
-    """Return the trial point once more, the parameters that hit a bound held there.
-
-    Projection alone keeps what the others did in response to a step that was cut short.
-    """
-    hit = (aimed != projected) & (factor > 0.0)
-
-    def solve_again():
-        point = state.point
-        cut = jnp.where(hit, projected - point.p, 0.0)
-        shifted = point.linearization.residual + point.linearization.mv(cut)
-        rest = jnp.where(hit, 0.0, factor)
-        model = point.linearization.with_residual(shifted).rescale(rest)
-        return problem.project(point.p + cut + rest * linear_solver(model, state.lam))
-
-    return jax.lax.cond(jnp.any(hit), solve_again, lambda: projected)
-
-
-def _unit(point: Point, scale) -> Float[Array, " n"]:
-    """Return the factor from scaled to actual steps, 0 where none is allowed."""
-    factor = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
-    return factor if point.free is None else jnp.where(point.free, factor, 0.0)
-
-
-def _second_derivative(problem: Problem, p, dp):
-    """Return ``d^2 r(p + s dp) / ds^2`` at s = 0."""
-    velocity = lambda s: jax.jvp(problem.residual_fn, (p + s * dp,), (dp,))[1]
-    zero = jnp.zeros((), p.dtype)
-    return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
-
-
 def step(
     state: State, problem: Problem, solver: LevenbergMarquardt, linear_solver
 ) -> State:
     """Propose one step, judge it, and stop or go on."""
     point, lam, scale = state.point, state.lam, state.scale
-    trial = propose(state, problem, solver, linear_solver)
+    trial = propose(point, lam, scale, problem, linear_solver, solver.geodesic)
     accept = jnp.isfinite(trial.cost)
     undecided = jnp.array(False)
     if solver.damping.guarded:
@@ -289,13 +149,18 @@ def step(
 
     def linearise():
         new = evaluate(problem, trial.p, trial.r, trial.cost, linear_solver)
-        good = _isfinite(new)
-        good &= ~undecided | (_slope(new, scale) < _slope(point, scale))
+        # every number of J and r enters the gradient and the norms
+        after, before, norms = sums(
+            (unit(new, scale) * new.grad) ** 2,
+            (unit(point, scale) * point.grad) ** 2,
+            new.norms,
+        )
+        good = jnp.isfinite(after + norms) & (~undecided | (after < before))
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, point), good
 
     new, accept = jax.lax.cond(accept, linearise, lambda: (point, jnp.array(False)))
     lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, accept)
-    status = _stop(state, trial, new, accept, undecided, lam_new, solver, linear_solver)
+    status = _stop(state, trial, new, accept, undecided, lam_new, solver)
     fade = jnp.where(accept & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
     record = state.record
     if record is not None:
@@ -313,16 +178,6 @@ def step(
     )
 
 
-def _isfinite(point: Point) -> Flag:
-    """Return whether the linearization is finite: all of J enters these two."""
-    return jnp.all(jnp.isfinite(point.grad)) & jnp.all(jnp.isfinite(point.norms))
-
-
-def _slope(point: Point, scale) -> Scalar:
-    """Return the squared norm of the gradient in scaled variables, free part only."""
-    return jnp.sum((_unit(point, scale) * point.grad) ** 2)
-
-
 def _stop(
     state: State,
     trial: Proposal,
@@ -331,7 +186,6 @@ def _stop(
     undecided: Flag,
     lam_new: Scalar,
     solver: LevenbergMarquardt,
-    linear_solver: Callable,
 ) -> Count:
     """Return the status after a step.
 
@@ -354,34 +208,26 @@ def _stop(
     refused = ~accept & undecided
     floor = quiet & (promise <= jitter) | refused & (promise <= 300.0 * jitter)
     floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
-    # It is the minimum only if the undamped model agrees: damping may hide a valley.
-    at_minimum = jax.lax.cond(
-        floor & ~converged,
-        lambda: (
-            (new.cost <= 50.0 * trial.blur**2)  # the residual itself is rounding
-            | _is_minimum(new, state.scale, linear_solver, trial.noise)
-        ),
-        lambda: jnp.array(True),
-    )
     eps = jnp.finfo(lam.dtype).eps
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(
         (accept & (new.cost == 0.0), Status.GTOL),
         (accept & jnp.all(new.norms == 0.0), Status.SINGULAR),
         (accept & (gtol > 0.0) & (new.optimality <= gtol), Status.GTOL),
-        ((ftol > 0.0) & (converged | floor & at_minimum), Status.FTOL),
+        ((ftol > 0.0) & converged, Status.FTOL),
         (
             accept
             & (xtol > 0.0)
             & ((1.0 + lam) * trial.step_size <= xtol * trial.size),
             Status.XTOL,
         ),
+        ((ftol > 0.0) & floor, AT_FLOOR),
         (stuck | floor, Status.STALLED),
         (state.num_steps + 1 >= solver.max_steps, Status.MAX_STEPS),
     )
 
 
-def _first(*cases: tuple[Flag, Status]) -> Count:
+def _first(*cases: tuple[Flag, int]) -> Count:
     """Return the status of the first case that holds, RUNNING if none does."""
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     for holds, outcome in reversed(cases):
@@ -389,18 +235,21 @@ def _first(*cases: tuple[Flag, Status]) -> Count:
     return status
 
 
-def _is_minimum(point: Point, scale, linear_solver, noise: Scalar) -> Flag:
+def _is_minimum(state: State, linear_solver) -> Flag:
     """Return whether a Gauss-Newton step promises little more than noise.
 
     A step so long that rounding of J alone would explain it says nothing: J is then
     singular in this dtype, and a long way may be left (NIST MGH17 in float32, two equal
-    rates).
+    rates) - unless the residual itself is no more than rounding.
     """
-    eps, tiny = jnp.finfo(scale.dtype).eps, jnp.finfo(scale.dtype).tiny
-    scaled = point.linearization.rescale(_unit(point, scale))
+    point, dtype = state.point, state.scale.dtype
+    eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
+    blur = eps * jnp.sum(point.norms * jnp.abs(point.p))
+    scaled = point.linearization.rescale(unit(point, state.scale))
     q = linear_solver(scaled, tiny)
     jq = scaled.mv(q)
     promise = -jnp.sum(jq * (scaled.residual + 0.5 * jq))
     length = jnp.sqrt(jnp.sum(q * q))
     regular = eps * length <= 0.1 * jnp.sqrt(jnp.sum(scaled.residual**2))
-    return regular & (promise <= 10.0 * noise)
+    minimum = regular & (promise <= 10.0 * noise_of(blur, point.cost))
+    return minimum | (point.cost <= 50.0 * blur**2)

@@ -32,6 +32,7 @@ ORDER = [
     "lmjax._solver",
     "lmjax._report",
     "lmjax._result",
+    "lmjax._proposal",
     "lmjax._loop",
     "lmjax._doors",
     "lmjax._least_squares",
