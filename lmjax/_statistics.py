@@ -8,10 +8,10 @@ zero.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._linear_solvers.dense import solve_written_out
-from lmjax._linearize import PRECISION, UNROLL_UP_TO
+from lmjax._linear_solvers.dense import solve_written_out, triangularize
+from lmjax._linearize import PRECISION, UNROLL_UP_TO, sums
 from lmjax._types import Scalar
 
 
@@ -36,11 +36,15 @@ def unscaled_covariance(
     eps = jnp.finfo(jac.dtype).eps
 
     def through_jacobian():
-        _, s, vt = jnp.linalg.svd(jac / scale[None, :], full_matrices=False)
-        kept = s > eps * max(jac.shape) * s[0]
+        if n > UNROLL_UP_TO:
+            _, s, vt = jnp.linalg.svd(jac / scale[None, :], full_matrices=False)
+        else:
+            s, vt = _singular_values(jac / scale[None, :], present)
+        kept = s > eps * max(jac.shape) * jnp.max(s)
         weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
         inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
-        return inverse, jnp.sum(kept, dtype=jnp.int32)
+        absent = n - jnp.sum(present, dtype=jnp.int32) if n <= UNROLL_UP_TO else 0
+        return inverse, jnp.sum(kept, dtype=jnp.int32) - absent
 
     if n > UNROLL_UP_TO:
         inverse, rank = through_jacobian()
@@ -56,6 +60,46 @@ def unscaled_covariance(
             through_jacobian,
         )
     return jnp.where(both, inverse / outer, 0.0), rank
+
+
+def _singular_values(
+    jac: Float[Array, "m n"], present: Bool[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Return singular values and right vectors of a narrow J with unit columns.
+
+    The triangle of J, then one-sided Jacobi rotations until its columns are orthogonal
+    (Golub and Van Loan, Matrix Computations, section 8.6.3). Columns of zeros are given
+    a direction, and a singular value, of their own.
+    """
+    n = jac.shape[1]
+    eye = jnp.eye(n, dtype=jac.dtype)
+    own = jnp.where(present[:, None], 0.0, eye)
+    rows = triangularize(jnp.concatenate([jac, own]), n)
+    triangle = jnp.stack([jnp.stack(row) for row in rows])
+
+    def sweep(_, pair):
+        a, v = pair
+        for p in range(n):
+            for q in range(p + 1, n):
+                alpha, beta, gamma = sums(a[:, p] ** 2, a[:, q] ** 2, a[:, p] * a[:, q])
+                zeta = (beta - alpha) / (2.0 * jnp.where(gamma == 0.0, 1.0, gamma))
+                sign = jnp.where(zeta < 0.0, -1.0, 1.0)
+                tangent = sign / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
+                tangent = jnp.where(gamma == 0.0, 0.0, tangent)
+                cosine = 1.0 / jnp.sqrt(1.0 + tangent**2)
+                sine = cosine * tangent
+                rotate = lambda m, c=cosine, s=sine, p=p, q=q: (
+                    m.at[:, p]
+                    .set(c * m[:, p] - s * m[:, q])
+                    .at[:, q]
+                    .set(s * m[:, p] + c * m[:, q])
+                )
+                a, v = rotate(a), rotate(v)
+        return a, v
+
+    # quadratic convergence: eight sweeps are ample up to eight columns
+    a, v = jax.lax.fori_loop(0, 8, sweep, (triangle, eye))
+    return jnp.sqrt(jnp.sum(a**2, axis=0)), v.T
 
 
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
