@@ -125,10 +125,17 @@ def triangularize(matrix: Float[Array, "m k"], n: int) -> list[list[Any]]:
         root = jnp.sqrt(dots[0])
         # a column of zeros has nothing to take from the others
         safe = jnp.where(root > 0.0, root, 1.0)
+        unit = columns[j] / safe
         row = [dot / safe for dot in dots[1:]]
-        rows.append([jnp.zeros_like(root)] * j + [root, *row])
         for k, share in enumerate(row, j + 1):
-            columns[k] = columns[k] - (share / safe) * columns[j]
+            columns[k] = columns[k] - share * unit
+        # once more: in float32 the first pass leaves what rounding of the dots misses
+        rest = [unit * column for column in columns[j + 1 :]]
+        missed = sums(*rest) if rest else ()
+        for k, share in enumerate(missed, j + 1):
+            columns[k] = columns[k] - share * unit
+        row = [share + more for share, more in zip(row, missed, strict=True)]
+        rows.append([jnp.zeros_like(root)] * j + [root, *row])
     return rows
 
 
