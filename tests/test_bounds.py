@@ -184,7 +184,7 @@ def test_new_bounds_do_not_retrace():
         bounds = (-9.0, np.array([9.0, 9.0, upper]))
         sol = lmjax.least_squares(traced, START, (T, Y), bounds=bounds)
         assert float(sol.params[2]) == upper
-        once = once if upper == 0.3 else len(traces)  # noqa: F821
+        once = once if upper == 0.3 else len(traces)
     assert len(traces) == once
 
 

@@ -13,7 +13,6 @@ NUMBER = r"-?\d+\.\d+"
 
 
 def test_demo_prints_errors_and_outcomes_and_saves_a_figure(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     figure = tmp_path / "spots.png"
     assert _cli.main(["demo", "--fits", "20", "--figure", str(figure)]) == 0
     out = capsys.readouterr().out

@@ -162,8 +162,9 @@ def test_notebook_is_stored_as_executed(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
 def test_notebook_runs(path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
     notebook = nbformat.read(path, as_version=4)
