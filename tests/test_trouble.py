@@ -148,3 +148,10 @@ def test_no_data_in_one_lane_is_reported():
     fit = lmjax.curve_fit(decay, T, Y, START, mask=np.zeros(T.size, bool))
     assert fit.status == Status.SINGULAR
     assert bool(jnp.all(jnp.isfinite(fit.params)))
+
+
+def test_gain_is_one_where_the_model_is_exact():
+    rows = jnp.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.2]])
+    solver = lmjax.LevenbergMarquardt(record_history=True, max_steps=3)
+    sol = lmjax.least_squares(lambda p: rows @ p - 1.0, jnp.zeros(2), solver=solver)
+    np.testing.assert_allclose(sol.history.gain[:3], 1.0, rtol=1e-9)
