@@ -1,4 +1,4 @@
-"""Box bounds by projection, with an active set.
+"""Which parameters may move: box bounds by projection with an active set, fixed ones.
 
 A parameter that sits on a bound while the gradient points out of the box is *active*:
 it leaves the linear system for this step. The others move freely and are projected back
@@ -6,22 +6,44 @@ onto the box. No change of variables is used: the slope of such a map vanishes a
 bound, so every point there would look optimal.
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
-def project(
-    p: Float[Array, " n"], lower: Float[Array, " n"], upper: Float[Array, " n"]
-) -> Float[Array, " n"]:
-    """Return the point of the box nearest to ``p``."""
-    return jnp.clip(p, lower, upper)
+class Conditions(eqx.Module):
+    """Bounds and fixed parameters of one fit, or of a block of fits on the last axis.
 
+    Attributes:
+        box: Lower and upper bounds, or None.
+        fixed: Flags of parameters that keep their start value, or None.
+    """
 
-def active(
-    p: Float[Array, " n"],
-    grad: Float[Array, " n"],
-    lower: Float[Array, " n"],
-    upper: Float[Array, " n"],
-) -> Bool[Array, " n"]:
-    """Return which parameters sit on a bound that descent would push them through."""
-    return ((p <= lower) & (grad > 0.0)) | ((p >= upper) & (grad < 0.0))
+    box: tuple[Float[Array, "n *f"], Float[Array, "n *f"]] | None
+    fixed: Bool[Array, "n *f"] | None
+
+    def project(self, p: Float[Array, "n *f"]) -> Float[Array, "n *f"]:
+        """Return the point of the box nearest to ``p``."""
+        return p if self.box is None else jnp.clip(p, *self.box)
+
+    def active(self, p: Float[Array, "n *f"], grad: Float[Array, "n *f"]):
+        """Return which parameters sit on a bound that descent would push through."""
+        lower, upper = self.box
+        return ((p <= lower) & (grad > 0.0)) | ((p >= upper) & (grad < 0.0))
+
+    def free(
+        self, p: Float[Array, "n *f"], grad: Float[Array, "n *f"]
+    ) -> Bool[Array, "n *f"] | None:
+        """Return which parameters may move; None means all of them."""
+        free = None if self.fixed is None else ~self.fixed
+        if self.box is not None:
+            inside = ~self.active(p, grad)
+            free = inside if free is None else free & inside
+        return free
+
+    def infeasible(self) -> Bool[Array, "*f"] | None:
+        """Return whether some lower bound exceeds its upper bound (or is NaN)."""
+        if self.box is None:
+            return None
+        lower, upper = self.box
+        return ~jnp.all(lower <= upper, axis=0)

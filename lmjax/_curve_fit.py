@@ -15,7 +15,6 @@ from lmjax import _data, _problem, _report, _statistics
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
 from lmjax._least_squares import solve
-from lmjax._linearize import DenseLinearization
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus, Status
@@ -362,7 +361,7 @@ def _fit_impl(
         return data.whiten(r.ravel()).reshape(y.shape)
 
     jac = solver.jac
-    solution, point = solve(
+    solution, problem, outcome = solve(
         residual_fn,
         params0,
         bounds=bounds,
@@ -373,12 +372,12 @@ def _fit_impl(
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
     )
-    unscaled, rank = _inverse(point, solution)
+    unscaled, rank = _inverse(problem, outcome.p, solution)
     covariance = unscaled
     if not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
         dof = _dof(points, solution.param_status)
-        scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(point.p.dtype)
+        scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(outcome.p.dtype)
         infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
         covariance = jnp.where(dof > 0, unscaled * scale, infinite)
     fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
@@ -399,13 +398,17 @@ def _fit_impl(
 _fit = jax.jit(_fit_impl, static_argnums=(11, 12))
 
 
-def _inverse(point, solution):
-    free = _has_error(solution.param_status).astype(point.p.dtype)
-    normal_matrix = solution.normal_matrix * (free[:, None] * free[None, :])
-    if isinstance(point.linearization, DenseLinearization):
-        jac = point.linearization.jac * free[None, :]
-    else:
-        # Matrix-free: the square root of the normal matrix stands in for J.
-        values, vectors = jnp.linalg.eigh(normal_matrix)
-        jac = jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T
-    return _statistics.unscaled_covariance(jac, normal_matrix)
+def _inverse(problem, p, solution):
+    free = _has_error(solution.param_status).astype(p.dtype)
+
+    def jac_of(operands):
+        problem, p, free = operands
+        linearization = problem.linearize(p, problem.residual_fn(p), False)
+        return linearization.jac * free[None, :]
+
+    return _statistics.unscaled_covariance(
+        solution.normal_matrix * (free[:, None] * free[None, :]),
+        jac_of,
+        (problem, p, free),
+        problem.m,
+    )

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax import _loop, _problem
+from lmjax import _problem, _solve
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
-from lmjax._proposal import Point
+from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus
@@ -78,7 +78,7 @@ def least_squares(
     check_pair(bounds)
     rho, scale = resolve_loss(loss, loss_scale)
     try:
-        solution = _solve(
+        solution = _fit(
             as_pytree(residual_fn), params0, args, bounds, fixed, rho, scale, solver
         )
     except TypeError as error:
@@ -90,7 +90,7 @@ def least_squares(
 
 
 @jax.jit
-def _solve(residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver):
+def _fit(residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver):
     jac = solver.jac
     return solve(
         lambda params: residual_fn(params, *args),
@@ -115,8 +115,8 @@ def solve(
     solver: LevenbergMarquardt,
     jac,
     whiten: Callable | None = None,
-) -> tuple[Solution, Point]:
-    """Solve inside a trace; return the solution and the linearised last point."""
+) -> tuple[Solution, Problem, _solve.Outcome]:
+    """Solve inside a trace; return the solution and what it was made from."""
     problem, p0, unravel, unravel_residual = _problem.build(
         residual_fn,
         params0,
@@ -127,12 +127,10 @@ def solve(
         jac=jac,
         whiten=whiten,
     )
-    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
-    state = _loop.run(problem, p0, solver, linear_solver)
-    point = state.point
+    outcome = _solve.solve(problem, p0, solver)
     history = None
-    if state.record is not None:
-        record = state.record
+    if outcome.record is not None:
+        record = outcome.record
         history = History(
             jax.vmap(unravel)(record.p),
             record.cost,
@@ -140,25 +138,27 @@ def solve(
             record.gain,
             record.accepted,
         )
+    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
     matrix_free = getattr(linear_solver, "matrix_free", False)
     solution = Solution(
-        params=unravel(point.p),
-        cost=point.cost,
-        status=state.status,
-        num_steps=state.num_steps,
-        num_accepted=state.num_accepted,
-        optimality=point.optimality,
-        damping=state.lam,
-        normal_matrix=point.linearization.normal_matrix(),
-        residual=unravel_residual(point.r),
-        param_status=_param_status(problem, point, p0),
-        moved=None if bounds is None else jnp.any(problem.project(p0) != p0),
+        params=unravel(outcome.p),
+        cost=outcome.cost,
+        status=outcome.status,
+        num_steps=outcome.num_steps,
+        num_accepted=outcome.num_accepted,
+        optimality=outcome.optimality,
+        damping=outcome.damping,
+        normal_matrix=outcome.normal_matrix,
+        residual=unravel_residual(outcome.r),
+        param_status=_param_status(problem, outcome, p0),
+        moved=None if bounds is None else jnp.any(problem.conditions.project(p0) != p0),
         history=history,
         tolerances=solver.given_tolerances(),
+        in_batch=outcome.in_batch,
         linear_solver=_name(linear_solver),
         jacobian="matrix-free" if matrix_free else problem.jacobian,
     )
-    return solution, point
+    return solution, problem, outcome
 
 
 def _name(linear_solver):
@@ -166,13 +166,13 @@ def _name(linear_solver):
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _param_status(problem, point, p0):
-    status = jnp.where(point.p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
-    status = jnp.where(point.norms == 0.0, ParamStatus.IDLE, status)
-    if problem.box is not None:
-        lower, _ = problem.box
-        side = jnp.where(point.p <= lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
-        status = jnp.where(point.free, status, side)
-    if problem.fixed is not None:
-        status = jnp.where(problem.fixed, ParamStatus.FIXED, status)
+def _param_status(problem, outcome, p0):
+    p, (box, fixed) = outcome.p, (problem.conditions.box, problem.conditions.fixed)
+    status = jnp.where(p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
+    status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
+    if box is not None:
+        side = jnp.where(p <= box[0], ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
+        status = jnp.where(outcome.free, status, side)
+    if fixed is not None:
+        status = jnp.where(fixed, ParamStatus.FIXED, status)
     return status.astype(jnp.int8)

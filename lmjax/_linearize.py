@@ -22,8 +22,8 @@ PRECISION = jax.lax.Precision.HIGHEST
 UNROLL_UP_TO = 8  # a matrix of up to this many columns is handled column by column
 
 
-def sums(*terms: Float[Array, " k"]) -> tuple[Scalar, ...]:
-    """Return the sum of each array, all in one pass.
+def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
+    """Return the sum of each array over its first axis, all in one pass.
 
     XLA has no multi-output fusion on CPU: separate sums are separate kernels, which
     costs more than the arithmetic for a fit of fifty points.
@@ -77,6 +77,14 @@ class DenseLinearization(eqx.Module):
         """Return the model with another right-hand side."""
         return DenseLinearization(residual, self.jac)
 
+    def moved(self, dp: Float[Array, " n"]) -> "DenseLinearization":
+        """Return the model seen from ``p + dp``."""
+        return self.with_residual(self.residual + self.mv(dp))
+
+    def promise(self, dp: Float[Array, " n"]) -> Scalar:
+        """Return the reduction of the cost that the model expects of ``dp``."""
+        return _promise(self.mv(dp), self.residual)
+
 
 class MatrixFreeLinearization(eqx.Module):
     """Products with J through autodiff; J itself is never formed.
@@ -88,7 +96,7 @@ class MatrixFreeLinearization(eqx.Module):
     p: Float[Array, " n"]
     rows: Float[Array, " m"]
     columns: Float[Array, " n"]
-    fn: Callable = eqx.field(static=True)
+    fn: Callable
 
     def _linear(self):
         return jax.linearize(self.fn, self.p)[1]
@@ -142,5 +150,102 @@ class MatrixFreeLinearization(eqx.Module):
             residual, self.p, self.rows, self.columns, self.fn
         )
 
+    def moved(self, dp: Float[Array, " n"]) -> "MatrixFreeLinearization":
+        """Return the model seen from ``p + dp``."""
+        return self.with_residual(self.residual + self.mv(dp))
 
-Linearization = DenseLinearization | MatrixFreeLinearization
+    def promise(self, dp: Float[Array, " n"]) -> Scalar:
+        """Return the reduction of the cost that the model expects of ``dp``."""
+        return _promise(self.mv(dp), self.residual)
+
+
+def _promise(jdp, residual):
+    return -jnp.sum(jdp * (residual + 0.5 * jdp))
+
+
+class NormalLinearization(eqx.Module):
+    """Normal equations alone, for a batch of fits on the last axis.
+
+    J is gone; what is left of ``[J r]`` is the upper triangle of its Gram matrix, entry
+    by entry: XLA fuses plain arithmetic on many short arrays, and stumbles over stacking
+    and unstacking them.
+    """
+
+    gram: tuple[Float[Array, " f"], ...]
+    n: int = eqx.field(static=True)
+
+    def entry(self, i: int, j: int) -> Float[Array, " f"]:
+        """Return the product of columns i and j; column n is the residual."""
+        return self.gram[gram_index(self.n, i, j)]
+
+    def moments(self) -> tuple[Float[Array, "n f"], Float[Array, "n f"], Array]:
+        """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
+        n = self.n
+        # stacked for good: inside a fusion, stacking costs a branch per element
+        grad, squares = jax.lax.optimization_barrier(
+            (
+                jnp.stack(self.grad()),
+                jnp.stack([self.entry(j, j) for j in range(n)]),
+            )
+        )
+        return grad, jnp.sqrt(squares), jnp.sqrt(self.entry(n, n))
+
+    def rows(self) -> list[list[Float[Array, " f"]]]:
+        """Return ``J^T J``, entry by entry."""
+        return [[self.entry(i, j) for j in range(self.n)] for i in range(self.n)]
+
+    def grad(self) -> list[Float[Array, " f"]]:
+        """Return ``J^T r``, entry by entry."""
+        return [self.entry(j, self.n) for j in range(self.n)]
+
+    def normal_matrix(self) -> Float[Array, "n n f"]:
+        """Return ``J^T J``."""
+        return jnp.stack([jnp.stack(row) for row in self.rows()])
+
+    def rescale(self, factor: Float[Array, "n f"]) -> "NormalLinearization":
+        """Return the model with its columns multiplied by ``factor``."""
+        n = self.n
+        gram = []
+        for i, j in gram_pairs(n):
+            entry = self.entry(i, j)
+            if i < n:
+                entry = entry * (factor[i] if j == n else factor[i] * factor[j])
+            gram.append(entry)
+        return NormalLinearization(tuple(gram), n)
+
+    def moved(self, dp: Float[Array, "n f"]) -> "NormalLinearization":
+        """Return the model seen from ``p + dp``; the norm of r stays behind."""
+        n = self.n
+        gram = list(self.gram)
+        for j in range(n):
+            ndp = reduce(add, (self.entry(j, k) * dp[k] for k in range(n)))
+            gram[gram_index(n, j, n)] = self.entry(j, n) + ndp
+        return NormalLinearization(tuple(gram), n)
+
+    def curvature(self, dp: Float[Array, "n f"]) -> Float[Array, " f"]:
+        """Return ``|J dp|^2``."""
+        terms = [
+            (1.0 if i == j else 2.0) * self.entry(i, j) * (dp[i] * dp[j])
+            for i, j in gram_pairs(self.n)
+            if j < self.n
+        ]
+        return reduce(add, terms)
+
+    def promise(self, dp: Float[Array, "n f"]) -> Float[Array, " f"]:
+        """Return the reduction of the cost that the model expects of ``dp``."""
+        slope = reduce(add, (g * dp[j] for j, g in enumerate(self.grad())))
+        return -slope - 0.5 * self.curvature(dp)
+
+
+def gram_pairs(n: int) -> list[tuple[int, int]]:
+    """Return the index pairs of the upper triangle of an (n+1) x (n+1) matrix."""
+    return [(i, j) for i in range(n + 1) for j in range(i, n + 1)]
+
+
+def gram_index(n: int, i: int, j: int) -> int:
+    """Return where ``gram_pairs(n)`` holds the pair (i, j)."""
+    i, j = min(i, j), max(i, j)
+    return i * (n + 1) - i * (i - 1) // 2 + (j - i)
+
+
+Linearization = DenseLinearization | MatrixFreeLinearization | NormalLinearization

@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linearize import sums
 from lmjax._problem import Problem
-from lmjax._proposal import Point, Proposal, evaluate, isfinite, noise_of, propose, unit
+from lmjax._proposal import OneFit, Point, Proposal, isfinite, noise_of, propose, unit
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
-from lmjax._types import Count, Flag, Scalar
 
 # Share of the promised reduction that a step must achieve. MINPACK's value: small
 # enough to keep any real progress, large enough to refuse steps that achieve nothing.
@@ -51,7 +50,7 @@ class Record(NamedTuple):
 
 
 class State(NamedTuple):
-    """One fit between two steps.
+    """One fit, or a block of fits on the last axis, between two steps.
 
     Attributes:
         point: Best point so far.
@@ -65,12 +64,12 @@ class State(NamedTuple):
     """
 
     point: Point
-    lam: Scalar
-    growth: Scalar
-    scale: Float[Array, " n"]
-    num_steps: Count
-    num_accepted: Count
-    status: Count
+    lam: Float[Array, "*f"]
+    growth: Float[Array, "*f"]
+    scale: Float[Array, "n *f"]
+    num_steps: Int[Array, "*f"]
+    num_accepted: Int[Array, "*f"]
+    status: Int[Array, "*f"]
     record: Record | None
 
 
@@ -80,60 +79,57 @@ def run(
     solver: LevenbergMarquardt,
     linear_solver: Callable,
 ) -> State:
-    """Run the loop from ``p0`` until the status leaves RUNNING."""
+    """Run one fit from ``p0`` until the status leaves RUNNING."""
+    fit = OneFit(problem, linear_solver)
     state = jax.lax.while_loop(
         lambda state: state.status == Status.RUNNING,
-        lambda state: step(state, problem, solver, linear_solver),
-        init(problem, p0, solver, linear_solver),
+        lambda state: step(state, fit, solver),
+        init(fit, p0, solver),
     )
-    # At the floor of the precision it is a minimum only if the undamped model agrees:
-    # damping may hide a valley. Once per fit, not once per step.
+    # Once per fit, not once per step.
     outcome = jax.lax.cond(
         state.status == AT_FLOOR,
-        lambda: jnp.where(
-            _is_minimum(state, linear_solver), Status.FTOL, Status.STALLED
-        ).astype(jnp.int32),
+        lambda: at_floor(state, fit),
         lambda: state.status,
     )
     return state._replace(status=outcome)
 
 
-def init(problem: Problem, p0, solver: LevenbergMarquardt, linear_solver) -> State:
-    """Return the state before the first step."""
-    p0 = problem.project(p0)
-    r0 = problem.residual_fn(p0)
-    cost = jnp.sum(problem.half_terms(r0))
-    point = evaluate(problem, p0, r0, cost, linear_solver)
-    lam, growth = solver.damping.start(p0.dtype)
-    _, _, gtol = solver.tolerances(p0.dtype)
-    held = False if point.free is None else ~jnp.any(point.free)
+def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
+    """Return the state before the first step of one fit or of a block of fits."""
+    conditions = fit.conditions
+    point = fit.start(conditions.project(p0))
+    batch, dtype = point.cost.shape, point.cost.dtype
+    lam, growth = (
+        jnp.broadcast_to(number, batch) for number in solver.damping.start(dtype)
+    )
+    _, _, gtol = solver.tolerances(dtype)
+    held = False if point.free is None else ~jnp.any(point.free, axis=0)
     status = _first(
         (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
         ((point.cost == 0.0) | held, Status.GTOL),
         # not a minimum but a place without information
-        (jnp.all(point.norms == 0.0), Status.SINGULAR),
+        (jnp.all(point.norms == 0.0, axis=0), Status.SINGULAR),
         ((gtol > 0.0) & (point.optimality <= gtol), Status.GTOL),
     )
-    infeasible = problem.infeasible()
+    infeasible = conditions.infeasible()
     if infeasible is not None:
         status = jnp.where(infeasible, Status.INFEASIBLE, status)
-    zero = jnp.zeros((), jnp.int32)
+    zero = jnp.zeros(batch, jnp.int32)
     record = None
     if solver.record_history:
-        rows = jnp.full((solver.max_steps,), jnp.nan, p0.dtype)
-        points = jnp.full((solver.max_steps, p0.size), jnp.nan, p0.dtype)
+        rows = jnp.full((solver.max_steps,), jnp.nan, dtype)
+        points = jnp.full((solver.max_steps, p0.size), jnp.nan, dtype)
         record = Record(points, rows, rows, rows, jnp.zeros(rows.shape, bool))
     return State(point, lam, growth, point.norms, zero, zero, status, record)
 
 
-def step(
-    state: State, problem: Problem, solver: LevenbergMarquardt, linear_solver
-) -> State:
+def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     """Propose one step, judge it, and stop or go on."""
     point, lam, scale = state.point, state.lam, state.scale
-    trial = propose(point, lam, scale, problem, linear_solver, solver.geodesic)
+    trial = fit.hold(propose(point, lam, scale, fit, solver.geodesic))
     accept = jnp.isfinite(trial.cost)
-    undecided = jnp.array(False)
+    undecided = jnp.zeros_like(accept)
     if solver.damping.guarded:
         # The first step may not exceed the start itself: from far away the linear model
         # leaps onto plateaus (NIST BoxBOD) where every gradient vanishes.
@@ -147,21 +143,20 @@ def step(
         undecided = change <= 2.0 * trial.noise
         undecided &= trial.actual < 0.0
 
-    def linearise():
-        new = evaluate(problem, trial.p, trial.r, trial.cost, linear_solver)
-        # every number of J and r enters the gradient and the norms
-        after, before, norms = sums(
-            (unit(new, scale) * new.grad) ** 2,
-            (unit(point, scale) * point.grad) ** 2,
-            new.norms,
-        )
-        good = jnp.isfinite(after + norms) & (~undecided | (after < before))
-        return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, point), good
-
-    new, accept = jax.lax.cond(accept, linearise, lambda: (point, jnp.array(False)))
+    new = fit.settle_if(accept, trial, point)
+    # every number of J and r enters the gradient and the norms
+    after, before, norms = sums(
+        (unit(new, scale) * new.grad) ** 2,
+        (unit(point, scale) * point.grad) ** 2,
+        new.norms,
+    )
+    accept &= jnp.isfinite(after + norms) & (~undecided | (after < before))
+    accept, undecided = fit.hold((accept, undecided))
+    new = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, point)
     lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, accept)
-    status = _stop(state, trial, new, accept, undecided, lam_new, solver)
+    status = _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
     fade = jnp.where(accept & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
+    lam_new, growth, status, fade = fit.hold((lam_new, growth, status, fade))
     record = state.record
     if record is not None:
         row = Record(trial.p, trial.cost, lam, trial.gain, accept)
@@ -182,11 +177,12 @@ def _stop(
     state: State,
     trial: Proposal,
     new: Point,
-    accept: Flag,
-    undecided: Flag,
-    lam_new: Scalar,
+    accept: Bool[Array, "*f"],
+    undecided: Bool[Array, "*f"],
+    lam_new: Float[Array, "*f"],
+    fit,
     solver: LevenbergMarquardt,
-) -> Count:
+) -> Int[Array, "*f"]:
     """Return the status after a step.
 
     The tests on the step are those of MINPACK with one change: a step that is short
@@ -204,7 +200,7 @@ def _stop(
     # of m directions that J spans, promises as much as the model does; a refused step
     # promises not much more (a model may round 15 times worse than blur, which it does
     # where it cancels); or even a short step along the gradient improves nothing.
-    jitter = 2.0 * trial.blur**2 * state.point.p.size / state.point.r.size
+    jitter = 2.0 * trial.blur**2 * new.p.shape[0] / fit.m
     refused = ~accept & undecided
     floor = quiet & (promise <= jitter) | refused & (promise <= 300.0 * jitter)
     floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
@@ -212,7 +208,7 @@ def _stop(
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(
         (accept & (new.cost == 0.0), Status.GTOL),
-        (accept & jnp.all(new.norms == 0.0), Status.SINGULAR),
+        (accept & jnp.all(new.norms == 0.0, axis=0), Status.SINGULAR),
         (accept & (gtol > 0.0) & (new.optimality <= gtol), Status.GTOL),
         ((ftol > 0.0) & converged, Status.FTOL),
         (
@@ -227,7 +223,7 @@ def _stop(
     )
 
 
-def _first(*cases: tuple[Flag, int]) -> Count:
+def _first(*cases: tuple[Bool[Array, "*f"], int]) -> Int[Array, "*f"]:
     """Return the status of the first case that holds, RUNNING if none does."""
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     for holds, outcome in reversed(cases):
@@ -235,21 +231,23 @@ def _first(*cases: tuple[Flag, int]) -> Count:
     return status
 
 
-def _is_minimum(state: State, linear_solver) -> Flag:
-    """Return whether a Gauss-Newton step promises little more than noise.
+def at_floor(state: State, fit) -> Int[Array, "*f"]:
+    """Return the status of a fit that reached the floor of the precision.
 
-    A step so long that rounding of J alone would explain it says nothing: J is then
-    singular in this dtype, and a long way may be left (NIST MGH17 in float32, two equal
-    rates) - unless the residual itself is no more than rounding.
+    It is a minimum only if the undamped model agrees, a Gauss-Newton step promising
+    little more than noise: damping may hide a valley. A step so long that rounding of J
+    alone would explain it says nothing: J is then singular in this dtype, and a long
+    way may be left (NIST MGH17 in float32, two equal rates) - unless the residual
+    itself is no more than rounding.
     """
     point, dtype = state.point, state.scale.dtype
     eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
-    blur = eps * jnp.sum(point.norms * jnp.abs(point.p))
+    blur = eps * jnp.sum(point.norms * jnp.abs(point.p), axis=0)
     scaled = point.linearization.rescale(unit(point, state.scale))
-    q = linear_solver(scaled, tiny)
-    jq = scaled.mv(q)
-    promise = -jnp.sum(jq * (scaled.residual + 0.5 * jq))
-    length = jnp.sqrt(jnp.sum(q * q))
-    regular = eps * length <= 0.1 * jnp.sqrt(jnp.sum(scaled.residual**2))
-    minimum = regular & (promise <= 10.0 * noise_of(blur, point.cost))
-    return minimum | (point.cost <= 50.0 * blur**2)
+    q = fit.linear_solver(scaled, jnp.full_like(state.lam, tiny))
+    length = jnp.sqrt(jnp.sum(q * q, axis=0))
+    _, _, size = scaled.moments()
+    noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
+    minimum = (eps * length <= 0.1 * size) & (scaled.promise(q) <= 10.0 * noise)
+    minimum |= point.cost <= 50.0 * blur**2
+    return jnp.where(minimum, Status.FTOL, Status.STALLED).astype(jnp.int32)

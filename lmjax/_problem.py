@@ -5,59 +5,52 @@ the residual) is flattened here, once; the solver behind it sees arrays only.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from lmjax import _bounds, losses
+from lmjax import losses
+from lmjax._bounds import Conditions
 from lmjax._linearize import (
     DenseLinearization,
     Linearization,
     MatrixFreeLinearization,
 )
-from lmjax._types import Flag, Params, Scalar
+from lmjax._types import Params, Scalar
 
 
-class Problem(NamedTuple):
-    """A least-squares problem in flat arrays, built inside a trace.
+class Problem(eqx.Module):
+    """A least-squares problem in flat arrays: a pytree, so that it vmaps.
 
     Attributes:
-        residual_fn: ``(n,) -> (m,)``.
-        jac_fn: ``(n,) -> (m, n)``.
-        jacobian: Name of the way ``jac_fn`` works.
-        box: Lower and upper bounds, or None.
-        fixed: Flags of parameters that keep their start value, or None.
+        residual_fn: ``(n,) -> (m,)``; what the user's function closed over are leaves.
+        user_jac: ``(n,) -> (m, n)``, or None where autodiff works J out.
+        jacobian: Name of the way J is computed: "fwd", "rev" or "user".
+        conditions: Bounds and fixed parameters.
         rho: Robust loss, or None for plain least squares.
         loss_scale: Residual size at which ``rho`` starts to bend.
         m: Number of residuals.
     """
 
     residual_fn: Callable
-    jac_fn: Callable
-    jacobian: str
-    box: tuple[Float[Array, " n"], Float[Array, " n"]] | None
-    fixed: Bool[Array, " n"] | None
+    user_jac: Callable | None
+    jacobian: str = eqx.field(static=True)
+    conditions: Conditions
     rho: Callable | None
     loss_scale: Scalar | None
-    m: int
+    m: int = eqx.field(static=True)
 
-    def project(self, p: Float[Array, " n"]) -> Float[Array, " n"]:
-        """Return ``p`` moved into the bounds."""
-        return p if self.box is None else _bounds.project(p, *self.box)
-
-    def free(
-        self, p: Float[Array, " n"], grad: Float[Array, " n"]
-    ) -> Bool[Array, " n"] | None:
-        """Return which parameters may move; None means all of them."""
-        free = None if self.fixed is None else ~self.fixed
-        if self.box is not None:
-            inside = ~_bounds.active(p, grad, *self.box)
-            free = inside if free is None else free & inside
-        return free
+    def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
+        """Return the Jacobian of the residual."""
+        if self.user_jac is not None:
+            return self.user_jac(p)
+        jacobian = jax.jacrev if self.jacobian == "rev" else jax.jacfwd
+        return jacobian(self.residual_fn)(p)
 
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
@@ -92,13 +85,6 @@ class Problem(NamedTuple):
         if self.rho is None:
             return 0.5 * ((r - r_new) * (r + r_new))
         return self.half_terms(r) - self.half_terms(r_new)
-
-    def infeasible(self) -> Flag | None:
-        """Return whether some lower bound exceeds its upper bound (or is NaN)."""
-        if self.box is None:
-            return None
-        lower, upper = self.box
-        return ~jnp.all(lower <= upper)
 
 
 def build(
@@ -139,7 +125,7 @@ def build(
         return _ravel(residual_fn(unravel(p)), dtype)
 
     m = sum(leaf.size for leaf in jax.tree.leaves(out))
-    jac_fn, jacobian = _jacobian(jac, flat_residual, unravel, whiten, p0.size, m, dtype)
+    user_jac, jacobian = _jacobian(jac, unravel, whiten, p0.size, m, dtype)
     box = None
     if bounds is not None:
         lower, upper = bounds
@@ -150,7 +136,19 @@ def build(
         fixed = ravel_prefix("fixed", fixed, params0, False, bool)
     if rho is not None:
         loss_scale = jnp.asarray(loss_scale, dtype)
-    problem = Problem(flat_residual, jac_fn, jacobian, box, fixed, rho, loss_scale, m)
+        rho = eqx.filter_closure_convert(rho, jnp.zeros((m,), dtype))
+    # What the functions close over becomes leaves of the problem, so that vmap batches
+    # it and derivatives reach it.
+    hoist = lambda fn: None if fn is None else eqx.filter_closure_convert(fn, p0)
+    problem = Problem(
+        hoist(flat_residual),
+        hoist(user_jac),
+        jacobian,
+        Conditions(box, fixed),
+        rho,
+        loss_scale,
+        m,
+    )
     return problem, p0, unravel, unravel_residual
 
 
@@ -175,14 +173,12 @@ def _ravel(tree, dtype):
     return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
 
 
-def _jacobian(jac, flat_residual, unravel, whiten, n, m, dtype):
+def _jacobian(jac, unravel, whiten, n, m, dtype):
     if jac is None:
         # One pass per column or one per row: take the fewer.
         jac = "rev" if n > m else "fwd"
-    if jac == "fwd":
-        return jax.jacfwd(flat_residual), "fwd"
-    if jac == "rev":
-        return jax.jacrev(flat_residual), "rev"
+    if isinstance(jac, str):
+        return None, jac
 
     def user(p):
         matrix = _assemble(jac(unravel(p)), unravel(p), m, n, dtype)

@@ -5,12 +5,13 @@ promised, ``predicted = -(g . dp) - ||J dp||^2 / 2``.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax._bounds import Conditions
 from lmjax._linearize import Linearization, sums
 from lmjax._problem import Problem
 from lmjax._types import Flag, Scalar
@@ -21,7 +22,7 @@ class Point(NamedTuple):
 
     Attributes:
         p: Parameters.
-        r: Residual, before any loss.
+        r: Residual, before any loss; None where only sums of it are kept.
         linearization: (Robust) linear model, unscaled.
         cost: Half the sum of squares or of losses.
         grad: Gradient of the cost.
@@ -30,14 +31,14 @@ class Point(NamedTuple):
         optimality: Largest cosine between the residual and a free column.
     """
 
-    p: Float[Array, " n"]
-    r: Float[Array, " m"]
+    p: Float[Array, "n *f"]
+    r: Float[Array, " m"] | None
     linearization: Linearization
-    cost: Scalar
-    grad: Float[Array, " n"]
-    norms: Float[Array, " n"]
-    free: Bool[Array, " n"] | None
-    optimality: Scalar
+    cost: Float[Array, "*f"]
+    grad: Float[Array, "n *f"]
+    norms: Float[Array, "n *f"]
+    free: Bool[Array, "n *f"] | None
+    optimality: Float[Array, "*f"]
 
 
 class Proposal(NamedTuple):
@@ -45,7 +46,7 @@ class Proposal(NamedTuple):
 
     Attributes:
         p: Trial parameters, inside the bounds.
-        r: Residual there.
+        visit: What evaluating there left behind, for ``settle``.
         cost: Cost there.
         predicted: Reduction that the linear model promises.
         actual: Reduction achieved.
@@ -57,85 +58,144 @@ class Proposal(NamedTuple):
         fits: Whether the second-order correction, if any, was small enough.
     """
 
-    p: Float[Array, " n"]
-    r: Float[Array, " m"]
-    cost: Scalar
-    predicted: Scalar
-    actual: Scalar
-    noise: Scalar
-    blur: Scalar
-    gain: Scalar
-    step_size: Scalar
-    size: Scalar
-    fits: Flag
+    p: Float[Array, "n *f"]
+    visit: Any
+    cost: Float[Array, "*f"]
+    predicted: Float[Array, "*f"]
+    actual: Float[Array, "*f"]
+    noise: Float[Array, "*f"]
+    blur: Float[Array, "*f"]
+    gain: Float[Array, "*f"]
+    step_size: Float[Array, "*f"]
+    size: Float[Array, "*f"]
+    fits: Bool[Array, "*f"]
 
 
-def evaluate(problem: Problem, p, r, cost, linear_solver) -> Point:
-    """Linearise at ``p``, whose residual and cost are known."""
-    matrix_free = getattr(linear_solver, "matrix_free", False)
-    linearization = problem.linearize(p, r, matrix_free)
+class OneFit(NamedTuple):
+    """A single problem as the loop sees it: residual first, Jacobian when it pays.
+
+    `lmjax._batch_engine.Lanes` is the other way to run the same loop.
+    """
+
+    problem: Problem
+    linear_solver: Callable
+
+    @property
+    def conditions(self) -> Conditions:
+        """Bounds and fixed parameters."""
+        return self.problem.conditions
+
+    @property
+    def m(self) -> int:
+        """Number of residuals."""
+        return self.problem.m
+
+    def visit(self, p: Float[Array, " n"]) -> Float[Array, " m"]:
+        """Return the residual at ``p``."""
+        return self.problem.residual_fn(p)
+
+    def start(self, p: Float[Array, " n"]) -> Point:
+        """Return the first point."""
+        r = self.visit(p)
+        return self.settle(p, r, jnp.sum(self.problem.half_terms(r)))
+
+    def compare(self, point: Point, dp, r) -> tuple[Scalar, Scalar, Scalar]:
+        """Return the cost at ``r``, how far it fell, and ``|J dp|^2``."""
+        return sums(
+            self.problem.half_terms(r),
+            self.problem.reduction_terms(point.r, r),
+            point.linearization.mv(dp) ** 2,
+        )
+
+    def settle(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
+        """Linearise at ``p``, whose residual and cost are known."""
+        matrix_free = getattr(self.linear_solver, "matrix_free", False)
+        linearization = self.problem.linearize(p, r, matrix_free)
+        return point_at(self.conditions, p, r, linearization, cost)
+
+    def settle_if(self, accept: Flag, trial: Proposal, point: Point) -> Point:
+        """Linearise only what was accepted; a rejected step costs no Jacobian."""
+        return jax.lax.cond(
+            accept,
+            lambda: self.settle(trial.p, trial.visit, trial.cost),
+            lambda: point,
+        )
+
+    def second_derivative(self, p, dp) -> Float[Array, " m"]:
+        """Return ``d^2 r(p + s dp) / ds^2`` at s = 0."""
+        residual_fn = self.problem.residual_fn
+        velocity = lambda s: jax.jvp(residual_fn, (p + s * dp,), (dp,))[1]
+        zero = jnp.zeros((), p.dtype)
+        return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
+
+    def hold(self, tree: Any) -> Any:
+        """Return the tree: XLA may fuse one fit as it likes."""
+        return tree
+
+    def rounding(self, cost: Scalar) -> Scalar:
+        """Return the rounding of a difference of costs: `compare` has none."""
+        return jnp.zeros_like(cost)
+
+
+def point_at(conditions: Conditions, p, r, linearization: Linearization, cost) -> Point:
+    """Return the point at ``p``, given its linear model."""
     grad, norms, size = linearization.moments()
-    free = problem.free(p, grad)
+    free = conditions.free(p, grad)
     # |J_j . r| / (|J_j| |r|): dimensionless; an idle column or a zero residual counts
     # as 0.
     size = norms * size
     usable = size > 0.0 if free is None else (size > 0.0) & free
     cosines = jnp.where(usable, jnp.abs(grad) / jnp.where(usable, size, 1.0), 0.0)
-    return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines))
+    return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines, axis=0))
 
 
-def isfinite(point: Point) -> Flag:
+def isfinite(point: Point) -> Bool[Array, "*f"]:
     """Return whether the linearization is finite: all of J enters these two."""
-    return jnp.all(jnp.isfinite(point.grad)) & jnp.all(jnp.isfinite(point.norms))
+    return jnp.all(jnp.isfinite(point.grad) & jnp.isfinite(point.norms), axis=0)
 
 
 def propose(
     point: Point,
-    lam: Scalar,
-    scale: Float[Array, " n"],
-    problem: Problem,
-    linear_solver: Callable,
+    lam: Float[Array, "*f"],
+    scale: Float[Array, "n *f"],
+    fit: Any,
     geodesic: bool,
 ) -> Proposal:
     """Solve the damped linear problem and evaluate the residual at the trial point."""
+    conditions = fit.conditions
     factor = unit(point, scale)
     scaled = point.linearization.rescale(factor)
-    q = linear_solver(scaled, lam)
+    q = fit.linear_solver(scaled, lam)
     dp = factor * q
-    fits = jnp.array(True)
+    fits = jnp.ones_like(lam, bool)
     if geodesic:
-        bend = _second_derivative(problem, point.p, dp)
-        correction = linear_solver(scaled.with_residual(bend), lam)
+        bend = fit.second_derivative(point.p, dp)
+        correction = fit.linear_solver(scaled.with_residual(bend), lam)
         # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
         # disagree
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
-    trial = problem.project(point.p + dp)
-    if problem.box is not None:
-        trial = _slide(point, lam, factor, point.p + dp, trial, problem, linear_solver)
+    trial = conditions.project(point.p + dp)
+    if conditions.box is not None:
+        trial = _slide(point, lam, factor, point.p + dp, trial, fit)
     dp = trial - point.p
-    r = problem.residual_fn(trial)
-
-    bend_down, cost, actual = sums(
-        -0.5 * point.linearization.mv(dp) ** 2,
-        problem.half_terms(r),
-        problem.reduction_terms(point.r, r),
-    )
+    visit = fit.visit(trial)
+    cost, actual, bend_squared = fit.compare(point, dp, visit)
     slope, step_size, size, blur = sums(
         -point.grad * dp,
         (scale * dp) ** 2,
         (scale * point.p) ** 2,
         point.norms * jnp.abs(point.p),
     )
-    predicted = slope + bend_down
+    predicted = slope - 0.5 * bend_squared
     # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
     # Changes of cost below `noise` neither condemn nor acquit a step: the gain tends
     # to 1.
     blur = jnp.finfo(scale.dtype).eps * blur
-    noise = noise_of(blur, point.cost)
+    noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
     return Proposal(
         p=trial,
-        r=r,
+        visit=visit,
         cost=cost,
         predicted=predicted,
         actual=actual,
@@ -148,7 +208,7 @@ def propose(
     )
 
 
-def _slide(point: Point, lam, factor, aimed, projected, problem, linear_solver):
+def _slide(point: Point, lam, factor, aimed, projected, fit):
     """Return the trial point once more, the parameters that hit a bound held there.
 
     Projection alone keeps what the others did in response to a step that was cut short.
@@ -157,31 +217,26 @@ def _slide(point: Point, lam, factor, aimed, projected, problem, linear_solver):
 
     def solve_again():
         cut = jnp.where(hit, projected - point.p, 0.0)
-        shifted = point.linearization.residual + point.linearization.mv(cut)
         rest = jnp.where(hit, 0.0, factor)
-        model = point.linearization.with_residual(shifted).rescale(rest)
-        return problem.project(point.p + cut + rest * linear_solver(model, lam))
+        model = point.linearization.moved(cut).rescale(rest)
+        again = point.p + cut + rest * fit.linear_solver(model, lam)
+        return fit.conditions.project(again)
 
-    return jax.lax.cond(jnp.any(hit), solve_again, lambda: projected)
+    # one fit or a block of them: the second solve is only for those that hit a bound
+    again = jax.lax.cond(jnp.any(hit), solve_again, lambda: projected)
+    return jnp.where(jnp.any(hit, axis=0), again, projected)
 
 
-def unit(point: Point, scale) -> Float[Array, " n"]:
+def unit(point: Point, scale) -> Float[Array, "n *f"]:
     """Return the factor from scaled to actual steps, 0 where none is allowed."""
     factor = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
     return factor if point.free is None else jnp.where(point.free, factor, 0.0)
 
 
-def noise_of(blur: Scalar, cost: Scalar) -> Scalar:
+def noise_of(blur: Float[Array, "*f"], cost: Float[Array, "*f"]) -> Float[Array, "*f"]:
     """Return the change of cost that a residual blurred by rounding may feign.
 
     The factor 2 covers the model's own rounding.
     """
     noise = 2.0 * blur * jnp.sqrt(2.0 * cost)
     return jnp.where(jnp.isfinite(noise), noise, 0.0)
-
-
-def _second_derivative(problem: Problem, p, dp):
-    """Return ``d^2 r(p + s dp) / ds^2`` at s = 0."""
-    velocity = lambda s: jax.jvp(problem.residual_fn, (p + s * dp,), (dp,))[1]
-    zero = jnp.zeros((), p.dtype)
-    return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]

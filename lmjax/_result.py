@@ -55,7 +55,9 @@ class Solution(eqx.Module):
         history: Step history if ``record_history`` was set, else None.
         tolerances: Those of ftol, xtol and gtol that were given; None if all were left
             to the dtype.
-        linear_solver: Name of the linear solver that ran.
+        in_batch: Whether the batch engine ran, which solves the normal equations by
+            Cholesky's method whatever ``linear_solver`` says.
+        linear_solver: Name of the linear solver of a fit on its own.
         jacobian: How J was computed: "fwd", "rev", "user" or "matrix-free".
     """
 
@@ -72,6 +74,7 @@ class Solution(eqx.Module):
     moved: Bool[Array, "*batch"] | None
     history: History | None
     tolerances: dict[str, Float[Array, "*batch"]] | None
+    in_batch: Bool[Array, "*batch"]
     linear_solver: str = eqx.field(static=True)
     jacobian: str = eqx.field(static=True)
 

@@ -6,100 +6,58 @@ fixed, held by a bound or without effect are constants here: their rows and colu
 zero.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from lmjax._linear_solvers.dense import solve_written_out, triangularize
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, sums
+from lmjax._linear_solvers.dense import singular_values, solve_positive, triangularize
+from lmjax._linearize import PRECISION
+from lmjax._rarely import rarely
 from lmjax._types import Scalar
 
 
 def unscaled_covariance(
-    jac: Float[Array, "m n"], normal_matrix: Float[Array, "n n"]
+    normal_matrix: Float[Array, "n n"], jac_of: Callable, operands: Any, m: int
 ) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
     """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
 
     Columns are scaled to unit norm first, so the rank does not depend on units; columns
     of zeros count as absent. A well-conditioned normal matrix is inverted as it is.
-    Otherwise the singular values of J decide, which do not suffer from squaring the
-    condition number, and a deficient J gets the inverse of least norm: what the data do
-    not determine has no error.
+    Otherwise the singular values of ``J = jac_of(operands)`` (m rows) decide, which do
+    not suffer from squaring the condition number, and a deficient J gets the inverse of
+    least norm: what the data do not determine has no error.
     """
-    n = jac.shape[1]
+    n = normal_matrix.shape[0]
+    dtype = normal_matrix.dtype
     squares = jnp.diagonal(normal_matrix)
     present = squares > 0.0
     scale = jnp.sqrt(jnp.where(present, squares, 1.0))
     outer = scale[:, None] * scale[None, :]
     both = present[:, None] & present[None, :]
-    eye = jnp.eye(n, dtype=jac.dtype)
-    eps = jnp.finfo(jac.dtype).eps
+    eye = jnp.eye(n, dtype=dtype)
+    eps = jnp.finfo(dtype).eps
 
-    def through_jacobian():
-        if n > UNROLL_UP_TO:
-            _, s, vt = jnp.linalg.svd(jac / scale[None, :], full_matrices=False)
-        else:
-            s, vt = _singular_values(jac / scale[None, :], present)
-        kept = s > eps * max(jac.shape) * jnp.max(s)
+    def through_jacobian(given):
+        scale, operands = given
+        upper = triangularize(jac_of(operands) / scale[None, :])
+        _, s, vt = singular_values(upper)
+        kept = s > eps * max(m, n) * jnp.max(s)
         weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
         inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
-        absent = n - jnp.sum(present, dtype=jnp.int32) if n <= UNROLL_UP_TO else 0
-        return inverse, jnp.sum(kept, dtype=jnp.int32) - absent
+        return inverse, jnp.sum(kept, dtype=jnp.int32)
 
-    if n > UNROLL_UP_TO:
-        inverse, rank = through_jacobian()
-    else:
-        # Absent columns become unit vectors. The diagonal of the inverse of a matrix
-        # with unit diagonal is the variance inflation 1 / (1 - R_j^2): above
-        # 1/sqrt(eps), half of the digits are gone.
-        inverse = solve_written_out(jnp.where(both, normal_matrix / outer, eye), eye)
-        healthy = jnp.max(jnp.diagonal(inverse)) < eps**-0.5  # NaN compares false
-        inverse, rank = jax.lax.cond(
-            healthy,
-            lambda: (inverse, jnp.sum(present, dtype=jnp.int32)),
-            through_jacobian,
-        )
+    # Absent columns become unit vectors. The diagonal of the inverse of a matrix with
+    # unit diagonal is the variance inflation 1 / (1 - R_j^2): above 1/sqrt(eps), half
+    # of the digits are gone.
+    scaled = jnp.where(both, normal_matrix / outer, eye)
+    inverse = solve_positive(scaled, eye)
+    healthy = jnp.max(jnp.diagonal(inverse)) < eps**-0.5  # NaN compares false
+    usual = inverse, jnp.sum(present, dtype=jnp.int32)
+    inverse, rank = rarely(~healthy, through_jacobian, usual, (scale, operands))
     return jnp.where(both, inverse / outer, 0.0), rank
-
-
-def _singular_values(
-    jac: Float[Array, "m n"], present: Bool[Array, " n"]
-) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Return singular values and right vectors of a narrow J with unit columns.
-
-    The triangle of J, then one-sided Jacobi rotations until its columns are orthogonal
-    (Golub and Van Loan, Matrix Computations, section 8.6.3). Columns of zeros are given
-    a direction, and a singular value, of their own.
-    """
-    n = jac.shape[1]
-    eye = jnp.eye(n, dtype=jac.dtype)
-    own = jnp.where(present[:, None], 0.0, eye)
-    rows = triangularize(jnp.concatenate([jac, own]), n)
-    triangle = jnp.stack([jnp.stack(row) for row in rows])
-
-    def sweep(_, pair):
-        a, v = pair
-        for p in range(n):
-            for q in range(p + 1, n):
-                alpha, beta, gamma = sums(a[:, p] ** 2, a[:, q] ** 2, a[:, p] * a[:, q])
-                zeta = (beta - alpha) / (2.0 * jnp.where(gamma == 0.0, 1.0, gamma))
-                sign = jnp.where(zeta < 0.0, -1.0, 1.0)
-                tangent = sign / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
-                tangent = jnp.where(gamma == 0.0, 0.0, tangent)
-                cosine = 1.0 / jnp.sqrt(1.0 + tangent**2)
-                sine = cosine * tangent
-                rotate = lambda m, c=cosine, s=sine, p=p, q=q: (
-                    m.at[:, p]
-                    .set(c * m[:, p] - s * m[:, q])
-                    .at[:, q]
-                    .set(s * m[:, p] + c * m[:, q])
-                )
-                a, v = rotate(a), rotate(v)
-        return a, v
-
-    # quadratic convergence: eight sweeps are ample up to eight columns
-    a, v = jax.lax.fori_loop(0, 8, sweep, (triangle, eye))
-    return jnp.sqrt(jnp.sum(a**2, axis=0)), v.T
 
 
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, DenseLinearization, sums
+from lmjax._linearize import PRECISION, UNROLL_UP_TO, DenseLinearization
+from lmjax._rarely import with_batched_twin
 from lmjax._types import Scalar
 
 
@@ -30,32 +31,76 @@ class Cholesky(eqx.Module):
         """Return the damped least-squares step."""
         grad = linearization.rmv(linearization.residual)
         matrix = linearization.normal_matrix()
-        n = grad.size
-        matrix = matrix + damping * jnp.eye(n, dtype=grad.dtype)
-        if n <= UNROLL_UP_TO:
-            return -solve_written_out(matrix, grad)
-        factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
-        return -jax.scipy.linalg.cho_solve((factor, True), grad)
+        matrix = matrix + damping * jnp.eye(grad.size, dtype=grad.dtype)
+        return -solve_positive(matrix, grad)
 
 
-def solve_written_out(
-    matrix: Float[Array, "n n *batch"], rhs: Float[Array, "n *batch"]
-) -> Float[Array, "n *batch"]:
+def solve_positive(
+    matrix: Float[Array, "n n"], rhs: Float[Array, "n *k"]
+) -> Float[Array, "n *k"]:
+    """Solve a symmetric positive definite system; NaN if it is not."""
+    if rhs.shape[0] <= UNROLL_UP_TO:
+        return jnp.stack(solve_written_out(matrix, rhs))
+    return _solve_positive(matrix, rhs)
+
+
+def _lapack_solve(matrix, rhs):
+    factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    return jax.scipy.linalg.cho_solve((factor, True), rhs)
+
+
+def _solve_by_columns(matrix, rhs):
+    """Solve as LAPACK does, a column of the factor per turn, in plain array code."""
+    n = rhs.shape[0]
+    index = jnp.arange(n)
+
+    def column(j, factor):
+        row = jnp.where(index < j, factor[j], 0.0)
+        s = matrix[:, j] - jnp.dot(factor, row, precision=PRECISION)
+        return factor.at[:, j].set(jnp.where(index < j, 0.0, s / jnp.sqrt(s[j])))
+
+    factor = jax.lax.fori_loop(0, n, column, jnp.zeros_like(matrix))
+
+    def forward(j, z):
+        row = jnp.where(index < j, factor[j], 0.0)
+        return z.at[j].set((z[j] - jnp.dot(row, z, precision=PRECISION)) / factor[j, j])
+
+    def backward(k, z):
+        j = n - 1 - k
+        row = jnp.where(index > j, factor[:, j], 0.0)
+        return z.at[j].set((z[j] - jnp.dot(row, z, precision=PRECISION)) / factor[j, j])
+
+    return jax.lax.fori_loop(0, n, backward, jax.lax.fori_loop(0, n, forward, rhs))
+
+
+_solve_positive = with_batched_twin(_lapack_solve, _solve_by_columns)
+
+
+def solve_written_out(matrix: Any, rhs: Any, damping: Any = 0.0) -> list[Any]:
     """Solve a small symmetric positive definite system entry by entry.
 
-    Written out, XLA fuses it into one kernel; a library call costs a launch per fit and
-    loops over a batch on a GPU.
+    Written out, XLA fuses it into few kernels; a library call costs a launch per fit
+    and loops over a batch on a GPU.
 
-    ``matrix = L L^T`` by the Cholesky-Banachiewicz recursion, then two substitutions.
-    A pivot that is not positive gives NaN, which the loop treats as a rejected step.
+    ``matrix + damping I = L L^T`` by the Cholesky-Banachiewicz recursion, then two
+    substitutions. A pivot that is not positive gives NaN, which the loop treats as a
+    rejected step.
+
+    Args:
+        matrix: Rows of the matrix; entries may be arrays of any one shape.
+        rhs: Entries of the right-hand side.
+        damping: What is added to the diagonal.
+
+    Returns:
+        The entries of the solution.
     """
-    n = rhs.shape[0]
+    n = len(rhs)
     low: list[list[Any]] = [[None] * n for _ in range(n)]
     inv: list[Any] = [None] * n
     z: list[Any] = [None] * n
     for i in range(n):
         for j in range(i + 1):
-            s = matrix[i, j]
+            s = matrix[i][j] + damping if i == j else matrix[i][j]
             for k in range(j):
                 s = s - low[i][k] * low[j][k]
             if i == j:
@@ -71,7 +116,7 @@ def solve_written_out(
         for k in range(i + 1, n):
             s = s - low[k][i] * z[k]
         z[i] = s * inv[i]
-    return jnp.stack(z)
+    return z
 
 
 class QR(eqx.Module):
@@ -96,47 +141,60 @@ class QR(eqx.Module):
         top = jnp.concatenate([jac, r[:, None]], axis=1)
         bottom = jnp.sqrt(damping) * jnp.eye(n, n + 1, dtype=jac.dtype)
         stacked = jnp.concatenate([top, bottom])
-        if n > UNROLL_UP_TO:
-            triangle = jnp.linalg.qr(stacked, mode="r")
-            return -jax.scipy.linalg.solve_triangular(triangle[:n, :n], triangle[:n, n])
-        upper = triangularize(stacked, n)
-        x: list[Any] = [None] * n
-        for i in reversed(range(n)):
-            s = upper[i][n]
-            for k in range(i + 1, n):
-                s = s - upper[i][k] * x[k]
-            x[i] = s / upper[i][i]
-        return -jnp.stack(x)
+        upper = triangularize(stacked)
+        return -back_substitute(upper[:n, :n], upper[:n, n])
 
 
-def triangularize(matrix: Float[Array, "m k"], n: int) -> list[list[Any]]:
-    """Return the first n rows of R of a QR factorisation, entry by entry.
+def back_substitute(
+    upper: Float[Array, "n n"], rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Solve an upper triangular system."""
+    n = rhs.size
+    if n > UNROLL_UP_TO:
+        index = jnp.arange(n)
 
-    Modified Gram-Schmidt, one pass over the data per row. With the right-hand side as
-    one more column it is as stable as Householder's method for least squares (Björck
-    1967, BIT 7, 1-21). Like `solve_written_out` it fuses and batches. The library's
-    batched QR and SVD do not only loop on a GPU: inside a vmapped loop on CPU they hung
-    4 of 16 runs of ``lmjax demo`` with jaxlib 0.10.2 on two cores; this never did.
+        def row(k, x):
+            j = n - 1 - k
+            s = rhs[j] - jnp.sum(jnp.where(index > j, upper[j] * x, 0.0))
+            return x.at[j].set(s / upper[j, j])
+
+        return jax.lax.fori_loop(0, n, row, jnp.zeros_like(rhs))
+    x: list[Any] = [None] * n
+    for i in reversed(range(n)):
+        s = rhs[i]
+        for k in range(i + 1, n):
+            s = s - upper[i, k] * x[k]
+        x[i] = s / upper[i, i]
+    return jnp.stack(x)
+
+
+def _householder(matrix: Float[Array, "m k"]) -> Float[Array, "j k"]:
+    """Return R of a QR factorisation by Householder reflections in plain array code.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, algorithm 5.2.1.
     """
-    columns = [matrix[:, j] for j in range(matrix.shape[1])]
-    rows: list[list[Any]] = []
-    for j in range(n):
-        dots = sums(*(columns[j] * column for column in columns[j:]))
-        root = jnp.sqrt(dots[0])
-        # a column of zeros has nothing to take from the others
-        safe = jnp.where(root > 0.0, root, 1.0)
-        unit = columns[j] / safe
-        row = [dot / safe for dot in dots[1:]]
-        for k, share in enumerate(row, j + 1):
-            columns[k] = columns[k] - share * unit
-        # once more: in float32 the first pass leaves what rounding of the dots misses
-        rest = [unit * column for column in columns[j + 1 :]]
-        missed = sums(*rest) if rest else ()
-        for k, share in enumerate(missed, j + 1):
-            columns[k] = columns[k] - share * unit
-        row = [share + more for share, more in zip(row, missed, strict=True)]
-        rows.append([jnp.zeros_like(root)] * j + [root, *row])
-    return rows
+    m, k = matrix.shape
+    index = jnp.arange(m)
+
+    def reflect(j, a):
+        x = jnp.where(index >= j, a[:, j], 0.0)
+        # against overflow and underflow of the squares
+        biggest = jnp.max(jnp.abs(x))
+        v = x / jnp.where(biggest > 0.0, biggest, 1.0)
+        size = jnp.sqrt(jnp.sum(v * v))
+        head = v[j]
+        v = v.at[j].add(jnp.where(head < 0.0, -size, size))
+        squared = jnp.sum(v * v)
+        v = v * jnp.sqrt(2.0 / jnp.where(squared > 0.0, squared, 1.0))
+        return a - v[:, None] * jnp.sum(v[:, None] * a, axis=0)
+
+    turns = min(m, k)
+    upper = jax.lax.fori_loop(0, turns, reflect, matrix)[:turns]
+    return jnp.triu(upper)
+
+
+triangularize = with_batched_twin(lambda a: jnp.linalg.qr(a, mode="r"), _householder)
 
 
 class SVD(eqx.Module):
@@ -157,10 +215,61 @@ class SVD(eqx.Module):
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step of least norm."""
         jac = linearization.jac
-        u, s, vt = jnp.linalg.svd(jac, full_matrices=False)
-        cutoff = jnp.finfo(jac.dtype).eps * max(jac.shape) * s[0]
+        if jac.shape[0] > jac.shape[1]:
+            # the triangle of [J r] holds all that matters of a tall problem
+            stacked = jnp.concatenate([jac, linearization.residual[:, None]], axis=1)
+            upper = triangularize(stacked)[: jac.shape[1]]
+            core, rhs = upper[:, :-1], upper[:, -1]
+        else:
+            core, rhs = jac, linearization.residual
+        u, s, vt = singular_values(core)
+        cutoff = jnp.finfo(jac.dtype).eps * max(jac.shape) * jnp.max(s)
         kept = s > cutoff
         safe = jnp.where(kept, s, 1.0)
         weights = jnp.where(kept, safe / (safe**2 + damping), 0.0)
-        projected = jnp.dot(linearization.residual, u, precision=PRECISION)
+        projected = jnp.dot(rhs, u, precision=PRECISION)
         return -jnp.dot(weights * projected, vt, precision=PRECISION)
+
+
+def _jacobi(matrix: Float[Array, "m n"]):
+    """Return ``u, s, vt`` of a small matrix by one-sided Jacobi rotations.
+
+    A fixed number of sweeps of plane rotations until the columns are orthogonal;
+    convergence is quadratic, and twelve sweeps are ample for the small matrices here.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 8.6.3.
+    """
+    m, n = matrix.shape
+    if m < n:
+        u, s, vt = _jacobi(matrix.T)
+        return vt.T, s, u.T
+    pairs = jnp.array([(p, q) for p in range(n) for q in range(p + 1, n)] or [(0, 0)])
+
+    def rotate(k, both):
+        p, q = pairs[k % len(pairs)]
+        a, b = both[:, p], both[:, q]
+        top_a, top_b = a[:m], b[:m]
+        alpha, beta = jnp.sum(top_a**2), jnp.sum(top_b**2)
+        gamma = jnp.sum(top_a * top_b)
+        turn = gamma != 0.0
+        zeta = (beta - alpha) / (2.0 * jnp.where(turn, gamma, 1.0))
+        sign = jnp.where(zeta < 0.0, -1.0, 1.0)
+        tangent = sign / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
+        tangent = jnp.where(turn, tangent, 0.0)
+        cosine = 1.0 / jnp.sqrt(1.0 + tangent**2)
+        sine = cosine * tangent
+        both = both.at[:, p].set(cosine * a - sine * b)
+        return both.at[:, q].set(sine * a + cosine * b)
+
+    both = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)])
+    turns = 12 * len(pairs) if n > 1 else 0
+    both = jax.lax.fori_loop(0, turns, rotate, both)
+    s = jnp.sqrt(jnp.sum(both[:m] ** 2, axis=0))
+    u = both[:m] / jnp.where(s > 0.0, s, 1.0)
+    return u, s, both[m:].T
+
+
+singular_values = with_batched_twin(
+    lambda a: tuple(jnp.linalg.svd(a, full_matrices=False)), _jacobi
+)

@@ -1,0 +1,349 @@
+"""A `vmap` that keeps the batch on the last axis, and drops terms that are zero.
+
+``jax.vmap`` puts the batch first wherever it broadcasts, so ``a * x`` with one ``a``
+per fit and common ``x`` is laid out fit by fit, and a sum over points runs against the
+grain of the vector unit. Here every array of the batch has the fits last. Derivatives
+by unit directions are mostly products with zero, which XLA must keep (zero times NaN);
+they are dropped here, as symbolic zeros are in autodiff.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Literal
+
+# One output element from one element of each operand, all of the same shape.
+ELEMENTWISE = frozenset(
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "add",
+        "add_any",
+        "and",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "cos",
+        "cosh",
+        "digamma",
+        "div",
+        "eq",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "nextafter",
+        "not",
+        "or",
+        "pow",
+        "real",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "stop_gradient",
+        "sub",
+        "tan",
+        "tanh",
+        "xor",
+    ]
+)
+# Along named leading axes only: the fits behind them are not touched.
+BY_AXIS = frozenset(
+    [
+        "argmax",
+        "argmin",
+        "cumlogsumexp",
+        "cummax",
+        "cummin",
+        "cumprod",
+        "cumsum",
+        "reduce_and",
+        "reduce_max",
+        "reduce_min",
+        "reduce_or",
+        "reduce_prod",
+        "reduce_sum",
+        "rev",
+        "split",
+        "squeeze",
+    ]
+)
+# Zero in, zero out.
+LINEAR = frozenset(
+    [
+        "broadcast_in_dim",
+        "convert_element_type",
+        "copy",
+        "cumsum",
+        "neg",
+        "reduce_sum",
+        "reshape",
+        "rev",
+        "slice",
+        "split",
+        "squeeze",
+        "transpose",
+    ]
+)
+
+
+class Value(NamedTuple):
+    """An array of the evaluation.
+
+    Attributes:
+        array: The array; ``wide`` ones have the fits on the last axis.
+        wide: Whether it differs per fit.
+    """
+
+    array: Any
+    wide: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a constant that can be looked at."""
+        return isinstance(self.array, np.ndarray)
+
+    def is_all(self, number: float) -> bool:
+        """Return whether it is a constant filled with ``number``."""
+        return self.known and bool(np.all(self.array == number))
+
+
+def evaluate(fn: Callable, flags: list[bool], args: list, width: int) -> list[Value]:
+    """Return ``fn(*args)`` for each of ``width`` fits.
+
+    Args:
+        fn: A function of one fit's arrays that returns a flat list of arrays.
+        flags: Which arguments differ per fit.
+        args: The arguments; those that differ have the fits on the last axis.
+        width: Number of fits.
+
+    Returns:
+        The results; those that are the same for all fits are not repeated.
+    """
+    one = [
+        jax.ShapeDtypeStruct(x.shape[:-1] if flag else x.shape, x.dtype)
+        for x, flag in zip(args, flags, strict=True)
+    ]
+    closed = jax.make_jaxpr(fn)(*one)
+    return _run(closed, [Value(*pair) for pair in zip(args, flags, strict=True)], width)
+
+
+def spread(value: Value, width: int) -> jax.Array:
+    """Return the array of a value, repeated per fit if it is the same for all."""
+    if value.wide:
+        return value.array
+    return jnp.broadcast_to(jnp.asarray(value.array)[..., None], _wide(value, width))
+
+
+def _wide(value: Value, width: int) -> tuple[int, ...]:
+    return (*np.shape(value.array), width)
+
+
+def _run(closed: ClosedJaxpr, args: list[Value], width: int) -> list[Value]:
+    jaxpr = closed.jaxpr
+    env: dict[Any, Value] = dict(zip(jaxpr.invars, args, strict=True))
+    for var, const in zip(jaxpr.constvars, closed.consts, strict=True):
+        env[var] = Value(
+            const if isinstance(const, Tracer) else np.asarray(const), False
+        )
+
+    def read(var) -> Value:
+        return (
+            Value(np.asarray(var.val), False) if isinstance(var, Literal) else env[var]
+        )
+
+    for eqn in jaxpr.eqns:
+        given = [read(var) for var in eqn.invars]
+        out = _apply(eqn, given, width)
+        env.update(zip(eqn.outvars, out, strict=True))
+    return [read(var) for var in jaxpr.outvars]
+
+
+def _apply(eqn, given: list[Value], width: int) -> list[Value]:
+    """Return what one equation makes of its operands."""
+    for inner in ("jaxpr", "call_jaxpr"):
+        body = eqn.params.get(inner)
+        if isinstance(body, ClosedJaxpr) and len(body.jaxpr.invars) == len(given):
+            if eqn.primitive.name in ("while", "scan", "cond"):
+                break
+            return _run(body, given, width)
+    simple = _simplify(eqn, given)
+    if simple is not None:
+        return simple
+    if not any(value.wide for value in given):
+        # constants are found out now where NumPy can, by XLA where it cannot
+        return _results(eqn, [value.array for value in given], wide=False)
+    rule = _rule(eqn)
+    if rule is not None:
+        return _results(eqn, *rule(eqn, given, width))
+    axes = tuple(-1 if value.wide else None for value in given)
+    bind = lambda *args: eqn.primitive.bind(*args, **eqn.params)
+    out = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in given))
+    outs = out if eqn.primitive.multiple_results else [out]
+    return [Value(array, True) for array in outs]
+
+
+def _results(eqn, arrays, params=None, *, wide=True) -> list[Value]:
+    out = eqn.primitive.bind(*arrays, **(eqn.params if params is None else params))
+    outs = out if eqn.primitive.multiple_results else [out]
+    return [Value(array, wide) for array in outs]
+
+
+def _rule(eqn) -> Callable | None:
+    name = eqn.primitive.name
+    if name in ELEMENTWISE:
+        return _elementwise
+    if name in BY_AXIS:
+        return lambda eqn, given, width: ([value.array for value in given],)
+    return RULES.get(name)
+
+
+def _elementwise(eqn, given, width):
+    shape = (*eqn.outvars[0].aval.shape, width)
+
+    def full(value):
+        array = value.array if value.wide else jnp.asarray(value.array)[..., None]
+        return jnp.broadcast_to(array, shape)
+
+    return ([full(value) for value in given],)
+
+
+def _broadcast_in_dim(eqn, given, width):
+    params = dict(eqn.params, shape=(*eqn.params["shape"], width))
+    last = len(eqn.params["shape"])
+    params["broadcast_dimensions"] = (*eqn.params["broadcast_dimensions"], last)
+    return [given[0].array], params
+
+
+def _reshape(eqn, given, width):
+    return [given[0].array], dict(
+        eqn.params, new_sizes=(*eqn.params["new_sizes"], width)
+    )
+
+
+def _transpose(eqn, given, width):
+    order = eqn.params["permutation"]
+    return [given[0].array], dict(eqn.params, permutation=(*order, len(order)))
+
+
+def _slice(eqn, given, width):
+    params = dict(eqn.params)
+    params["start_indices"] = (*params["start_indices"], 0)
+    params["limit_indices"] = (*params["limit_indices"], width)
+    if params["strides"] is not None:
+        params["strides"] = (*params["strides"], 1)
+    return [given[0].array], params
+
+
+def _concatenate(eqn, given, width):
+    return ([spread(value, width) for value in given],)
+
+
+RULES = {
+    "broadcast_in_dim": _broadcast_in_dim,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "concatenate": _concatenate,
+}
+
+
+def _simplify(eqn, given: list[Value]) -> list[Value] | None:
+    """Return the result of an equation that known zeros and ones decide, or None."""
+    name = eqn.primitive.name
+    if name in LINEAR and given[0].is_all(0.0):
+        return [_zeros(var) for var in eqn.outvars]
+    if all(value.known for value in given) and name in KNOWN:
+        out = KNOWN[name](eqn.params, *(value.array for value in given))
+        outs = out if isinstance(out, list) else [out]
+        return [Value(np.asarray(array), False) for array in outs]
+    if name not in ("mul", "div", "add", "add_any", "sub"):
+        return None
+    (a, b), out = given, eqn.outvars[0]
+    # an operand may be a scalar; the other one then has the shape of the result
+    whole_a, whole_b = (var.aval.shape == out.aval.shape for var in eqn.invars)
+    if name == "mul" and (a.is_all(0.0) or b.is_all(0.0)):
+        return [_zeros(out)]
+    if name == "div" and a.is_all(0.0):
+        return [_zeros(out)]
+    if name in ("mul", "div") and b.is_all(1.0) and whole_a:
+        return [a]
+    if name == "mul" and a.is_all(1.0) and whole_b:
+        return [b]
+    if name != "mul" and name != "div" and b.is_all(0.0) and whole_a:
+        return [a]
+    if name in ("add", "add_any") and a.is_all(0.0) and whole_b:
+        return [b]
+    return None
+
+
+def _zeros(var) -> Value:
+    return Value(np.zeros(var.aval.shape, var.aval.dtype), False)
+
+
+def _np_broadcast_in_dim(params, x):
+    shape, dims = params["shape"], params["broadcast_dimensions"]
+    ones = [1] * len(shape)
+    for axis, dim in enumerate(dims):
+        ones[dim] = x.shape[axis]
+    return np.broadcast_to(x.reshape(ones), shape)
+
+
+def _np_slice(params, x):
+    strides = params["strides"] or (1,) * x.ndim
+    bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    return x[tuple(slice(*b) for b in bounds)]
+
+
+KNOWN: dict[str, Callable] = {
+    "broadcast_in_dim": _np_broadcast_in_dim,
+    "concatenate": lambda params, *xs: np.concatenate(xs, params["dimension"]),
+    "convert_element_type": lambda params, x: x.astype(params["new_dtype"]),
+    "copy": lambda params, x: x,
+    "mul": lambda params, a, b: a * b,
+    "neg": lambda params, x: -x,
+    "reshape": lambda params, x: x.reshape(params["new_sizes"]),
+    "slice": _np_slice,
+    "split": lambda params, x: np.split(
+        x, np.cumsum(params["sizes"])[:-1], params["axis"]
+    ),
+    "squeeze": lambda params, x: np.squeeze(x, params["dimensions"]),
+    "transpose": lambda params, x: np.transpose(x, params["permutation"]),
+}

@@ -1,0 +1,166 @@
+"""One fit by the plain loop, or the batch that it becomes under `jax.vmap`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax import _batch_engine, _loop
+from lmjax._batch_engine import Batch
+from lmjax._loop import Record
+from lmjax._problem import Problem
+from lmjax._solver import LevenbergMarquardt
+
+
+class Outcome(NamedTuple):
+    """What either way of running leaves behind, in flat arrays.
+
+    Attributes:
+        p: Best parameters.
+        r: Residual there, before any loss.
+        cost: Half the sum of squares or of losses.
+        status: A `Status` value.
+        num_steps: Steps proposed.
+        num_accepted: Steps taken.
+        optimality: Largest cosine between the residual and a free column of J.
+        damping: Lambda at the end.
+        normal_matrix: ``J^T J`` of the (robust) linear model.
+        free: Which parameters may move at ``p``.
+        idle: Which have no effect on the residual at ``p``.
+        in_batch: Whether the batch engine ran.
+        lane_steps: Steps that were computed for this fit, its share of what other fits
+            made it wait included.
+        record: History or None.
+    """
+
+    p: Float[Array, " n"]
+    r: Float[Array, " m"]
+    cost: Float[Array, ""]
+    status: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    num_accepted: Int[Array, ""]
+    optimality: Float[Array, ""]
+    damping: Float[Array, ""]
+    normal_matrix: Float[Array, "n n"]
+    free: Bool[Array, " n"]
+    idle: Bool[Array, " n"]
+    in_batch: Bool[Array, ""]
+    lane_steps: Float[Array, ""]
+    record: Record | None
+
+
+def solve(
+    problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt
+) -> Outcome:
+    """Run one fit; ``vmap`` of it runs the batch engine where that applies."""
+    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+    given = (problem, solver, p0)
+    arrays, rest = eqx.partition((given, linear_solver), eqx.is_array)
+
+    def plain(arrays) -> Outcome:
+        (problem, solver, p0), linear_solver = eqx.combine(arrays, rest)
+        return _alone(problem, p0, solver, linear_solver)
+
+    one = custom_vmap(plain)
+
+    @one.def_vmap
+    def _(size, batched, arrays):
+        (problem, solver, p0), _ = eqx.combine(arrays, rest)
+        engine = _batch_engine.applies(
+            problem, p0.shape[-1], solver, solver.linear_solver
+        )
+        if not engine:
+            axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
+            out = jax.vmap(plain, in_axes=(axes,), axis_size=size)(arrays)
+        else:
+            out = _many(size, batched[0][0], arrays[0], rest[0])
+        return out, jax.tree.map(lambda _: True, out)
+
+    return one(arrays)
+
+
+def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
+    state = _loop.run(problem, p0, solver, linear_solver)
+    point = state.point
+    free = jnp.ones_like(p0, bool) if point.free is None else point.free
+    return Outcome(
+        p=point.p,
+        r=point.r,
+        cost=point.cost,
+        status=state.status,
+        num_steps=state.num_steps,
+        num_accepted=state.num_accepted,
+        optimality=point.optimality,
+        damping=state.lam,
+        normal_matrix=point.linearization.normal_matrix(),
+        free=free,
+        idle=point.norms == 0.0,
+        in_batch=jnp.array(False),
+        lane_steps=state.num_steps.astype(p0.dtype),
+        record=state.record,
+    )
+
+
+def _many(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
+    """Run a batch; a further ``vmap`` makes it a larger batch."""
+
+    def run(arrays) -> Outcome:
+        return _batch(size, batched, arrays, rest)
+
+    many = custom_vmap(run)
+
+    @many.def_vmap
+    def _(outer, outer_batched, arrays):
+        # fits of all batches in one row; what only some share is copied
+        both = jax.tree.map(lambda a, b: a or b, batched, outer_batched[0])
+
+        def join(x, inner, out):
+            if not (inner or out):
+                return x
+            if not inner:
+                x = jnp.repeat(x[:, None], size, axis=1)
+            if not out:
+                x = jnp.broadcast_to(x, (outer, *x.shape))
+            return x.reshape(outer * size, *x.shape[2:])
+
+        joined = jax.tree.map(join, arrays, batched, outer_batched[0])
+        out = _many(outer * size, both, joined, rest)
+        out = jax.tree.map(lambda x: x.reshape(outer, size, *x.shape[1:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return many(arrays)
+
+
+def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
+    problem, solver, p0 = arrays
+    if not batched[2]:
+        p0 = jnp.broadcast_to(p0, (size, *p0.shape))
+    batch = Batch((problem, solver, p0), (*batched[:2], True), rest)
+    with jax.numpy_rank_promotion("allow"):  # (n, f) with (f,) is the rule there
+        state, steps = _batch_engine.run(batch, size)
+    point = state.point
+    # For whoever wants it; XLA drops it where nobody does.
+    axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
+    residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
+    p = point.p.T
+    everywhere = jnp.ones_like(p, bool)
+    return Outcome(
+        p=p,
+        r=jax.vmap(residual, in_axes=(axes, 0))(problem, p),
+        cost=point.cost,
+        status=state.status,
+        num_steps=state.num_steps,
+        num_accepted=state.num_accepted,
+        optimality=point.optimality,
+        damping=state.lam,
+        normal_matrix=jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
+        free=everywhere if point.free is None else point.free.T,
+        idle=(point.norms == 0.0).T,
+        in_batch=jnp.ones(size, bool),
+        lane_steps=jnp.full((size,), 1.0, p.dtype) * (steps / size),
+        record=None,
+    )
