@@ -167,8 +167,8 @@ class NormalLinearization(eqx.Module):
     """Normal equations alone, for a batch of fits on the last axis.
 
     J is gone; what is left of ``[J r]`` is the upper triangle of its Gram matrix, entry
-    by entry: XLA fuses plain arithmetic on many short arrays, and stumbles over stacking
-    and unstacking them.
+    by entry: XLA fuses plain arithmetic on many short arrays, and stumbles over
+    stacking and unstacking them.
     """
 
     gram: tuple[Float[Array, " f"], ...]

@@ -70,14 +70,11 @@ def solve(
     @one.def_vmap
     def _(size, batched, arrays):
         (problem, solver, p0), _ = eqx.combine(arrays, rest)
-        engine = _batch_engine.applies(
-            problem, p0.shape[-1], solver, solver.linear_solver
-        )
-        if not engine:
+        if _batch_engine.applies(problem, p0.shape[-1], solver):
+            out = _many(size, batched[0][0], arrays[0], rest[0])
+        else:
             axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
             out = jax.vmap(plain, in_axes=(axes,), axis_size=size)(arrays)
-        else:
-            out = _many(size, batched[0][0], arrays[0], rest[0])
         return out, jax.tree.map(lambda _: True, out)
 
     return one(arrays)
