@@ -16,30 +16,29 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # One output element from one element of each operand, all of the same shape.
-ELEMENTWISE = frozenset(
-    """
+ELEMENTWISE = _words("""
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2
     expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
     ne neg nextafter not or pow real rem round rsqrt select_n sign sin sinh sqrt square
     stop_gradient sub tan tanh xor
-""".split()
-)  # noqa: SIM905  (a list of words, not of quotation marks)
+""")
 # Along named leading axes only: the fits behind them are not touched.
-BY_AXIS = frozenset(
-    """
+BY_AXIS = _words("""
     argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce_and reduce_max
     reduce_min reduce_or reduce_prod reduce_sum rev split squeeze
-""".split()
-)  # noqa: SIM905
+""")
 # Zero in, zero out.
-LINEAR = frozenset(
-    """
+LINEAR = _words("""
     broadcast_in_dim convert_element_type copy cumsum neg reduce_sum reshape rev slice
     split squeeze transpose
-""".split()
-)  # noqa: SIM905
+""")
 
 
 class Value(NamedTuple):
