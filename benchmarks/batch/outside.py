@@ -62,8 +62,8 @@ def _pointer(array, kind):
 def _cpufit(library, workload, max_steps):
     """Prepare Cpufit: float32, one fit after another on one core.
 
-    The C interface is that of Gpufit 1.2: ``cpufit`` and ``cpufit_constrained``, which
-    differ by the two arguments of the bounds.
+    The C interface is that of Gpufit's Cpufit/cpufit.h: ``cpufit``, and
+    ``cpufit_constrained``, which has two more arguments for the bounds.
     """
     number, n = workload.start.shape
     real, integer, size = ctypes.c_float, ctypes.c_int, ctypes.c_size_t

@@ -10,7 +10,7 @@ HEADER = [
     "steps: mean, most",
     "lanes",
     "compile",
-    "memory",
+    "memory, of which XLA",
 ]
 
 
@@ -46,7 +46,11 @@ def _cells(row):
     yield f"{row['lane_efficiency']:.0%}"
     yield f"{row['compile_s']:.1f} s" if row["compile_s"] else "-"
     growth = row["device_growth_bytes"] or row["rss_growth_bytes"]
-    yield "-" if growth is None else f"{growth / 1e6:.0f} MB"
+    yield f"{_megabytes(growth)}, {_megabytes(row['temp_bytes'])}"
+
+
+def _megabytes(size):
+    return "-" if size is None else f"{size / 1e6:.1f} MB"
 
 
 def _short(rate):

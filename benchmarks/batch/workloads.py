@@ -1,8 +1,9 @@
 """The record of a workload, and the simulated ones.
 
-Gpufit's own workloads follow the sources of Gpufit 1.2: sizes, true parameters, starts,
-noise, tolerances and limits. Theirs with Poisson noise are fitted by maximum likelihood
-there; here by least squares until lmjax has a likelihood, see `Workload.noise`.
+Gpufit's own workloads follow the sources of its performance comparison and examples:
+sizes, true parameters, starts, noise, tolerances and limits. Theirs with Poisson noise
+are fitted by maximum likelihood there; here by least squares until lmjax has a
+likelihood, see `Workload.noise`.
 """
 
 from collections.abc import Callable
