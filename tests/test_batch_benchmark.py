@@ -8,7 +8,7 @@ from benchmarks._report import RESULTS
 from benchmarks.batch import __main__ as command_line
 from benchmarks.batch import catalogue, judge, ladder, lanes, measure, models, peers
 from benchmarks.batch.judge import Excess, Judge
-from benchmarks.batch.workloads import evaluate
+from benchmarks.batch.workloads import evaluate, spread
 
 SHIPPED = [*catalogue.SIMULATED, *catalogue.MEASURED]
 MANY, FEW = 2_000, 6
@@ -179,3 +179,9 @@ def test_command_prints_a_table_and_keeps_the_saved_results(capsys):
 def test_judged_quantiles_take_the_higher_neighbour():
     excess = Excess(np.arange(3), np.zeros(3), np.array([0.0, 1.0, np.inf]))
     assert judge.quantiles(excess) == (1.0, np.inf)
+
+
+def test_evenly_spaced_parts_lie_within_each_other():
+    assert set(spread(123_457, 200)) <= set(spread(123_457, 10_000))
+    np.testing.assert_array_equal(spread(5, 10), np.arange(5))
+    assert len(np.unique(spread(10_001, 10_000))) == 10_000

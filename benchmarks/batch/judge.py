@@ -13,7 +13,7 @@ import scipy.optimize
 
 import lmjax
 from benchmarks.batch.peers import problem
-from benchmarks.batch.workloads import Workload
+from benchmarks.batch.workloads import Workload, spread
 
 JUDGED, POLISHED, BLOCK = 10_000, 200, 2_000
 SOLVER = lmjax.LevenbergMarquardt(max_steps=1000)
@@ -44,8 +44,7 @@ class Judge:
     """
 
     def __init__(self, workload: Workload):
-        count = min(JUDGED, workload.fits)
-        self.fits = np.unique(np.linspace(0, workload.fits - 1, count).astype(int))
+        self.fits = spread(workload.fits, JUDGED)
         self._workload = workload
         self._y = workload.y[self.fits].astype(float)
         with jax.enable_x64(True):
@@ -95,8 +94,7 @@ class Judge:
     def _polish(self, params):
         workload = self._workload
         bounded = workload.bounds is not None
-        count = min(POLISHED, len(self.fits))
-        for i in np.unique(np.linspace(0, len(self.fits) - 1, count).astype(int)):
+        for i in spread(len(self.fits), POLISHED):
             with np.errstate(all="ignore"):
                 result = scipy.optimize.least_squares(
                     lambda p, y: workload.model(p, self._x, np) - y,

@@ -5,24 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.batch import models
-from benchmarks.batch.workloads import GAUSS_2D, Workload, pixels
+from benchmarks.batch.workloads import GAUSS_2D, Workload, pixels, spread
 
 ROOT = Path(__file__).parents[2]
 SPOTS = ROOT / "lmjax" / "_datasets" / "colloid_spots.npz"
 VOXELS = ROOT / "benchmarks" / "data" / "dwi_dsi_600vox.npz"
 
 
-def _spread(items, fits):
-    """Return at most ``fits`` items, evenly spaced."""
-    if fits >= len(items):
-        return items
-    return items[np.linspace(0, len(items) - 1, fits).astype(int)]
-
-
 def colloid(fits: int) -> Workload:
     """Dark spots of micron-sized spheres, 11 x 11 pixels, some out of focus."""
     with np.load(SPOTS) as file:
-        images = _spread(file["roi"], fits).astype(np.float32)
+        images = file["roi"]
+    images = images[spread(len(images), fits)].astype(np.float32)
     size = images.shape[1]
     rim = np.concatenate(
         [images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], axis=1
@@ -51,7 +45,7 @@ def diffusion_mri(fits: int) -> Workload:
     order one, so that solvers without scaling are not at a disadvantage.
     """
     with np.load(VOXELS) as file:
-        signal = _spread(file["signal"].reshape(600, -1), fits) / 100.0
+        signal = file["signal"].reshape(600, -1)[spread(600, fits)] / 100.0
         b, g = file["bval_s_mm2"], file["bvec"]
     b = b / 1000.0
     x, y, z = g.T
@@ -81,7 +75,8 @@ def flim(fits: int, path: Path) -> Workload:
     counts = counts.reshape(85 * 85, -1)
     peak = int(np.argmax(counts.sum(axis=0)))
     curves = counts[:, peak:]
-    curves = _spread(curves[curves.sum(axis=1) >= 200], fits)
+    curves = curves[curves.sum(axis=1) >= 200]
+    curves = curves[spread(len(curves), fits)]
     background = curves[:, -20:].mean(axis=1)
     height = curves[:, :5].mean(axis=1) - background
     rate = np.full_like(height, 0.5)  # a lifetime of 2 ns

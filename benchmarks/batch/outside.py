@@ -9,8 +9,10 @@ import numpy as np
 
 from benchmarks.batch import lanes
 from benchmarks.batch.peers import Peer, Runner
+from benchmarks.batch.workloads import spread
 
-SCIPY_FITS = 200  # as many as a loop over SciPy does in about a second
+# About a tenth of a second to a second of SciPy; divides judge.JUDGED, see spread.
+SCIPY_FITS = 200
 
 
 def _scipy_loop(workload, max_steps):
@@ -21,8 +23,7 @@ def _scipy_loop(workload, max_steps):
     from scipy.optimize import curve_fit
 
     del max_steps  # curve_fit counts evaluations and raises beyond its limit
-    count = min(SCIPY_FITS, workload.fits)
-    chosen = np.unique(np.linspace(0, workload.fits - 1, count).astype(int))
+    chosen = spread(workload.fits, SCIPY_FITS)
     y, start = (a[chosen].astype(float) for a in (workload.y, workload.start))
     model = lambda x, *p: workload.model(p, x, np)
     options = {} if workload.bounds is None else {"bounds": workload.bounds}

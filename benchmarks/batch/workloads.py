@@ -50,6 +50,19 @@ class Workload(NamedTuple):
         """Number of fits."""
         return len(self.y)
 
+    def take(self, fits: np.ndarray) -> "Workload":
+        """Return the workload with some of its fits only."""
+        truth = None if self.truth is None else self.truth[fits]
+        return self._replace(y=self.y[fits], start=self.start[fits], truth=truth)
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """Return ``count`` evenly spaced positions of ``total``, or all of them.
+
+    A smaller count that divides a larger one gives a part of its positions.
+    """
+    return np.arange(total) if count >= total else np.arange(count) * total // count
+
 
 def pixels(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the x and y of each pixel of a square image, row by row."""
