@@ -15,7 +15,7 @@ import lmjax
 from benchmarks.batch.peers import problem
 from benchmarks.batch.workloads import Workload, spread
 
-JUDGED, POLISHED, BLOCK = 10_000, 200, 2_000
+JUDGED, POLISHED, BLOCK = 4_000, 200, 2_000
 SOLVER = lmjax.LevenbergMarquardt(max_steps=1000)
 SAME_COST = 1e-6  # relative
 SAME_FIT = 0.01  # of n s^2, the cost of a tenth of a standard error
@@ -49,6 +49,7 @@ class Judge:
         self._y = workload.y[self.fits].astype(float)
         with jax.enable_x64(True):
             self._x = jax.tree.map(lambda a: np.asarray(a, float), workload.x)
+            self._rss = jax.jit(jax.vmap(self._sum_of_squares))
             starts = [workload.start]
             if workload.truth is not None:
                 starts.append(workload.truth)
@@ -63,17 +64,10 @@ class Judge:
         self._polish(params)
 
     def cost(self, params, judged) -> np.ndarray:
-        """Return the sum of squares of the judged fits, infinite where not finite.
-
-        The one place for the deviance of another likelihood.
-        """
+        """Return the sum of squares of the judged fits, infinite where not finite."""
         params = np.asarray(params, float)
-        model = self._workload.model
         with jax.enable_x64(True):
-            function = jax.jit(
-                jax.vmap(lambda p, y: jnp.sum((model(p, self._x) - y) ** 2))
-            )
-            cost = _in_blocks(function, params, self._y[judged])
+            cost = _in_blocks(self._rss, params, self._y[judged])
         return np.where(np.isfinite(cost), cost, np.inf)
 
     def excess(self, params, fits) -> Excess:
@@ -83,6 +77,10 @@ class Judge:
         n, m = self._workload.start.shape[1], self._y.shape[1]
         relative = (rss - best) / best
         return Excess(common, relative, relative * (m - n) / n)
+
+    def _sum_of_squares(self, params, y):
+        """The one place for the deviance of another likelihood."""
+        return jnp.sum((self._workload.model(params, self._x) - y) ** 2)
 
     def _solve(self, start, y):
         workload = self._workload

@@ -90,7 +90,7 @@ def problem(workload: Workload) -> dict[str, Any]:
     """Return what ``lmjax.curve_fit`` is told about a workload besides its data.
 
     The one place where ``likelihood="poisson"`` goes for ``noise == "poisson"`` once
-    lmjax has it; `judge.cost` is its counterpart.
+    lmjax has it; `Judge._sum_of_squares` is its counterpart.
     """
     return {} if workload.bounds is None else {"bounds": workload.bounds}
 
