@@ -13,6 +13,7 @@ from benchmarks.batch.workloads import Workload
 # below, rounding of float32 decides. This only ever helps the peers, since lmjax runs
 # at the workload's own tolerance whatever comes of it.
 FLOOR = 1e-4
+PATIENCE = 3  # decades without progress after which a ladder ends
 
 
 class Setting(NamedTuple):
@@ -68,6 +69,7 @@ def choose(peer: Peer, workload: Workload, judged: Judge, ours: Excess) -> Setti
         limit = factor * workload.max_steps
         runner = peer.prepare(part, limit)
         runner = runner._replace(fits=judged.fits[runner.fits])
+        merits = []
         for tol in tolerances(workload.y.dtype):
             setting = _try(runner, judged, tol, limit)
             if no_worse(setting.excess, ours):
@@ -75,6 +77,9 @@ def choose(peer: Peer, workload: Workload, judged: Judge, ours: Excess) -> Setti
             merit = judge.quantiles(setting.excess)[::-1]
             if key is None or merit < key:
                 best, key = setting, merit
+            merits.append(merit)
+            if _stuck(merits):
+                break
     return _whole(peer, workload, judged, best)
 
 
@@ -82,6 +87,14 @@ def _try(runner, judged, tol, limit):
     found = runner.run(tol)
     excess = judged.excess(found[0], runner.fits)
     return Setting(runner, tol, limit, False, found, excess)
+
+
+def _stuck(merits) -> bool:
+    """Return whether three more decades improved neither quantile by a percent."""
+    if len(merits) <= PATIENCE:
+        return False
+    before, after = np.array(merits[-1 - PATIENCE]), np.array(merits[-PATIENCE:])
+    return bool(np.all(after >= 0.99 * before))
 
 
 def _whole(peer, workload, judged, setting):
