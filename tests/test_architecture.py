@@ -43,11 +43,13 @@ ORDER = [
     "lmjax._data",
     "lmjax._statistics",
     "lmjax._curve_fit",
+    "lmjax._checkpoint",
+    "lmjax._fit_batch",
     "lmjax",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.
-LATE = {("lmjax._cli", "matplotlib")}
+LATE = {("lmjax._cli", "matplotlib"), ("lmjax._fit_batch", "tqdm")}
 
 
 def module_name(path):
