@@ -5,7 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
+
+from lmjax.models._model import Parameter
 
 TERMS = 40  # 24 terms reach 1e-10 of the peak, 32 reach 4e-14; far wings gain from more
 
@@ -30,9 +32,7 @@ LENGTH, COEFFICIENTS = _coefficients(TERMS)
 ROOT_PI = math.sqrt(math.pi)
 
 
-def voigt_profile(
-    u: Float[Array, "..."], sigma: Float[Array, "..."], gamma: Float[Array, "..."]
-) -> Float[Array, "..."]:
+def voigt_profile(u: Array, sigma: Parameter, gamma: Parameter) -> Array:
     """Return the convolution of a Gaussian and a Lorentzian, both of unit area.
 
     With ``z = (u + i gamma) / s`` and ``s = sigma sqrt(2)`` the profile is

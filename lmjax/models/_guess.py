@@ -41,13 +41,13 @@ class Best(NamedTuple):
     """The candidate with the smallest sum of squares, in the units of y.
 
     Attributes:
-        index: Which one.
+        which: Its number.
         scale: Its factor (a tuple of two after `search_pair`).
         constant: What is added, 0 if there was no constant.
         gain: By how much it lowers the sum of squares, for comparisons.
     """
 
-    index: Array
+    which: Array
     scale: Any
     constant: Float[Array, ""]
     gain: Float[Array, ""]

@@ -129,7 +129,7 @@ class Logistic5(Model):
         centre = centre + move / slope
         shapes = Logistic5(0.0, 1.0, centre, slope, power)(_guess.row(data))
         best = _guess.search(shapes, data)
-        i = best.index
+        i = best.which
         start = Logistic5(
             best.constant,
             best.constant + best.scale,
@@ -177,7 +177,7 @@ class Hill(Model):
         slope = jnp.concatenate([slope, -slope])
         shapes = Hill(1.0, centre, slope)(_guess.row(data))
         best = _guess.search(shapes, data, constant=False)
-        start = Hill(best.scale, centre[best.index, 0], slope[best.index, 0])
+        start = Hill(best.scale, centre[best.which, 0], slope[best.which, 0])
         return _guess.finite(start, data)
 
 
@@ -203,4 +203,4 @@ def _search_4(data):
     centre, slope = _candidates(data)
     shapes = Hill(1.0, centre, slope)(_guess.row(data))
     best = _guess.search(shapes, data)
-    return best.constant, best.scale, centre[best.index, 0], slope[best.index, 0]
+    return best.constant, best.scale, centre[best.which, 0], slope[best.which, 0]

@@ -110,6 +110,6 @@ def _candidates(data):
 
 def _start(model, data, midpoint, rate):
     best = _guess.search(model(1.0, rate, midpoint, 0.0)(_guess.row(data)), data)
-    i = best.index
+    i = best.which
     start = model(best.scale, rate[i, 0], midpoint[i, 0], best.constant)
     return _guess.finite(start, data)

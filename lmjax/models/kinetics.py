@@ -49,7 +49,7 @@ class MichaelisMenten(Model):
         km = _guess.largest(data.x) * _guess.column(CONSTANTS, data)
         shapes = MichaelisMenten(1.0, km)(_guess.row(data))
         best = _guess.search(shapes, data, constant=False)
-        return _guess.finite(MichaelisMenten(best.scale, km[best.index, 0]), data)
+        return _guess.finite(MichaelisMenten(best.scale, km[best.which, 0]), data)
 
 
 class CompetitiveInhibition(Model):
@@ -95,7 +95,7 @@ class CompetitiveInhibition(Model):
         ki = _guess.largest(data.x[1]) * _guess.column(ki, data)
         shapes = CompetitiveInhibition(1.0, km, ki)(_guess.row(data))
         best = _guess.search(shapes, data, constant=False)
-        i = best.index
+        i = best.which
         return _guess.finite(
             CompetitiveInhibition(best.scale, km[i, 0], ki[i, 0]), data
         )

@@ -213,4 +213,4 @@ def _try(shape, data, centre, width):
     """Return (gain, height, centre, width) of the best candidate."""
     shapes = shape(1.0, centre[:, None], width[:, None])(_guess.row(data))
     best = _guess.search(shapes, data, constant=False)
-    return [best.gain, best.scale, centre[best.index], width[best.index]]
+    return [best.gain, best.scale, centre[best.which], width[best.which]]

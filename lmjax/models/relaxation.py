@@ -98,7 +98,7 @@ class MagnitudeInversionRecovery(Model):
         inversion = _guess.column(inversion, data)
         shapes = MagnitudeInversionRecovery(1.0, inversion, t1)(_guess.row(data))
         best = _guess.search(shapes, data, constant=False)
-        i = best.index
+        i = best.which
         start = MagnitudeInversionRecovery(best.scale, inversion[i, 0], t1[i, 0])
         return _guess.finite(start, data)
 
@@ -150,7 +150,7 @@ class VariableFlipAngle(Model):
         t1 = unit * _guess.column(np.geomspace(0.3, 3e4, 40), data)
         shapes = VariableFlipAngle(1.0, t1)(_guess.row(data))
         best = _guess.search(shapes, data, constant=False)
-        return _guess.finite(VariableFlipAngle(best.scale, t1[best.index, 0]), data)
+        return _guess.finite(VariableFlipAngle(best.scale, t1[best.which, 0]), data)
 
 
 class T2Decay(Model):

@@ -195,7 +195,7 @@ def _round(data):
     width = 0.4 * jnp.maximum(span_x, span_y) * _guess.column(size, data)
     shapes = Gaussian2D(1.0, centre_x, centre_y, width, 0.0)(_guess.row(data))
     best = _guess.search(shapes, data)
-    i = best.index
+    i = best.which
     return Gaussian2D(
         best.scale, centre_x[i, 0], centre_y[i, 0], width[i, 0], best.constant
     )

@@ -66,7 +66,7 @@ class DampedSine(Model):
         )
         best = _guess.search_pair(sine, cosine, data)
         in_phase, quadrature = best.scale
-        rate, frequency = rate[best.index, 0], frequency[best.index, 0]
+        rate, frequency = rate[best.which, 0], frequency[best.which, 0]
         turns = frequency * low
         phase = jnp.arctan2(quadrature, in_phase) - 2.0 * math.pi * turns
         amplitude = jnp.hypot(in_phase, quadrature) * exp(rate * low)
