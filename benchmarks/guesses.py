@@ -38,7 +38,10 @@ SEED = 7
 
 @dataclasses.dataclass
 class Case:
-    """Curves that share a model; ``x`` has a leading axis if it differs per curve."""
+    """Curves that share a model; ``x`` has a leading axis if it differs per curve.
+
+    ``positive`` names fields whose sign is part of the model: SciPy gets a bound.
+    """
 
     name: str
     model: type
@@ -46,6 +49,7 @@ class Case:
     y: np.ndarray
     naive: Callable
     x_batched: bool = False
+    positive: tuple[str, ...] = ()
 
 
 def fit_one(model, x, y):
@@ -55,7 +59,7 @@ def fit_one(model, x, y):
     return guess, fit.params, fit.chi2, fit.status
 
 
-def best_known(model, residual, jac, starts):
+def best_known(residual, jac, starts, lower):
     """Return the lowest sum of squares SciPy reaches from the starts."""
     best = np.inf
     for start in starts:
@@ -65,7 +69,13 @@ def best_known(model, residual, jac, starts):
             warnings.simplefilter("ignore")
             try:
                 found = least_squares(
-                    residual, start, jac, x_scale="jac", xtol=1e-12, max_nfev=500
+                    residual,
+                    start,
+                    jac,
+                    (lower, np.inf),
+                    x_scale="jac",
+                    xtol=1e-12,
+                    max_nfev=500,
                 )
             except (ValueError, np.linalg.LinAlgError):
                 continue
@@ -84,6 +94,8 @@ def run(case: Case, curves: int) -> dict:
     rng = np.random.default_rng(SEED)
     one = jax.tree.map(lambda v: v[0], params)
     unravel = ravel_pytree(one)[1]
+    fields = [field.name for field in dataclasses.fields(case.model)]
+    lower = np.array([0.0 if f in case.positive else -np.inf for f in fields])
 
     @jax.jit
     def residual(p, x, y):
@@ -100,10 +112,10 @@ def run(case: Case, curves: int) -> dict:
         starts = [start, answer, *(start * np.exp(noise))]
         starts.append(np.asarray(case.naive(pick, y[i]), float))
         best = best_known(
-            case.model,
             lambda p: np.asarray(residual(p, pick, y[i])),  # noqa: B023
             lambda p: np.asarray(jac(p, pick, y[i])),  # noqa: B023
             starts,
+            lower,
         )
         floor = 1e-20 * np.nansum(y[i] ** 2)
         best = min(best, float(chi2[i]))
@@ -215,7 +227,10 @@ def cases(folder: Path) -> Iterator[Case]:
         hours, od = file["time_s"].astype(float) / 3600.0, file["od"].astype(float)
         for model in (models.LogisticGrowth, models.GompertzGrowth):
             name = f"growth_od {model.__name__[0]}"
-            yield Case(name, model, hours, od, naive_sigmoid(False))
+            # a Gompertz curve of negative rate is its mirror image, another model
+            sign = ("rate",) if model is models.GompertzGrowth else ()
+            naive = naive_sigmoid(False)
+            yield Case(name, model, hours, od, naive, positive=sign)
     if file := load("flim_image_a.npz"):
         yield flim(file)
     if file := load("dwi_dsi_600vox.npz"):

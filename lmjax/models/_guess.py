@@ -10,14 +10,20 @@ in a batch with common x they are built once.
 
 from typing import Any, NamedTuple, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax._curve_fit import curve_fit
+from lmjax._solver import LevenbergMarquardt
 from lmjax.models._stable import log_positive
 
 M = TypeVar("M")
+
+BRIEF = LevenbergMarquardt(max_steps=20)
+LEAST_SEEN = 1e-4  # share of a shape: a thousand roundings of float32
 
 
 class Data(NamedTuple):
@@ -138,11 +144,14 @@ def search(shapes: Float[Array, "g m"], data: Data, constant: bool = True) -> Be
     """Return the candidate whose multiple (plus a constant) is closest to y.
 
     Shapes are centred by their plain mean first: nothing is left to cancel then unless
-    points are missing.
+    points are missing. A shape of which the points see less than ``LEAST_SEEN`` is
+    left out: its amplitude would be huge and its variation near rounding.
     """
+    whole = jnp.max(jnp.abs(shapes), axis=1)
     mean = jnp.mean(shapes, axis=1) if constant else jnp.zeros_like(shapes[:, 0])
     shapes = shapes - mean[:, None]
     size = jnp.max(jnp.abs(shapes), axis=1)
+    seen = size > LEAST_SEEN * whole
     size = jnp.where(size > 0.0, size, 1.0)
     shapes = shapes / size[:, None]
     number = jnp.maximum(jnp.sum(data.keep), 1.0)
@@ -154,7 +163,7 @@ def search(shapes: Float[Array, "g m"], data: Data, constant: bool = True) -> Be
     floor = _floor(data) * square
     if constant:
         square = square - number * shape_mean**2
-    usable = (square > floor) & (square > 0.0)
+    usable = (square > floor) & (square > 0.0) & seen
     scale = jnp.where(usable, product / jnp.where(usable, square, 1.0), 0.0)
     gain = jnp.where(usable, scale * product, -1.0)
     i = jnp.argmax(gain)
@@ -184,6 +193,21 @@ def search_pair(
     i = jnp.argmax(jnp.where(jnp.isfinite(gain), gain, -1.0))
     zero = jnp.zeros_like(data.unit)
     return Best(i, (a[i] * data.unit, b[i] * data.unit), zero, gain[i])
+
+
+def better(first: M, second: M, data: Data) -> M:
+    """Return which start leads further down in a few steps of the solver.
+
+    For models with two basins whose floors differ less than the grid resolves. Starts
+    hold the units of y.
+    """
+    fits = [
+        curve_fit(start, data.x, data.y * data.unit, mask=data.keep > 0.0, solver=BRIEF)
+        for start in (first, second)
+    ]
+    cost = [jnp.where(jnp.isfinite(fit.cost), fit.cost, jnp.inf) for fit in fits]
+    params = [eqx.filter(fit.params, eqx.is_array) for fit in fits]
+    return jax.tree.map(lambda a, b: jnp.where(cost[1] < cost[0], b, a), *params)
 
 
 def finite(model: M, data: Data) -> M:

@@ -110,34 +110,14 @@ class Logistic5(Model):
 
     @staticmethod
     def guess(x: Any, y: Any) -> "Logistic5":
-        """Return a start for a fit to the points (x, y)."""
+        """Return a start for a fit to the points (x, y).
+
+        The best of either sign of the slope, after a few steps of the solver.
+        """
         data = _guess.clean(x, y)
-        centre, slope = _candidates(data)
-        powers = np.log([0.2, 1.0, 5.0])
-        # the same half height as the symmetric curve of that centre
-        shift = np.log(2.0 ** np.exp(-powers) - 1.0)
-        sign, power, move = (
-            jnp.repeat(_guess.column(values, data), centre.shape[0], axis=0)
-            for values in (
-                np.repeat([1.0, -1.0], 3),
-                np.r_[powers, powers],
-                np.r_[shift, shift],
-            )
-        )
-        centre, slope = (jnp.concatenate([part] * 6) for part in (centre, slope))
-        slope = slope * sign
-        centre = centre + move / slope
-        shapes = Logistic5(0.0, 1.0, centre, slope, power)(_guess.row(data))
-        best = _guess.search(shapes, data)
-        i = best.which
-        start = Logistic5(
-            best.constant,
-            best.constant + best.scale,
-            centre[i, 0],
-            slope[i, 0],
-            power[i, 0],
-        )
-        return _guess.finite(start, data)
+        rising, falling = (_search_5(data, sign) for sign in (1.0, -1.0))
+        # mirror images of asymmetric curves: nearly as good, yet not the same
+        return _guess.finite(_guess.better(rising, falling, data), data)
 
 
 class Hill(Model):
@@ -204,3 +184,22 @@ def _search_4(data):
     shapes = Hill(1.0, centre, slope)(_guess.row(data))
     best = _guess.search(shapes, data)
     return best.constant, best.scale, centre[best.which, 0], slope[best.which, 0]
+
+
+def _search_5(data, sign):
+    """Return the best asymmetric sigmoid whose slope has this sign."""
+    centre, slope = _candidates(data)
+    powers = np.log([0.2, 1.0, 5.0])
+    # keep the centre at half height
+    moves = np.log(2.0 ** np.exp(-powers) - 1.0)
+    power, move = (
+        jnp.repeat(_guess.column(values, data), centre.shape[0], axis=0)
+        for values in (powers, moves)
+    )
+    slope = jnp.concatenate([sign * slope] * 3)
+    centre = jnp.concatenate([centre] * 3) + move / slope
+    shapes = Logistic5(0.0, 1.0, centre, slope, power)(_guess.row(data))
+    best = _guess.search(shapes, data)
+    i, level = best.which, best.constant
+    start = Logistic5(level, level + best.scale, centre[i, 0], slope[i, 0], power[i, 0])
+    return _guess.finite(start, data)
