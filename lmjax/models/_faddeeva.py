@@ -45,15 +45,16 @@ def voigt_profile(u: Array, sigma: Parameter, gamma: Parameter) -> Array:
         Weideman (1994), "Computation of the complex error function", SIAM J. Numer.
         Anal. 31, 1497-1518.
     """
-    s, g = math.sqrt(2.0) * jnp.abs(sigma), jnp.abs(gamma)
+    # The floor keeps the height of a delta function, 1 / (pi gamma), and its slope from
+    # overflowing: 7e-16 in float32.
+    floor = float(jnp.finfo(jnp.result_type(u, sigma, gamma)).tiny) ** 0.4
+    s, g = math.sqrt(2.0) * jnp.abs(sigma), jnp.maximum(jnp.abs(gamma), floor)
     # The profile is homogeneous of degree -1 in (u, s, g). The unit h is a constant to
     # autodiff, as its choice changes nothing.
     h = jax.lax.stop_gradient(LENGTH * s + g + jnp.abs(u))
-    h = jnp.maximum(h, float(jnp.finfo(h.dtype).tiny) ** 0.5)
     u, s, g = u / h, s / h, g / h
     real, imag = LENGTH * s + g, -u  # L - iz
     norm = real**2 + imag**2
-    norm = jnp.where(norm > 0.0, norm, 1.0)
     inv_real, inv_imag = real / norm, -imag / norm
     num = LENGTH * s - g  # real part of L + iz, whose imaginary part is u
     z_real = num * inv_real - u * inv_imag

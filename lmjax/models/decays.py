@@ -127,9 +127,11 @@ class StretchedExponential(Model):
     def __call__(self, x: Any) -> Array:
         """Return the model at ``x``."""
         log_x, positive = log_positive(real(x))
-        log_rate, known = log_positive(jnp.asarray(self.rate))
+        # below the floor the curve no longer falls, and 1 / rate would overflow
+        floor = float(jnp.finfo(jnp.result_type(log_x, self.rate)).tiny) ** 0.5
+        log_rate = jnp.log(jnp.maximum(self.rate, floor))
         inner = exp(self.exponent * (log_x + log_rate))
-        return self.amplitude * jnp.where(positive & known, jnp.exp(-inner), 1.0)
+        return self.amplitude * jnp.where(positive, jnp.exp(-inner), 1.0)
 
     @staticmethod
     def guess(x: Any, y: Any) -> "StretchedExponential":
