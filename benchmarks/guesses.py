@@ -2,8 +2,8 @@
 
     python -m benchmarks.guesses --data FOLDER [--curves 300] [--only NAME] [--save]
 
-FOLDER holds measured curves (file names in the table below; those that are missing are
-left out). Each curve is fitted by ``lmjax.curve_fit`` from ``Model.guess`` alone, in
+FOLDER holds measured curves; `cases` names files and arrays, and what is missing is
+left out. Each curve is fitted by ``lmjax.curve_fit`` from ``Model.guess`` alone, in
 float64 with default settings. The best known minimum is the lowest sum of squares that
 this fit and SciPy's ``least_squares`` reach, the latter from our answer, from the
 guess, from random changes of it, and from a start that knows nothing of our guess. A

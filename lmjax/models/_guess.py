@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from lmjax._curve_fit import curve_fit
 from lmjax._solver import LevenbergMarquardt
+from lmjax.models._model import Model
 from lmjax.models._stable import log_positive
 
 M = TypeVar("M")
@@ -195,7 +196,7 @@ def search_pair(
     return Best(i, (a[i] * data.unit, b[i] * data.unit), zero, gain[i])
 
 
-def better(first: M, second: M, data: Data) -> M:
+def better(first: Model, second: Model, data: Data) -> Any:
     """Return which start leads further down in a few steps of the solver.
 
     For models with two basins whose floors differ less than the grid resolves. Starts
