@@ -201,10 +201,11 @@ def _search(shape, data, narrowness):
         span * jnp.asarray(narrowness * width, span.dtype),
     )
     spikes = span * jnp.asarray(np.geomspace(0.5 / data.y.size, 0.25, 10), span.dtype)
-    for extreme in (jnp.argmax(data.y), jnp.argmin(data.y)):
-        spike = _try(shape, data, jnp.full_like(spikes, data.x[extreme]), spikes)
-        better = spike[0] > found[0]
-        found = [jnp.where(better, a, b) for a, b in zip(spike, found, strict=True)]
+    extremes = data.x[jnp.stack([jnp.argmax(data.y), jnp.argmin(data.y)])]
+    centre = jnp.repeat(extremes, spikes.size)
+    spike = _try(shape, data, centre, jnp.concatenate([spikes, spikes]))
+    better = spike[0] > found[0]
+    found = [jnp.where(better, a, b) for a, b in zip(spike, found, strict=True)]
     _, height, centre, width = found
     return height, centre, width
 
