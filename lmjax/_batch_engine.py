@@ -8,7 +8,7 @@ blocks of fits run until most of their lanes are done; the unfinished are then g
 into fewer blocks, so that a batch does not wait for its slowest fit.
 """
 
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
 
@@ -38,8 +38,12 @@ from lmjax._status import Status
 CACHE_BYTES = 2**19
 # A GPU wants every fit at once; this bounds the memory of one block.
 GPU_LANES = 2**17
+# Lanes of the last block: about as many as cost no more than one does.
+NARROW = 48
+# Kernels in a stage: XLA runs up to eight in order without asking other threads.
+STAGE = 7
 # A block is broken up when this share of its lanes is still running.
-LEFT_OVER = 0.25
+LEFT_OVER = 0.5
 
 
 def applies(problem: Problem, n: int, solver: LevenbergMarquardt) -> bool:
@@ -66,12 +70,14 @@ class Lanes(eqx.Module):
         flags: Which leaves do, in the structure of the arrays among them.
         conditions: Bounds and fixed parameters per lane.
         n: Number of parameters.
+        going: True, unknown to the compiler: see `stage`.
     """
 
     data: Problem
     flags: Any
     conditions: Conditions
     n: int = eqx.field(static=True)
+    going: Bool[Array, ""]
 
     @property
     def m(self) -> int:
@@ -88,15 +94,59 @@ class Lanes(eqx.Module):
             problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
             return _rows_of_one(problem, leaves[-1])
 
-        flags = [*jax.tree.leaves(self.flags), True]
-        values = evaluate(rows, flags, [*leaves, p], width)
-        columns, terms = values[: self.n + 1], values[self.n + 1 :]
-        gram = gram_of([spread(column, width) for column in columns])
-        if terms:
-            return NormalLinearization(gram, self.n), _sum_points(
-                spread(terms[0], width)
-            )
-        return NormalLinearization(gram, self.n), 0.5 * gram[-1]
+        def columns():
+            flags = [*jax.tree.leaves(self.flags), True]
+            values = evaluate(rows, flags, [*leaves, p], width)
+            return [spread(value, width) for value in values]
+
+        columns = self.stage(columns)
+        gram = self.gram_of(columns[: self.n + 1])
+        cost = 0.5 * gram[-1]
+        if self.data.rho is not None:
+            cost = self.stage(lambda: _sum_points(columns[-1]))
+        return NormalLinearization(gram, self.n), cost
+
+    def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
+        """Return the products of all pairs of columns, summed over the points.
+
+        On CPU the columns are stored (in cache: a block is small) and each sum is
+        written out as rounds of plain additions, which vectorise across fits. A
+        ``reduce`` would be handed to a library kernel that wakes up every core for 50
+        kB, and a single pass over all products does not vectorise: 22 ns per point, 3.5
+        this way, 7 with ``reduce`` (5 parameters, AVX2, jaxlib 0.10.2). On a GPU one
+        pass over the points keeps all sums in registers.
+        """
+        pairs = gram_pairs(self.n)
+
+        def stored(*columns):
+            sums = []
+            for k in range(0, len(pairs), STAGE):
+                part = pairs[k : k + STAGE]
+                dots = lambda part=part: [_dot(columns[i], columns[j]) for i, j in part]
+                sums += self.stage(dots)
+            return tuple(sums)
+
+        def one_pass(*columns):
+            return sums(*(columns[i] * columns[j] for i, j in pairs))
+
+        return jax.lax.platform_dependent(*columns, cpu=stored, default=one_pass)
+
+    def stage(self, fn: Any) -> Any:
+        """Return ``fn()``, finished and in memory before anyone uses it.
+
+        XLA fuses on CPU without regard to what it computes twice: left alone, it worked
+        out the cost of a trial again in each of the 21 kernels that ask whether the
+        trial was accepted. It does not fuse across the branches of a conditional, and
+        it runs the few kernels of a branch one after the other, where a longer list is
+        handed from thread to thread. A GPU, where a conditional costs a
+        synchronisation, needs none of this.
+        """
+        nothing = lambda: jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn)
+        )
+        return jax.lax.platform_dependent(
+            cpu=lambda: jax.lax.cond(self.going, fn, nothing), default=fn
+        )
 
     def start(self, p: Float[Array, "n f"]) -> Point:
         """Return the first point."""
@@ -116,12 +166,9 @@ class Lanes(eqx.Module):
 
     def linear_solver(self, linearization: NormalLinearization, damping) -> Array:
         """Return the damped step by Cholesky's factorisation, NaN if there is none."""
-        step = solve_written_out(linearization.rows(), linearization.grad(), damping)
-        return self.hold(-jnp.stack(step))
-
-    def hold(self, tree: Any) -> Any:
-        """Keep XLA from computing the same thing again inside each of its uses."""
-        return materialise(tree)
+        rows, grad = linearization.rows(), linearization.grad()
+        step = self.stage(lambda: solve_written_out(rows, grad, damping))
+        return -jnp.stack(step)
 
     def rounding(self, cost: Float[Array, " f"]) -> Float[Array, " f"]:
         """Return the rounding of a difference of two costs, each a sum of m terms."""
@@ -144,31 +191,6 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     return [*columns, residual_row * r, problem.half_terms(r)]
 
 
-def materialise(tree: Any) -> Any:
-    """Keep XLA from computing the same thing again inside each of its uses."""
-    return jax.lax.optimization_barrier(tree)
-
-
-def gram_of(columns: list[Float[Array, "m f"]]) -> tuple[Float[Array, " f"], ...]:
-    """Return the products of all pairs of columns, summed over the points.
-
-    On CPU the columns are stored first (in cache: a block is small) and each sum is
-    written out as two rounds of plain additions, which vectorise across fits. A
-    ``reduce`` would be handed to a library kernel that wakes up every core for 50 kB.
-    On a GPU one pass over the points keeps all sums in registers.
-    """
-    pairs = gram_pairs(len(columns) - 1)
-
-    def stored(*columns):
-        columns = materialise(columns)
-        return tuple(_dot(columns[i], columns[j]) for i, j in pairs)
-
-    def one_pass(*columns):
-        return sums(*(columns[i] * columns[j] for i, j in pairs))
-
-    return jax.lax.platform_dependent(*columns, cpu=stored, default=one_pass)
-
-
 def _dot(a: Float[Array, "m f"], b: Float[Array, "m f"]) -> Float[Array, " f"]:
     """Return the sum of ``a * b`` over the points.
 
@@ -187,7 +209,6 @@ def _sum_points(rows: Float[Array, "m f"]) -> Float[Array, " f"]:
     m = rows.shape[0]
     if m == 1:
         return rows[0]
-    rows = materialise(rows)
     fold, whole = _fold_size(m)
     folded = [rows[k : k + fold] for k in range(0, whole, fold)]
     return reduce(add, [_sum_points(reduce(add, folded)), *rows[whole:]])
@@ -258,7 +279,7 @@ class Batch(NamedTuple):
     def block(self, rows) -> tuple[Problem, LevenbergMarquardt, Float[Array, "n f"]]:
         """Return the fits that ``rows`` picks from a leaf, lanes on the last axis."""
         pick = lambda x, flag: jnp.moveaxis(rows(x), 0, -1) if flag else x
-        arrays = materialise(jax.tree.map(pick, self.arrays, self.flags))
+        arrays = jax.tree.map(pick, self.arrays, self.flags)
         return eqx.combine(arrays, self.rest)
 
     def conditions(self, problem: Problem, width: int) -> Conditions:
@@ -285,7 +306,8 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
     last = lambda x, flag: jnp.moveaxis(x, 0, -1) if flag else x
     bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
     problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
-    fit = Lanes(problem, batch.flags[0], batch.conditions(problem, size), n)
+    conditions = batch.conditions(problem, size)
+    fit = Lanes(problem, batch.flags[0], conditions, n, steps >= 0)
     state = unpack(packed, fit.conditions, n)
     floor = state.status == _loop.AT_FLOOR
     status = jax.lax.cond(
@@ -297,81 +319,95 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
 
 
 def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
-    """Run blocks of ``width`` lanes over ``size`` fits, round by round.
+    """Run blocks of ``width`` lanes over ``size`` fits, then a narrow one to the end.
 
     The first round takes the fits as they lie; each later one gathers those that are
-    still running.
+    still running. The last few may take many times the steps of the others, and go on
+    in a block of their own size.
     """
     q = len(gram_pairs(n))
-    few = int(LEFT_OVER * width)
-    padded = -(-size // width) * width
-
-    def advance(fit, solver, packed: Packed, limit):
-        """Step until no more than ``limit`` lanes are running."""
-
-        def body(carry):
-            packed, turns = carry
-            state = unpack(packed, fit.conditions, n)
-            new = pack(_loop.step(state, fit, solver))
-            keep = lambda a, b: jnp.where(packed.running, a, b)
-            return jax.tree.map(keep, new, packed), turns + 1
-
-        going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > limit
-        return jax.lax.while_loop(going, body, (packed, jnp.int32(0)))
-
-    def one_round(carry):
-        packed, first, steps = carry
-        (unfinished,) = jnp.nonzero(packed.running, size=padded, fill_value=size)
-        lanes = jnp.where(first, jnp.arange(padded), unfinished)
-        count = jnp.where(first, size, jnp.sum(packed.running, dtype=jnp.int32))
-        limit = jnp.where(count <= width, 0, few)
-
-        def one_block(carry):
-            k, packed, steps = carry
-            index = jax.lax.dynamic_slice_in_dim(lanes, k, width)
-            # the last block overlaps the one before it: the same work, the same answer
-            start = jnp.minimum(k, size - width)
-
-            def read(x, axis):
-                return jax.lax.cond(
-                    first,
-                    lambda: jax.lax.dynamic_slice_in_dim(x, start, width, axis),
-                    lambda: jnp.take(x, index, axis=axis, mode="clip"),
-                )
-
-            problem, solver, p0 = batch.block(lambda x: read(x, 0))
-            conditions = batch.conditions(problem, width)
-            fit = Lanes(problem, batch.flags[0], conditions, n)
-
-            def resume():
-                block = jax.tree.map(
-                    lambda x: jnp.take(x, index, axis=1, mode="clip"), packed
-                )
-                # lanes without a fit wait for the others
-                status = jnp.where(index < size, block.counts[2], Status.STALLED)
-                return Packed(block.floats, block.counts.at[2].set(status))
-
-            block = jax.lax.cond(
-                first, lambda: pack(_loop.init(fit, p0, solver)), resume
-            )
-            block, turns = advance(fit, solver, block, limit)
-            write = lambda x, new: jax.lax.cond(
-                first,
-                lambda: jax.lax.dynamic_update_slice_in_dim(x, new, start, 1),
-                lambda: x.at[:, index].set(new, mode="drop"),
-            )
-            packed = jax.tree.map(write, packed, block)
-            return k + width, packed, steps + turns.astype(dtype) * width
-
-        unstarted = lambda carry: carry[0] < count
-        carry = (jnp.int32(0), packed, steps)
-        _, packed, steps = jax.lax.while_loop(unstarted, one_block, carry)
-        return packed, jnp.array(False), steps
-
     packed = Packed(
         jnp.zeros((2 * n + q + 3, size), dtype), jnp.zeros((3, size), jnp.int32)
     )
-    unfinished = lambda carry: carry[1] | jnp.any(carry[0].running)
     carry = (packed, jnp.array(True), jnp.zeros((), dtype))
-    packed, _, steps = jax.lax.while_loop(unfinished, one_round, carry)
+    narrow = min(NARROW, width)
+    left = narrow if size > narrow else 0
+    for lanes, most in ((width, left), (narrow, 0)):
+        unfinished = lambda carry, most=most: (
+            carry[1] | (jnp.sum(carry[0].running, dtype=jnp.int32) > most)
+        )
+        one_round = partial(_round, batch, size, lanes, most)
+        carry = jax.lax.while_loop(unfinished, one_round, carry)
+        if left == 0:
+            break
+    packed, _, steps = carry
     return packed, steps
+
+
+def _round(batch: Batch, size: int, width: int, most: int, carry):
+    """Run blocks over all that are running; leave off when few of a block are left."""
+    packed, first, steps = carry
+    padded = -(-size // width) * width
+    n = batch.arrays[2].shape[1]
+    (unfinished,) = jnp.nonzero(packed.running, size=padded, fill_value=size)
+    lanes = jnp.where(first, jnp.arange(padded), unfinished)
+    count = jnp.where(first, size, jnp.sum(packed.running, dtype=jnp.int32))
+    limit = jnp.where(count <= width, most, int(LEFT_OVER * width))
+
+    def one_block(carry):
+        k, packed, steps = carry
+        index = jax.lax.dynamic_slice_in_dim(lanes, k, width)
+        # the last block overlaps the one before it: the same work, the same answer
+        start = jnp.clip(k, 0, size - width)
+
+        def read(x, axis):
+            return jax.lax.cond(
+                first,
+                lambda: jax.lax.dynamic_slice_in_dim(x, start, width, axis),
+                lambda: jnp.take(x, index, axis=axis, mode="clip"),
+            )
+
+        problem, solver, p0 = batch.block(lambda x: read(x, 0))
+        conditions = batch.conditions(problem, width)
+        fit = Lanes(problem, batch.flags[0], conditions, n, k >= 0)
+
+        def resume():
+            pick = lambda x: jnp.take(x, index, axis=1, mode="clip")
+            block = jax.tree.map(pick, packed)
+            # lanes without a fit wait for the others
+            status = jnp.where(index < size, block.counts[2], Status.STALLED)
+            return Packed(block.floats, block.counts.at[2].set(status))
+
+        begin = lambda: pack(_loop.init(fit, p0, solver))
+        block = jax.lax.cond(first, begin, resume)
+        block, turns = _advance(fit, solver, block, limit)
+        write = lambda x, new: jax.lax.cond(
+            first,
+            lambda: jax.lax.dynamic_update_slice_in_dim(x, new, start, 1),
+            lambda: x.at[:, index].set(new, mode="drop"),
+        )
+        packed = jax.tree.map(write, packed, block)
+        return k + width, packed, steps + turns.astype(steps.dtype) * width
+
+    unstarted = lambda carry: carry[0] < count
+    _, packed, steps = jax.lax.while_loop(
+        unstarted, one_block, (jnp.int32(0), packed, steps)
+    )
+    return packed, jnp.array(False), steps
+
+
+def _advance(fit: Lanes, solver: LevenbergMarquardt, packed: Packed, limit):
+    """Step a block until no more than ``limit`` lanes are running."""
+
+    def body(carry):
+        packed, turns = carry
+        state = unpack(packed, fit.conditions, fit.n)
+        new = _loop.step(state, fit, solver)
+        # a fit that is done takes no step: its point and scale stay by themselves
+        done = ~packed.running
+        rest = ("lam", "growth", "num_steps", "status")
+        keep = lambda name: jnp.where(done, getattr(state, name), getattr(new, name))
+        return pack(new._replace(**{name: keep(name) for name in rest})), turns + 1
+
+    going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > limit
+    return jax.lax.while_loop(going, body, (packed, jnp.int32(0)))

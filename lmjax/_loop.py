@@ -127,36 +127,27 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
 def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     """Propose one step, judge it, and stop or go on."""
     point, lam, scale = state.point, state.lam, state.scale
-    trial = fit.hold(propose(point, lam, scale, fit, solver.geodesic))
-    accept = jnp.isfinite(trial.cost)
-    undecided = jnp.zeros_like(accept)
-    if solver.damping.guarded:
-        # The first step may not exceed the start itself: from far away the linear model
-        # leaps onto plateaus (NIST BoxBOD) where every gradient vanishes.
-        leap = (state.num_accepted == 0) & (trial.step_size > trial.size)
-        leap &= trial.size > 0.0
-        accept &= (
-            (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
-        )
-        # Where rounding hides the reduction, the gradient has the last word.
-        change = jnp.abs(trial.predicted) + jnp.abs(trial.actual)
-        undecided = change <= 2.0 * trial.noise
-        undecided &= trial.actual < 0.0
-
+    trial = propose(point, lam, scale, fit, solver.geodesic)
+    accept, undecided = fit.stage(lambda: _judge(state, trial, solver))
     new = fit.settle_if(accept, trial, point)
-    # every number of J and r enters the gradient and the norms
-    after, before, norms = sums(
-        (unit(new, scale) * new.grad) ** 2,
-        (unit(point, scale) * point.grad) ** 2,
-        new.norms,
-    )
-    accept &= jnp.isfinite(after + norms) & (~undecided | (after < before))
-    accept, undecided = fit.hold((accept, undecided))
+
+    def decide():
+        # every number of J and r enters the gradient and the norms
+        after, before, norms = sums(
+            (unit(new, scale) * new.grad) ** 2,
+            (unit(point, scale) * point.grad) ** 2,
+            new.norms,
+        )
+        good = accept & jnp.isfinite(after + norms) & (~undecided | (after < before))
+        lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, good)
+        fade = jnp.where(good & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
+        return good, lam_new, growth, fade
+
+    accept, lam_new, growth, fade = fit.stage(decide)
     new = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, point)
-    lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, accept)
-    status = _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
-    fade = jnp.where(accept & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
-    lam_new, growth, status, fade = fit.hold((lam_new, growth, status, fade))
+    status = fit.stage(
+        lambda: _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
+    )
     record = state.record
     if record is not None:
         row = Record(trial.p, trial.cost, lam, trial.gain, accept)
@@ -171,6 +162,24 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         status,
         record,
     )
+
+
+def _judge(
+    state: State, trial: Proposal, solver: LevenbergMarquardt
+) -> tuple[Bool[Array, "*f"], Bool[Array, "*f"]]:
+    """Return whether to take the trial, and whether rounding hides what it achieved."""
+    running = state.status == Status.RUNNING  # others wait on their lane
+    accept = running & jnp.isfinite(trial.cost)
+    if not solver.damping.guarded:
+        return accept, jnp.zeros_like(accept)
+    # The first step may not exceed the start itself: from far away the linear model
+    # leaps onto plateaus (NIST BoxBOD) where every gradient vanishes.
+    leap = (state.num_accepted == 0) & (trial.step_size > trial.size)
+    leap &= trial.size > 0.0
+    accept &= (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
+    # Where rounding hides the reduction, the gradient has the last word.
+    change = jnp.abs(trial.predicted) + jnp.abs(trial.actual)
+    return accept, (change <= 2.0 * trial.noise) & (trial.actual < 0.0)
 
 
 def _stop(

@@ -128,9 +128,9 @@ class OneFit(NamedTuple):
         zero = jnp.zeros((), p.dtype)
         return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
 
-    def hold(self, tree: Any) -> Any:
-        """Return the tree: XLA may fuse one fit as it likes."""
-        return tree
+    def stage(self, fn: Callable) -> Any:
+        """Return ``fn()``: XLA may fuse one fit as it likes."""
+        return fn()
 
     def rounding(self, cost: Scalar) -> Scalar:
         """Return the rounding of a difference of costs: `compare` has none."""
@@ -180,32 +180,33 @@ def propose(
         trial = _slide(point, lam, factor, point.p + dp, trial, fit)
     dp = trial - point.p
     visit = fit.visit(trial)
-    cost, actual, bend_squared = fit.compare(point, dp, visit)
-    slope, step_size, size, blur = sums(
-        -point.grad * dp,
-        (scale * dp) ** 2,
-        (scale * point.p) ** 2,
-        (point.norms * point.p) ** 2,
-    )
-    predicted = slope - 0.5 * bend_squared
-    # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
-    # Changes of cost below `noise` neither condemn nor acquit a step: the gain tends
-    # to 1.
-    blur = jnp.finfo(scale.dtype).eps * jnp.sqrt(blur)
-    noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
-    return Proposal(
-        p=trial,
-        visit=visit,
-        cost=cost,
-        predicted=predicted,
-        actual=actual,
-        noise=noise,
-        blur=blur,
-        gain=(actual + noise) / (predicted + noise),
-        step_size=jnp.sqrt(step_size),
-        size=jnp.sqrt(size),
-        fits=fits,
-    )
+
+    def measure():
+        cost, actual, bend_squared = fit.compare(point, dp, visit)
+        slope, step_size, size, blur = sums(
+            -point.grad * dp,
+            (scale * dp) ** 2,
+            (scale * point.p) ** 2,
+            (point.norms * point.p) ** 2,
+        )
+        predicted = slope - 0.5 * bend_squared
+        # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
+        # Changes of cost below `noise` neither condemn nor acquit a step: the gain
+        # tends to 1.
+        blur = jnp.finfo(scale.dtype).eps * jnp.sqrt(blur)
+        noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
+        return {
+            "cost": cost,
+            "predicted": predicted,
+            "actual": actual,
+            "noise": noise,
+            "blur": blur,
+            "gain": (actual + noise) / (predicted + noise),
+            "step_size": jnp.sqrt(step_size),
+            "size": jnp.sqrt(size),
+        }
+
+    return Proposal(p=trial, visit=visit, fits=fits, **fit.stage(measure))
 
 
 def _slide(point: Point, lam, factor, aimed, projected, fit):

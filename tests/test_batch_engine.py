@@ -63,10 +63,15 @@ def test_minimum_is_stationary(many):
     a, k, c = (np.asarray(params[name])[:, None] for name in ("a", "k", "c"))
     bell = np.exp(-k * T)
     r = a * bell + c - y
-    for column in (bell, -a * T * bell, np.ones_like(r)):
-        cosine = np.abs(np.sum(column * r, 1))
-        cosine /= np.linalg.norm(column, axis=1) * np.linalg.norm(r, axis=1)
-        assert np.max(cosine[np.asarray(status) > 0]) < 1e-6
+    columns = np.stack([bell, -a * T * bell, np.ones_like(r)])
+    sizes, norm = np.linalg.norm(columns, axis=2), np.linalg.norm(r, axis=1)
+    cosine = np.abs(np.sum(columns * r, axis=2)) / (sizes * norm)
+    # Rounding of the parameters moves r by eps |J| |p|, which is large where a flat
+    # curve leaves amplitude and offset undetermined: no minimum to speak of there.
+    blur = np.linalg.norm(sizes * np.stack([a, k, c])[..., 0], axis=0)
+    judged = (np.asarray(status) > 0) & (blur < 1e5 * norm)
+    assert judged.mean() > 0.995
+    assert np.max(cosine[:, judged]) < 1e-9
 
 
 def test_batch_is_bitwise_the_same_in_any_company(many):
@@ -101,10 +106,13 @@ def test_poisoned_fit_changes_no_other_by_one_bit(many, poison):
 def test_nested_vmap_is_one_larger_batch(many):
     y, whole = many
     nested = jax.jit(jax.vmap(jax.vmap(lambda y: summary(fit_one(y)))))
-    got = nested(y[:1500].reshape(3, 500, -1))
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole), strict=True):
+    params, _, *rest = nested(y[:1500].reshape(3, 500, -1))
+    fitted, _, *expected = whole
+    for a, b in zip(
+        jax.tree.leaves((params, rest)), jax.tree.leaves((fitted, expected)), strict=True
+    ):
         flat = np.asarray(a).reshape(1500, *a.shape[2:])
-        assert np.array_equal(flat, np.asarray(b)[:1500], equal_nan=True)
+        np.testing.assert_array_equal(flat, np.asarray(b)[:1500])
 
 
 def test_nested_vmap_over_different_things():
@@ -215,28 +223,24 @@ def test_more_parameters_than_the_engine_takes():
 
 def test_float32_finds_the_minimum_of_float64(many):
     y, (params, stderr, *_) = many
-    fit32 = jax.jit(
-        jax.vmap(
-            lambda y: lmjax.curve_fit(
-                decay,
-                jnp.asarray(T, jnp.float32),
-                y,
-                jax.tree.map(jnp.float32, START),
-            )
-        )
-    )
-    got = fit32(y.astype(np.float32))
+    t, start = jnp.asarray(T, jnp.float32), jax.tree.map(jnp.float32, START)
+    with jax.numpy_dtype_promotion("standard"):
+        fit32 = jax.jit(jax.vmap(lambda y: lmjax.curve_fit(decay, t, y, start)))
+        got = fit32(y.astype(np.float32))
     assert got.params["k"].dtype == jnp.float32
     good = np.asarray(got.status > 0)
     assert good.mean() > 0.99
     for name in START:
-        off = (np.asarray(got.params[name]) - params[name]) / stderr[name]
+        off = np.asarray(got.params[name]) - np.asarray(params[name])
+        off /= np.asarray(stderr[name])
         assert np.abs(off[good]).max() < 0.05
 
 
 def test_unfinished_fits_are_compacted():
     """Most steps computed are useful although some fits take many times the mean."""
-    count = jax.jit(jax.vmap(lambda y: (fit_one(y).num_steps, fit_one(y).lane_steps)))
+    solver = lmjax.LevenbergMarquardt(ftol=1e-6, max_steps=200)
+    fit = lambda y: lmjax.curve_fit(decay, T, y, START, solver=solver)
+    count = jax.jit(jax.vmap(lambda y: (fit(y).num_steps, fit(y).lane_steps)))
     num_steps, lane_steps = map(np.asarray, count(curves(20_000)))
     assert num_steps.max() > 4 * num_steps.mean()
     assert lane_steps.sum() >= num_steps.sum()
