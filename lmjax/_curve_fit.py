@@ -14,13 +14,16 @@ from jaxtyping import Array, Float, Int
 from lmjax import _data, _problem, _report, _statistics
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus, Status
 from lmjax._types import Params
+from lmjax._unrolled import Derivative
 
 _DEFAULT = LevenbergMarquardt()
+_EXACT = Implicit()
 
 
 class CurveFit(Solution):
@@ -219,6 +222,7 @@ def curve_fit(
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
 ) -> CurveFit:
     """Fit ``model(params, x)`` to ``y`` and return parameters with their uncertainties.
 
@@ -247,6 +251,7 @@ def curve_fit(
         loss_scale: As in `least_squares`.
         solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
             x)``, the derivative of the model.
+        derivative: As in `least_squares`.
 
     Returns:
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
@@ -287,13 +292,14 @@ def curve_fit(
             rho,
             scale,
             solver,
+            derivative,
             absolute_sigma,
             nan_policy,
         )
     except TypeError as error:
         named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
         named |= {"bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, named) from error
+        raise blame(error, solver, derivative, named) from error
     if bounds is not None:
         start = model if params0 is None else params0
         check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
@@ -335,6 +341,7 @@ def _fit_impl(
     rho,
     loss_scale,
     solver,
+    derivative,
     absolute_sigma,
     nan_policy,
 ):
@@ -369,6 +376,7 @@ def _fit_impl(
         rho=rho,
         loss_scale=loss_scale,
         solver=solver,
+        derivative=derivative,
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
     )
@@ -395,7 +403,7 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(11, 12))
+_fit = jax.jit(_fit_impl, static_argnums=(12, 13))
 
 
 def _inverse(problem, p, solution):

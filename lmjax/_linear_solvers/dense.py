@@ -187,7 +187,7 @@ def _householder(matrix: Float[Array, "m k"]) -> Float[Array, "j k"]:
         v = v.at[j].add(jnp.where(head < 0.0, -size, size))
         squared = jnp.sum(v * v)
         v = v * jnp.sqrt(2.0 / jnp.where(squared > 0.0, squared, 1.0))
-        return a - v[:, None] * jnp.sum(v[:, None] * a, axis=0)
+        return a - v[:, None] * jnp.sum(v[:, None] * a, axis=0)[None, :]
 
     turns = min(m, k)
     upper = jax.lax.fori_loop(0, turns, reflect, matrix)[:turns]
@@ -266,7 +266,7 @@ def _jacobi(matrix: Float[Array, "m n"]):
     turns = 12 * len(pairs) if n > 1 else 0
     both = jax.lax.fori_loop(0, turns, rotate, both)
     s = jnp.sqrt(jnp.sum(both[:m] ** 2, axis=0))
-    u = both[:m] / jnp.where(s > 0.0, s, 1.0)
+    u = both[:m] / jnp.where(s > 0.0, s, 1.0)[None, :]
     return u, s, both[m:].T
 
 
