@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._linearize import PRECISION
+from lmjax._linearize import PRECISION, MatrixFreeLinearization
 from lmjax._problem import Problem
 from lmjax._result import DerivativeCheck
 from lmjax._solve import Outcome
@@ -122,7 +122,7 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
     slope = lambda p: gradient(problem, p)
     if hessian == "gauss_newton":
         linearization = problem.linearize(p, problem.residual_fn(p), not dense)
-        if dense:
+        if not isinstance(linearization, MatrixFreeLinearization):
             matrix = linearization.normal_matrix()
             return slope(p), matrix, lambda v: matrix @ v
         mv, rmv = linearization.operators()
@@ -173,13 +173,14 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
     rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
     rho = jnp.full_like(error, jnp.nan)
-    if curvature.matrix is not None and curvature.inverse is not None:
+    normal = outcome.normal_matrix
+    if curvature.matrix is not None and curvature.inverse and normal is not None:
         rank, definite = curvature.inverse.rank, curvature.inverse.healthy
-        rho = _rho(curvature.matrix, outcome)
+        rho = _rho(curvature.matrix, normal, outcome)
     return DerivativeCheck(error, rho, rank, num_free, definite)
 
 
-def _rho(matrix, outcome: Outcome) -> Scalar:
+def _rho(matrix, normal, outcome: Outcome) -> Scalar:
     """Return the spectral radius of ``N^-1 (H - N)`` by power iteration in the N norm.
 
     A hundred turns settle it to a percent unless eigenvalues are closer than that, when
@@ -187,7 +188,7 @@ def _rho(matrix, outcome: Outcome) -> Scalar:
     """
     free = outcome.free
     eye = jnp.eye(free.size, dtype=matrix.dtype)
-    normal = jnp.where(_both(free), outcome.normal_matrix, eye)
+    normal = jnp.where(_both(free), normal, eye)
     zero = jnp.zeros((), matrix.dtype)
     inverse = _inverse(normal, outcome.norms, zero, free).matrix
     rest = jnp.where(_both(free), matrix - normal, 0.0)

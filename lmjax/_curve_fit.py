@@ -34,17 +34,19 @@ class CurveFit(Solution):
 
     Attributes:
         covariance: Covariance of the parameters in ravel order; rows and columns of
-            parameters that are fixed, at a bound or without effect are zero.
+            parameters that are fixed, at a bound or without effect are zero. None where
+            ``normal_matrix`` is, above 1,000 parameters: errors are NaN then.
         rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
             combination of parameters is not determined by the data: the covariance is
-            then the one of least norm, and the parameters along it are arbitrary.
+            then the one of least norm, and the parameters along it are arbitrary. None
+            where ``covariance`` is.
         num_used: Observations that count, None if all do.
         absolute_sigma: Whether sigma was taken at face value.
         model: The model, None where ``params`` is itself the callable model.
     """
 
-    covariance: Float[Array, "*batch n n"]
-    rank: Int[Array, "*batch"]
+    covariance: Float[Array, "*batch n n"] | None
+    rank: Int[Array, "*batch"] | None
     num_used: Int[Array, "*batch"] | None
     absolute_sigma: bool = eqx.field(static=True)
     model: Callable | None = eqx.field(static=True)
@@ -82,17 +84,20 @@ class CurveFit(Solution):
     @property
     def stderr(self) -> Params:
         """Standard errors, a pytree like ``params``; NaN where there is none."""
-        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         held = ~_has_error(self.param_status)
+        if self.covariance is None:
+            return self._unravel(jnp.full(held.shape, jnp.nan, self.cost.dtype))
+        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
         return self._unravel(flat)
 
     @property
     def correlation(self) -> Float[Array, "*batch n n"]:
         """Correlation matrix; zero off the diagonal where there is no error."""
-        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+        covariance = self._covariance()
+        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
-        corr = self.covariance / (scale[..., :, None] * scale[..., None, :])
+        corr = covariance / (scale[..., :, None] * scale[..., None, :])
         eye = jnp.eye(variance.shape[-1], dtype=bool)
         return jnp.where(eye, 1.0, corr)
 
@@ -112,6 +117,14 @@ class CurveFit(Solution):
         n = self.num_points.astype(self.cost.dtype)
         k = (self.num_points - self.dof).astype(self.cost.dtype)
         return self._minus_two_log_likelihood() + k * jnp.log(n)
+
+    def _covariance(self) -> Float[Array, "*batch n n"]:
+        if self.covariance is None:
+            raise ValueError(
+                "covariance: not formed above 1,000 parameters by a matrix-free solver "
+                "or with fewer residuals than parameters"
+            )
+        return self.covariance
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
@@ -146,7 +159,7 @@ class CurveFit(Solution):
         varied = self._varied()
         flat, unravel = ravel_pytree(varied)
         jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
-        variance = jnp.einsum("...i,ij,...j->...", jac, self.covariance, jac)
+        variance = jnp.einsum("...i,ij,...j->...", jac, self._covariance(), jac)
         return jnp.sqrt(jnp.maximum(variance, 0.0))
 
     def _quantile(self, level):
@@ -382,7 +395,7 @@ def _fit_impl(
     )
     unscaled, rank = _inverse(problem, outcome.p, solution)
     covariance = unscaled
-    if not absolute_sigma:
+    if unscaled is not None and not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
         dof = _dof(points, solution.param_status)
         scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(outcome.p.dtype)
@@ -407,6 +420,8 @@ _fit = jax.jit(_fit_impl, static_argnums=(12, 13))
 
 
 def _inverse(problem, p, solution):
+    if solution.normal_matrix is None:
+        return None, None
     free = _has_error(solution.param_status).astype(p.dtype)
 
     def jac_of(operands):

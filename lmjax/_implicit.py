@@ -95,12 +95,15 @@ class Implicit(eqx.Module):
         """Run one fit whose outcome has derivatives."""
         arrays, rest = eqx.partition((problem, p0, solver), eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
-        rebuild = lambda leaves: eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+        rebuild = lambda leaves: eqx.combine(
+            jax.tree.unflatten(structure, leaves), rest
+        )
         run = jax.custom_jvp(lambda leaves: _solve.solve(*rebuild(leaves)))
 
         def rule(primals, tangents):
-            outcome = run(*primals)
-            return outcome, self._tangent(rebuild, *primals, *tangents, outcome)
+            (leaves,), (dots,) = primals, tangents
+            outcome = run(leaves)
+            return outcome, self._tangent(rebuild, leaves, dots, outcome)
 
         run.defjvp(rule, symbolic_zeros=True)
         return run(leaves)
@@ -180,10 +183,12 @@ def _silence_unless(ok: Flag, tangent: Any, failed: str) -> Any:
     """Return a tangent, zero or NaN where the fit failed: linear in the tangent."""
     if tangent.dtype == jax.dtypes.float0:
         return tangent
-    quiet = jnp.where(ok, tangent, jnp.zeros_like(tangent))
+    zero = jnp.zeros_like(tangent)
     if failed == "zero":
-        return quiet
-    return quiet * jnp.where(ok, 1.0, jnp.nan).astype(tangent.dtype)
+        return jnp.where(ok, tangent, zero)
+    # on both sides: the transpose runs through them in the other order
+    factor = jnp.where(ok, 1.0, jnp.nan).astype(tangent.dtype)
+    return jnp.where(ok, tangent * factor, zero) * factor
 
 
 def _zero_tangent(x: Any) -> Any:

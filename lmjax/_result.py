@@ -19,8 +19,8 @@ class DerivativeCheck(eqx.Module):
             (both in units of the columns of J). The relative error of the derivative is
             this times a constant of the problem; with ``polish`` it goes with the
             square.
-        rho: Spectral radius of ``(J^T J)^-1/2 S (J^T J)^-1/2`` with S the part of H that
-            Gauss-Newton leaves out: a bound of the relative error of
+        rho: Spectral radius of ``(J^T J)^-1/2 S (J^T J)^-1/2``, S being the part of H
+            that Gauss-Newton leaves out: a bound of the relative error of
             ``Implicit(hessian="gauss_newton")``. NaN beyond 128 parameters.
         rank: Rank of H over the free parameters. Below ``num_free``, the derivative is
             the one of least norm. -1 beyond 128 parameters, where it is not known.

@@ -11,7 +11,6 @@ from lmjax._damping import Nielsen
 from lmjax._linear_solvers import CG, QR, SVD, Dual
 from lmjax._types import Scalar
 
-
 # More parameters than this count as many: no n x n matrix unless asked for.
 LARGE = 1000
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from lmjax import _curvature, _loop, _solve
 from lmjax._implicit import Implicit, detach_unless
-from lmjax._linearize import PRECISION
+from lmjax._linearize import MatrixFreeLinearization
 from lmjax._problem import Problem
 from lmjax._proposal import OneFit
 from lmjax._solve import Outcome
@@ -155,7 +155,7 @@ def _attached_step(problem: Problem, p, lam, scale, free) -> Float[Array, " n"]:
     linearization = problem.linearize(p, problem.residual_fn(p), not dense)
     grad = jnp.where(free, linearization.rmv(linearization.residual), 0.0)
     damping = lam * jnp.where(free, scale, 0.0) ** 2
-    if dense:
+    if not isinstance(linearization, MatrixFreeLinearization):
         eye = jnp.eye(p.size, dtype=p.dtype)
         matrix = linearization.normal_matrix() + damping[:, None] * eye
         matrix = jnp.where(free[:, None] & free[None, :], matrix, eye)

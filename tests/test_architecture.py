@@ -49,6 +49,7 @@ ORDER = [
     "lmjax._statistics",
     "lmjax._curve_fit",
     "lmjax",
+    "lmjax.optax",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.
