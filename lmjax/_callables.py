@@ -23,6 +23,16 @@ class Split(eqx.Module):
         return eqx.combine(self.arrays, self.rest)(*args)
 
 
+def hoisted(fn: Callable, *args: Any) -> Split:
+    """Return ``fn`` for arguments like these, what it closes over as its leaves.
+
+    So that ``vmap`` batches what a user's function closes over, and derivatives reach
+    it.
+    """
+    converted = eqx.filter_closure_convert(fn, *args)
+    return Split(*eqx.partition(converted, eqx.is_array))
+
+
 def as_pytree(fn: Callable) -> Callable:
     """Return a callable pytree whose leaves are arrays."""
     if isinstance(fn, eqx.Module):

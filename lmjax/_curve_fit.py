@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _data, _problem, _report, _statistics
-from lmjax._callables import as_pytree
+from lmjax._callables import Split, as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
@@ -294,7 +294,7 @@ def curve_fit(
     x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
     try:
         fit = _fit(
-            as_pytree(model),
+            as_pytree(model) if params0 is not None else _splitted(model),
             x,
             y,
             params0,
@@ -336,6 +336,12 @@ def _check_choices(model, x, params0, nan_policy):
             f"nan_policy: expected one of {', '.join(_data.NAN_POLICIES)}, "
             f"got {nan_policy!r}"
         )
+
+
+def _splitted(model):
+    """Return a Module whose parameters, plain floats too, are traced, not compiled."""
+    traced = lambda leaf: eqx.is_array(leaf) or _problem.is_parameter(leaf)
+    return Split(*eqx.partition(model, traced))
 
 
 def _as_array(value):

@@ -246,7 +246,7 @@ def at_floor(state: State, fit) -> Int[Array, "*f"]:
     """
     point, dtype = state.point, state.scale.dtype
     eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
-    blur = eps * jnp.sum(point.norms * jnp.abs(point.p), axis=0)
+    blur = eps * jnp.sqrt(jnp.sum((point.norms * point.p) ** 2, axis=0))
     scaled = point.linearization.rescale(unit(point, state.scale))
     q = fit.linear_solver(scaled, jnp.full_like(state.lam, tiny))
     length = jnp.sqrt(jnp.sum(q * q, axis=0))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from lmjax import losses
 from lmjax._bounds import Conditions
+from lmjax._callables import hoisted
 from lmjax._linearize import (
     DenseLinearization,
     MatrixFreeLinearization,
@@ -135,13 +136,10 @@ def build(
         fixed = ravel_prefix("fixed", fixed, params0, False, bool)
     if rho is not None:
         loss_scale = jnp.asarray(loss_scale, dtype)
-        rho = eqx.filter_closure_convert(rho, jnp.zeros((m,), dtype))
-    # What the functions close over becomes leaves of the problem, so that vmap batches
-    # it and derivatives reach it.
-    hoist = lambda fn: None if fn is None else eqx.filter_closure_convert(fn, p0)
+        rho = hoisted(rho, jnp.zeros((m,), dtype))
     problem = Problem(
-        hoist(flat_residual),
-        hoist(user_jac),
+        hoisted(flat_residual, p0),
+        None if user_jac is None else hoisted(user_jac, p0),
         jacobian,
         Conditions(box, fixed),
         rho,

@@ -185,13 +185,13 @@ def propose(
         -point.grad * dp,
         (scale * dp) ** 2,
         (scale * point.p) ** 2,
-        point.norms * jnp.abs(point.p),
+        (point.norms * point.p) ** 2,
     )
     predicted = slope - 0.5 * bend_squared
     # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
     # Changes of cost below `noise` neither condemn nor acquit a step: the gain tends
     # to 1.
-    blur = jnp.finfo(scale.dtype).eps * blur
+    blur = jnp.finfo(scale.dtype).eps * jnp.sqrt(blur)
     noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
     return Proposal(
         p=trial,

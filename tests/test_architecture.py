@@ -48,12 +48,29 @@ ORDER = [
     "lmjax._data",
     "lmjax._statistics",
     "lmjax._curve_fit",
+    "lmjax._checkpoint",
+    "lmjax._fit_batch",
+    "lmjax.models._stable",
+    "lmjax.models._model",
+    "lmjax.models._faddeeva",
+    "lmjax.models._guess",
+    "lmjax.models.polynomial",
+    "lmjax.models.peaks",
+    "lmjax.models.spots",
+    "lmjax.models.waves",
+    "lmjax.models.decays",
+    "lmjax.models.relaxation",
+    "lmjax.models.diffusion",
+    "lmjax.models.doseresponse",
+    "lmjax.models.growth",
+    "lmjax.models.kinetics",
+    "lmjax.models",
     "lmjax",
     "lmjax.optax",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.
-LATE = {("lmjax._cli", "matplotlib")}
+LATE = {("lmjax._cli", "matplotlib"), ("lmjax._fit_batch", "tqdm")}
 
 
 def module_name(path):

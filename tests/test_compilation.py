@@ -110,3 +110,22 @@ def test_nested_vmap_matches_a_loop():
     nested = jax.vmap(jax.vmap(one))(ys.reshape(2, 2, -1))
     looped = jnp.stack([one(y) for y in ys]).reshape(2, 2)
     np.testing.assert_allclose(nested, looped, rtol=1e-12)
+
+
+def test_a_module_is_not_traced_again_for_other_numbers():
+    traces = []
+
+    class Decay(eqx.Module):
+        a: float
+        k: float
+
+        def __call__(self, t):
+            traces.append(1)
+            return self.a * jnp.exp(-self.k * t)
+
+    y = np.exp(-0.7 * T)
+    lmjax.curve_fit(Decay(0.5, 1.0), T, y)
+    first = len(traces)
+    for k in (0.5, 0.9):
+        lmjax.curve_fit(Decay(0.6, k), T, y)
+    assert len(traces) == first

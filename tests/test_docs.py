@@ -18,10 +18,17 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
+MODELS = {
+    name: thing for name, thing in vars(lmjax.models).items() if inspect.isclass(thing)
+}
 PUBLIC = {
-    f"{prefix}.{name}": getattr(module, name)
-    for prefix, module in (("lmjax", lmjax), ("lmjax.losses", lmjax.losses))
-    for name in (NAMES if module is lmjax else lmjax.losses.NAMES)
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module, names in (
+        (lmjax, NAMES),
+        (lmjax.losses, lmjax.losses.NAMES),
+        (lmjax.models, MODELS),
+    )
+    for name in names
 }
 # What a user calls or builds, in contrast to what a fit returns.
 CALLED = [
@@ -39,6 +46,7 @@ CALLED = [
     lmjax.Nielsen,
     lmjax.Classical,
     lmjax.Fixed,
+    *MODELS.values(),
 ]
 RETURNED = [lmjax.Solution, lmjax.History, lmjax.CurveFit, lmjax.DerivativeCheck]
 
@@ -198,6 +206,18 @@ def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
         assert re.search(rf"^    {name}: \S", doc, re.M), f"Args lacks {name}"
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_model_names_its_source_and_the_units_of_its_parameters(name):
+    doc = inspect.getdoc(MODELS[name])
+    if name in ("Model", "Sum"):
+        return
+    assert "\nReferences:\n" in doc
+    for text in re.split(
+        r"\n    (?=\w+: )", doc.split("Args:")[1].split("Example:")[0]
+    ):
+        assert not text.strip() or re.search("unit|radians|logarithm", text), text
+
+
 @pytest.mark.parametrize("thing", RETURNED, ids=lambda thing: thing.__name__)
 def test_what_a_fit_returns_explains_its_attributes(thing):
     doc = inspect.getdoc(thing)
@@ -220,6 +240,6 @@ def test_public_methods_are_documented(thing):
 
 def test_every_public_class_that_is_called_is_listed_here():
     known = {*CALLED, *RETURNED, lmjax.FitError, lmjax.Status, lmjax.ParamStatus}
-    public = {getattr(lmjax, name) for name in NAMES} - {lmjax.losses}
-    assert known == public
+    public = {getattr(lmjax, name) for name in NAMES} - {lmjax.losses, lmjax.models}
+    assert known == public | {*MODELS.values()}
     assert all(issubclass(thing, eqx.Module) for thing in CALLED[2:])

@@ -18,6 +18,11 @@ def parabola(p, x):
     return p[0] + p[1] * x + p[2] * x**2
 
 
+def inverse_and_rank(jac):
+    jac = jnp.asarray(jac)
+    return unscaled_covariance(jac.T @ jac, lambda jac: jac, jac, jac.shape[0])
+
+
 def data(rng, noise=0.1):
     return DESIGN @ TRUTH + noise * rng.normal(size=X.size)
 
@@ -46,7 +51,7 @@ def columns(kind, rng):
 @pytest.mark.parametrize("kind", ["well scaled", "nearly dependent", "many columns"])
 def test_inverse_of_the_normal_matrix(kind, rng):
     jac = columns(kind, rng)
-    inverse, rank = unscaled_covariance(jnp.asarray(jac), jnp.asarray(jac.T @ jac))
+    inverse, rank = inverse_and_rank(jac)
     scale = np.linalg.norm(jac, axis=0)
     expected = np.linalg.pinv(jac / scale, rcond=1e-14)
     expected = expected @ expected.T / np.outer(scale, scale)
@@ -57,7 +62,7 @@ def test_inverse_of_the_normal_matrix(kind, rng):
 def test_dependent_columns_give_the_least_norm_inverse(rng):
     jac = rng.normal(size=(20, 3))
     jac[:, 2] = 2.0 * jac[:, 0]
-    inverse, rank = unscaled_covariance(jnp.asarray(jac), jnp.asarray(jac.T @ jac))
+    inverse, rank = inverse_and_rank(jac)
     scale = np.linalg.norm(jac, axis=0)
     pinv = np.linalg.pinv(jac / scale, rcond=1e-10)
     expected = pinv @ pinv.T / np.outer(scale, scale)

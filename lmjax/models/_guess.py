@@ -1,0 +1,233 @@
+"""Starts for fits: the model's own least squares, solved exactly on a grid.
+
+Most parameters of a curve enter linearly (amplitude, offset). For each candidate of the
+others the best linear ones follow in closed form, so comparing a few hundred candidates
+is a few products of a small matrix with the data, and the start lies in the basin of
+the global minimum as long as the grid is finer than the basins (variable projection:
+Golub and Pereyra 1973, SIAM J. Numer. Anal. 10, 413-432). The grids depend on x only:
+in a batch with common x they are built once.
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lmjax._curve_fit import curve_fit
+from lmjax._solver import LevenbergMarquardt
+from lmjax.models._model import Model
+from lmjax.models._stable import log_positive
+
+M = TypeVar("M")
+
+BRIEF = LevenbergMarquardt(max_steps=20)
+LEAST_SEEN = 1e-4  # share of a shape: a thousand roundings of float32
+
+
+class Data(NamedTuple):
+    """Points of one curve, flat, safe to compute with.
+
+    Attributes:
+        x: Independent variable (or a tuple of them); where it was not finite, its
+            smallest value.
+        y: Observations in units of ``unit``; 0 where ``keep`` is.
+        keep: 1 for points that count, 0 for those with NaN or infinity.
+        unit: Largest size of an observation, so that squares do not leave float32.
+    """
+
+    x: Any
+    y: Float[Array, " m"]
+    keep: Float[Array, " m"]
+    unit: Float[Array, ""]
+
+
+class Best(NamedTuple):
+    """The candidate with the smallest sum of squares, in the units of y.
+
+    Attributes:
+        which: Its number.
+        scale: Its factor (a tuple of two after `search_pair`).
+        constant: What is added, 0 if there was no constant.
+        gain: By how much it lowers the sum of squares, for comparisons.
+    """
+
+    which: Array
+    scale: Any
+    constant: Float[Array, ""]
+    gain: Float[Array, ""]
+
+
+def clean(x: Any, y: Any) -> Data:
+    """Flatten, cast and mark what counts.
+
+    The dtype is that of y, or of x if y holds integers, or the default float.
+    """
+    y = jnp.asarray(y)
+    x = jax.tree.map(jnp.asarray, np.asarray(x) if isinstance(x, list) else x)
+    if y.size == 0:
+        raise ValueError("y: expected at least one observation, got none")
+    dtypes = [leaf.dtype for leaf in (y, *jax.tree.leaves(x))]
+    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    dtype = floating[0] if floating else jnp.result_type(float)
+    keep = jnp.isfinite(y)
+    leaves, structure = jax.tree.flatten(x)
+    flat = []
+    for leaf in leaves:
+        leaf = jnp.broadcast_to(leaf, y.shape).ravel().astype(dtype)
+        known = jnp.isfinite(leaf)
+        keep = keep & known.reshape(y.shape)
+        flat.append(jnp.where(known, leaf, low_and_span(leaf)[0]))
+    keep, y = keep.ravel(), y.ravel().astype(dtype)
+    y = jnp.where(keep, y, 0.0)
+    unit = largest(y)
+    x = jax.tree.unflatten(structure, flat)
+    return Data(x, y / unit, keep.astype(dtype), unit)
+
+
+def low_and_span(x: Array, usable: Any = True) -> tuple[Array, Array]:
+    """Return the smallest finite x and the positive width of their range.
+
+    The width is 1 where all are equal; (0, 1) without any.
+    """
+    known = jnp.isfinite(x) & usable
+    low = jnp.min(jnp.where(known, x, jnp.inf))
+    low = jnp.where(jnp.isfinite(low), low, 0.0)
+    span = jnp.max(jnp.where(known, x, low)) - low
+    return low, jnp.where((span > 0.0) & jnp.isfinite(span), span, 1.0)
+
+
+def largest(x: Array) -> Array:
+    """Return the largest size of x, 1 if all are 0."""
+    size = jnp.max(jnp.abs(x))
+    return jnp.where(size > 0.0, size, 1.0)
+
+
+def log_axis(x: Array) -> tuple[Array, Array]:
+    """Return the smallest ``log(x)`` and the span, over positive x."""
+    log_x, positive = log_positive(x)
+    return low_and_span(log_x, positive)
+
+
+def tiles(first: int, last: int, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return (position, width) of shapes that cover the unit interval at every scale.
+
+    Widths are ``2**-first`` to ``2**-last``, each at positions one width apart, from
+    ``-margin`` to ``1 + margin``.
+    """
+    positions, widths = [], []
+    for level in range(first, last + 1):
+        width = 2.0**-level
+        count = int(np.ceil((1.0 + 2.0 * margin) / width)) + 1
+        positions.append(np.linspace(-margin, 1.0 + margin, max(count, 3)))
+        widths.append(np.full(max(count, 3), width))
+    return np.concatenate(positions), np.concatenate(widths)
+
+
+def grid(*axes: Any) -> list[np.ndarray]:
+    """Return every combination of the values, one flat array per axis."""
+    return [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
+
+
+def column(values: Any, data: Data) -> Array:
+    """Return candidates as a column, to broadcast against points in a row."""
+    return jnp.asarray(values).astype(data.y.dtype)[:, None]
+
+
+def row(data: Data) -> Any:
+    """Return x as rows (1, m)."""
+    return jax.tree.map(lambda leaf: leaf[None, :], data.x)
+
+
+def search(shapes: Float[Array, "g m"], data: Data, constant: bool = True) -> Best:
+    """Return the candidate whose multiple (plus a constant) is closest to y.
+
+    Shapes are centred by their plain mean first: nothing is left to cancel then unless
+    points are missing. A shape of which the points see less than ``LEAST_SEEN`` is
+    left out: its amplitude would be huge and its variation near rounding.
+    """
+    whole = jnp.max(jnp.abs(shapes), axis=1)
+    mean = jnp.mean(shapes, axis=1) if constant else jnp.zeros_like(shapes[:, 0])
+    shapes = shapes - mean[:, None]
+    size = jnp.max(jnp.abs(shapes), axis=1)
+    seen = size > LEAST_SEEN * whole
+    size = jnp.where(size > 0.0, size, 1.0)
+    shapes = shapes / size[:, None]
+    number = jnp.maximum(jnp.sum(data.keep), 1.0)
+    y_mean = jnp.sum(data.y) / number if constant else jnp.zeros_like(number)
+    y = (data.y - y_mean) * data.keep
+    shape_mean = _dot(shapes, data.keep) / number
+    square = _dot(shapes**2, data.keep)
+    product = _dot(shapes, y)
+    floor = _floor(data) * square
+    if constant:
+        square = square - number * shape_mean**2
+    usable = (square > floor) & (square > 0.0) & seen
+    scale = jnp.where(usable, product / jnp.where(usable, square, 1.0), 0.0)
+    gain = jnp.where(usable, scale * product, -1.0)
+    i = jnp.argmax(gain)
+    shift = y_mean - scale[i] * shape_mean[i] if constant else y_mean
+    scale = scale[i] / size[i]
+    unit = data.unit
+    return Best(i, scale * unit, (shift - scale * mean[i]) * unit, gain[i])
+
+
+def search_pair(
+    first: Float[Array, "g m"], second: Float[Array, "g m"], data: Data
+) -> Best:
+    """Return the pair of shapes whose best combination is closest to y.
+
+    Pairs that the points cannot tell apart fall back on the first shape alone.
+    """
+    keep, y = data.keep, data.y
+    aa, bb = _dot(first**2, keep), _dot(second**2, keep)
+    ab = _dot(first * second, keep)
+    ay, by = _dot(first, y), _dot(second, y)
+    det = aa * bb - ab * ab
+    both = (det > 30.0 * _floor(data) * aa * bb) & (det > 0.0)
+    safe, single = jnp.where(both, det, 1.0), jnp.where(aa > 0.0, aa, 1.0)
+    a = jnp.where(both, (bb * ay - ab * by) / safe, ay / single)
+    b = jnp.where(both, (aa * by - ab * ay) / safe, 0.0)
+    gain = a * ay + b * by
+    i = jnp.argmax(jnp.where(jnp.isfinite(gain), gain, -1.0))
+    zero = jnp.zeros_like(data.unit)
+    return Best(i, (a[i] * data.unit, b[i] * data.unit), zero, gain[i])
+
+
+def better(first: Model, second: Model, data: Data) -> Any:
+    """Return which start leads further down in a few steps of the solver.
+
+    For models with two basins whose floors differ less than the grid resolves. Starts
+    hold the units of y.
+    """
+    fits = [
+        curve_fit(start, data.x, data.y * data.unit, mask=data.keep > 0.0, solver=BRIEF)
+        for start in (first, second)
+    ]
+    cost = [jnp.where(jnp.isfinite(fit.cost), fit.cost, jnp.inf) for fit in fits]
+    params = [eqx.filter(fit.params, eqx.is_array) for fit in fits]
+    return jax.tree.map(lambda a, b: jnp.where(cost[1] < cost[0], b, a), *params)
+
+
+def finite(model: M, data: Data) -> M:
+    """Return the model with every parameter in the dtype of the data and finite."""
+    most = float(jnp.finfo(data.y.dtype).max) ** 0.5
+
+    def mend(value):
+        value = jnp.asarray(value).astype(data.y.dtype)
+        value = jnp.where(jnp.isnan(value), 1.0, value)
+        return jnp.clip(value, -most, most)
+
+    return jax.tree.map(mend, model)
+
+
+def _dot(shapes, values):
+    # in full precision: a GPU would round to 10 bits and mix up the candidates
+    return jnp.matmul(shapes, values, precision=jax.lax.Precision.HIGHEST)
+
+
+def _floor(data):
+    """Return the relative size below which a difference of sums is rounding."""
+    return data.y.size * float(jnp.finfo(data.y.dtype).eps)

@@ -1,0 +1,125 @@
+"""What every model is: a callable Module whose floating leaves are its parameters."""
+
+import abc
+import re
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Parameter = float | Float[Array, "..."]
+
+
+class Model(eqx.Module):
+    """A curve with parameters: subclass it to add one of your own.
+
+    A model is called with the independent variable only, ``model(x)``; its fields are
+    the parameters. Fields may be numbers or arrays that broadcast against ``x``.
+    ``a + b`` is the `Sum` of two models.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> class Line(lmjax.models.Model):
+        ...     slope: float
+        ...     offset: float
+        ...
+        ...     def __call__(self, x):
+        ...         return self.slope * x + self.offset
+        >>> x, y = jnp.arange(3.0), jnp.array([1.0, 3.0, 5.0])
+        >>> fit = lmjax.curve_fit(Line(slope=1.0, offset=0.0), x, y)
+        >>> print(f"{fit.params.slope:.3f} {fit.params.offset:.3f}")
+        2.000 1.000
+    """
+
+    @abc.abstractmethod
+    def __call__(self, x: Any) -> Array:
+        """Return the model at ``x``."""
+
+    def __add__(self, other: "Model") -> "Sum":
+        """Return the sum of two models as a `Sum`."""
+        if not isinstance(other, Model):
+            return NotImplemented
+        named = {}
+        for model in (self, other):
+            parts = model.parts if isinstance(model, Sum) else {_name(model): model}
+            for name, part in parts.items():
+                named[_unused(name, named)] = part
+        return Sum(**named)
+
+    def __check_init__(self):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
+            dtype = getattr(leaf, "dtype", None)
+            whole = isinstance(leaf, int) if dtype is None else dtype.kind in "iub"
+            if whole:
+                # curve_fit varies floating leaves: an integer would be held silently
+                raise TypeError(
+                    f"{type(self).__name__}{jax.tree_util.keystr(path)}: expected a "
+                    f"floating-point parameter, got {leaf!r} (write 1.0 instead of 1)"
+                )
+
+
+class Sum(Model):
+    """The sum of several models, each under a name of its own.
+
+    ``Gaussian(...) + Polynomial(...)`` names the parts after their classes
+    (``gaussian``, ``gaussian_2``, ``polynomial``); ``Sum(left=..., right=...)`` takes
+    your names. Parameters are called ``parts.<name>.<field>`` in reports; bounds and
+    ``fixed`` address them as ``{"parts": {"<name>": {"<field>": value}}}``.
+
+    Args:
+        parts: The models by name; ``total["name"]`` returns one.
+
+    Example:
+        >>> import lmjax
+        >>> peak = lmjax.models.Gaussian(amplitude=2.0, centre=0.0, width=1.0)
+        >>> total = peak + lmjax.models.Polynomial([0.5])
+        >>> sorted(total.parts)
+        ['gaussian', 'polynomial']
+        >>> print(total(0.0), total["gaussian"].amplitude)
+        2.5 2.0
+    """
+
+    parts: dict[str, Callable]
+
+    def __init__(self, **parts: Callable):
+        if not parts:
+            raise ValueError("parts: expected at least one model, got none")
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the part called ``name``."""
+        return self.parts[name]
+
+    def __call__(self, x: Any) -> Array:
+        """Return the model at ``x``."""
+        first, *rest = self.parts.values()
+        total = first(x)
+        for part in rest:
+            total = total + part(x)
+        return total
+
+
+def real(x: Any) -> Array:
+    """Return ``x`` as an array; integers become floats, other dtypes stay."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x.astype(jnp.result_type(float))
+
+
+def _name(model):
+    """Return the class name in snake case, digits kept with their word."""
+    name = type(model).__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _unused(name, taken):
+    if name not in taken:
+        return name
+    base, number = re.sub(r"_\d+$", "", name), 2
+    while f"{base}_{number}" in taken:
+        number += 1
+    return f"{base}_{number}"
