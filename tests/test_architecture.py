@@ -47,6 +47,7 @@ ORDER = [
     "lmjax._least_squares",
     "lmjax._data",
     "lmjax._statistics",
+    "lmjax._fitted",
     "lmjax._curve_fit",
     "lmjax._checkpoint",
     "lmjax._fit_batch",

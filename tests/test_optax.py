@@ -81,7 +81,7 @@ def test_training_under_jit_reaches_a_small_cost(tried):
         return (optax.apply_updates(params, step), state), None
 
     params = start(8)
-    run = jax.jit(lambda carry: jax.lax.scan(one, carry, None, length=60)[0])
+    run = jax.jit(lambda carry: jax.lax.scan(one, carry, None, length=140)[0])
     params, state = run((params, lm.init(params)))
     assert float(jnp.sum(residual_fn(params) ** 2)) < 1e-8
     assert bool(jnp.isfinite(state.damping))
