@@ -5,7 +5,7 @@ large, and outliers pull; too small, and good points are thrown away. Here it is
 by gradient descent: fit noisy curves, compare the fitted curves with a few clean ones,
 and differentiate that error through the fit with respect to log c.
 
-Expect: c settles at a few times the noise of 0.05, and the error on clean curves is the
+Expect: c settles at about twice the noise of 0.05, and the error on clean curves is the
 lowest of all the scales listed.
 """
 

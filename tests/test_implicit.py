@@ -1,5 +1,6 @@
 """Derivatives of a fit against oracles that know nothing of the rule behind them."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -498,3 +499,44 @@ def test_bad_choice_raises(make, message):
 def test_bad_derivative_is_named():
     with pytest.raises(TypeError, match="derivative: expected Implicit"):
         params_of(Y, derivative="implicit")
+
+
+def test_a_module_that_contains_a_fit_trains():
+    class Layer(eqx.Module):
+        shift: jax.Array
+        name: str = eqx.field(static=True)
+
+        def __call__(self, y):
+            residual = lambda p: decay(p, X) + self.shift - y
+            return lmjax.least_squares(residual, START).params[2]
+
+    layer = Layer(jnp.array(0.1), "background")
+    ys = Y[None, :] + jnp.array([[0.0], [1.0]])
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def slope(layer, ys):
+        return jnp.mean(eqx.filter_vmap(layer)(ys))
+
+    # the shift is taken from the offset, one for one
+    np.testing.assert_allclose(slope(layer, ys).shift, -1.0, rtol=1e-9)
+
+
+def test_a_warm_start_carries_parameters_and_damping_over():
+    def steps(start, damping):
+        solver = lmjax.LevenbergMarquardt(damping=lmjax.Nielsen(initial=damping))
+        sol = lmjax.least_squares(residual_of, start, (1.01 * Y,), solver=solver)
+        return int(sol.num_steps)
+
+    before = lmjax.least_squares(residual_of, START, (Y,))
+    assert steps(before.params, before.damping) < steps(before.params, 1.0)
+    assert steps(before.params, before.damping) < steps(START, 1.0)
+
+
+def test_without_x64_everything_stays_float32():
+    x, y, start = (np.asarray(a, np.float32) for a in (X, Y, START))
+    with jax.enable_x64(False):
+        fit = lambda y: lmjax.curve_fit(decay, x, y, start).params
+        got = jax.jit(jax.jacrev(fit))(jnp.asarray(y))
+    assert got.dtype == jnp.float32
+    assert worst(got, jax.jacrev(params_of)(Y)) < 1e-3
