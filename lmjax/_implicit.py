@@ -48,16 +48,17 @@ class Implicit(eqx.Module):
     minimum. Parameters at a bound follow the bound, fixed ones follow their start
     value; a bound that holds with a gradient of exactly zero counts as not holding.
     Where the loss has a corner (`losses.huber` at its scale), the side is autodiff's
-    choice. Derivatives of the residual come from autodiff even if a ``jac`` was given.
+    choice. Derivatives of the residual come from autodiff even if a ``jac`` was given;
+    it must allow reverse mode, which ``lax.while_loop`` does not.
 
     A singular Hessian gets the derivative of least norm, in units of the columns of J:
     what the data do not determine does not move. ``check`` tells where that happened.
 
     Args:
         hessian: "full", or "gauss_newton" to leave out the second derivatives of the
-            residual: n times cheaper for large n, with a relative error of up to
-            ``rho`` (see `DerivativeCheck`), which is 60 % on some NIST problems. It is
-            exact for models that are linear in their parameters.
+            residual: one J in place of n Hessian products, with a relative error of up
+            to ``rho`` (see `DerivativeCheck`), 54 % on NIST's ENSO. It is exact for
+            models that are linear in their parameters.
         failed: Derivative of a fit that did not converge: "zero", or "nan" to notice.
             Other fits of a batch are not touched; but a sum over the batch is NaN then.
         polish: Take the derivative at ``p - H^-1 g``, one Newton step on: its error is
