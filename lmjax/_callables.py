@@ -10,6 +10,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 
 class Split(eqx.Module):
@@ -23,14 +25,29 @@ class Split(eqx.Module):
         return eqx.combine(self.arrays, self.rest)(*args)
 
 
-def hoisted(fn: Callable, *args: Any) -> Split:
+class Hoisted(eqx.Module):
+    """A function traced once, what it closed over apart from what it does."""
+
+    consts: list[Array]
+    jaxpr: Any = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def __call__(self, *args):
+        """Call the function."""
+        out = jax.core.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
+        return jax.tree.unflatten(self.structure, out)
+
+
+def hoisted(fn: Callable, *args: Any) -> Hoisted:
     """Return ``fn`` for arguments like these, what it closes over as its leaves.
 
     So that ``vmap`` batches what a user's function closes over, and derivatives reach
-    it.
+    it. Like ``eqx.filter_closure_convert``, which however insists on arguments of the
+    very same sharding and so fails inside ``shard_map``.
     """
-    converted = eqx.filter_closure_convert(fn, *args)
-    return Split(*eqx.partition(converted, eqx.is_array))
+    closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+    consts = [jnp.asarray(const) for const in closed.consts]
+    return Hoisted(consts, closed.jaxpr, jax.tree.structure(out))
 
 
 def as_pytree(fn: Callable) -> Callable:

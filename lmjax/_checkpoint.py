@@ -68,8 +68,7 @@ class Checkpoint:
                 raise ValueError(
                     f"checkpoint: the data of {path.name} in {self.folder} were others"
                 )
-            leaves = [file[f"leaf_{k}"] for k in range(len(file.files) - 1)]
-        return leaves
+            return [file[f"leaf_{k}"] for k in range(len(file.files) - 1)]
 
     def save(self, start: int, mark: int, leaves: list[np.ndarray]) -> None:
         """Keep a finished chunk: the whole file or none at all."""

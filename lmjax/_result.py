@@ -84,6 +84,8 @@ class Solution(eqx.Module):
             to the dtype.
         in_batch: Whether the batch engine ran, which solves the normal equations by
             Cholesky's method whatever ``linear_solver`` says.
+        lane_steps: Steps computed on behalf of this fit: ``num_steps`` and, in a batch,
+            its share of what was computed while fits waited for others.
         linear_solver: Name of the linear solver of a fit on its own.
         jacobian: How J was computed: "fwd", "rev", "user" or "matrix-free".
     """
@@ -103,6 +105,7 @@ class Solution(eqx.Module):
     derivative_check: DerivativeCheck | None
     tolerances: dict[str, Float[Array, "*batch"]] | None
     in_batch: Bool[Array, "*batch"]
+    lane_steps: Float[Array, "*batch"]
     linear_solver: str = eqx.field(static=True)
     jacobian: str = eqx.field(static=True)
 

@@ -1,5 +1,6 @@
 """How often the residual is traced: once per function, never for new numbers."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np

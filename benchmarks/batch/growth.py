@@ -15,8 +15,7 @@ CHUNK, ROUNDS = 10_000, 3
 def run(quick: bool = False, say=print) -> dict:
     """Run the headline workload in chunks from host arrays to host arrays.
 
-    Through ``lmjax.fit_batch`` where there is one, else chunk by chunk through one
-    compiled function. Memory is that above the data, so it includes the results.
+    Through ``lmjax.fit_batch``. Memory is that above the data, results included.
     """
     sizes = QUICK_SIZES if quick else SIZES
     chunk = min(CHUNK, sizes[0])
@@ -58,17 +57,4 @@ def _compiled(chunk):
         y, start = data
         return peers.fit_lmjax(load, load.max_steps, load.x, y, start, tol)
 
-    if hasattr(lmjax, "fit_batch"):
-        return lambda y, start: jax.tree.map(
-            np.asarray, lmjax.fit_batch(fit_one, (y, start), chunk_size=chunk)
-        )
-    batch = jax.jit(jax.vmap(fit_one))
-
-    def fit(y, start):
-        parts = []
-        for first in range(0, len(y), chunk):
-            part = y[first : first + chunk], start[first : first + chunk]
-            parts.append(jax.tree.map(np.asarray, batch(part)))
-        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
-
-    return fit
+    return lambda y, start: lmjax.fit_batch(fit_one, (y, start), chunk_size=chunk)

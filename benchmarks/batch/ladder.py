@@ -24,7 +24,7 @@ class Setting(NamedTuple):
         tol: Tolerance.
         max_steps: Limit on its steps.
         equal: Whether it is no worse than lmjax there.
-        found: (params, claims success, steps) at this setting.
+        found: What `Runner.run` returned at this setting.
         excess: How far above the tight minimum.
     """
 
@@ -32,7 +32,7 @@ class Setting(NamedTuple):
     tol: float
     max_steps: int
     equal: bool
-    found: tuple[Any, Any, Any]
+    found: tuple[Any, ...]
     excess: Excess
 
 

@@ -82,7 +82,8 @@ def _return_free_memory():
 
 def record(peer: Peer, setting: Setting, times: list[float]) -> dict:
     """Return everything that is reported about one peer on one workload."""
-    _, claims, steps = (np.asarray(field) for field in setting.found)
+    _, claims, steps, *counted = (np.asarray(field) for field in setting.found)
+    executed = counted[0].sum() if counted else peer.lane_steps(steps)
     excess, runner = setting.excess, setting.runner
     claimed = claims[np.searchsorted(runner.fits, excess.fits)]
     there = judge.at_minimum(excess)
@@ -105,7 +106,7 @@ def record(peer: Peer, setting: Setting, times: list[float]) -> dict:
         "claims_success": float(np.mean(claimed)),
         "mean_steps": float(steps.mean()),
         "max_steps": int(steps.max()),
-        "lane_efficiency": lanes.efficiency(steps, peer.lane_steps(steps)),
+        "lane_efficiency": lanes.efficiency(steps, executed),
         "compile_s": runner.compile_s,
         "temp_bytes": runner.temp_bytes,
         "rss_growth_bytes": growth,

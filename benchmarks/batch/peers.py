@@ -22,13 +22,14 @@ class Runner(NamedTuple):
     """A prepared peer.
 
     Attributes:
-        run: ``run(tol)`` returns (params, claims success, steps), finished.
+        run: ``run(tol)`` returns (params, claims success, steps), finished; lmjax adds
+            the lane-steps executed per fit.
         fits: Which fits of the workload it runs.
         compile_s: Seconds to trace and compile, 0 without compilation.
         temp_bytes: What XLA reserves for temporaries, None without XLA.
     """
 
-    run: Callable[[float], tuple[Any, Any, Any]]
+    run: Callable[[float], tuple[Any, ...]]
     fits: np.ndarray
     compile_s: float = 0.0
     temp_bytes: int | None = None
@@ -41,7 +42,8 @@ class Peer(NamedTuple):
         name: As in the tables.
         prepare: ``prepare(workload, max_steps)`` returns a `Runner`.
         refuses: Returns why a workload is beyond it, or None.
-        lane_steps: Lane-steps executed, from the steps of each fit.
+        lane_steps: Lane-steps executed, from the steps of each fit, where ``run`` does
+            not count them.
         limits: Factors on the workload's limit on steps to try, in this order.
     """
 
@@ -97,11 +99,13 @@ def problem(workload: Workload) -> dict[str, Any]:
 
 def fit_lmjax(workload, max_steps, x, y, start, tol):
     """Fit one with lmjax."""
-    solver = lmjax.LevenbergMarquardt(ftol=tol, max_steps=max_steps)
+    solver = lmjax.LevenbergMarquardt(
+        ftol=tol, max_steps=max_steps, damping=lmjax.Nielsen(initial=workload.damping)
+    )
     fit = lmjax.curve_fit(
         workload.model, x, y, start, solver=solver, **problem(workload)
     )
-    return fit.params, fit.success, fit.num_steps
+    return fit.params, fit.success, fit.num_steps, fit.lane_steps
 
 
 def fit_optimistix(workload, max_steps, x, y, start, tol):

@@ -46,6 +46,11 @@ class Workload(NamedTuple):
     cpufit: int | None = None
 
     @property
+    def damping(self) -> float:
+        """First lambda for lmjax: Gpufit's own where Gpufit's starts are close."""
+        return 1.0 if self.cpufit is None else 1e-3
+
+    @property
     def fits(self) -> int:
         """Number of fits."""
         return len(self.y)

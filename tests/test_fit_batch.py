@@ -1,0 +1,308 @@
+"""Chunks, devices, checkpoints: the results of one vmap, and nothing lost on the way."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+
+ROOT = Path(__file__).parents[1]
+T = np.linspace(0.0, 4.0, 16)
+
+
+def decay(p, t):
+    return p["a"] * jnp.exp(-p["k"] * t)
+
+
+def fit_one(y):
+    fit = lmjax.curve_fit(decay, T, y, {"a": 1.0, "k": 1.0})
+    return {"k": fit.params["k"], "error": fit.stderr["k"], "status": fit.status}
+
+
+def make(count):
+    rng = np.random.default_rng(0)
+    a, k = rng.uniform(0.5, 2.0, (2, count, 1))
+    return a * np.exp(-k * T) + 0.01 * rng.normal(size=(count, T.size))
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return make(640)
+
+
+@pytest.fixture(scope="module")
+def whole(curves):
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(fit_one))(curves))
+
+
+def assert_same(got, expected):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("chunk_size", [64, 192, 640, None])
+def test_chunks_equal_the_whole_to_the_last_bit(curves, whole, chunk_size):
+    assert_same(lmjax.fit_batch(fit_one, curves, chunk_size=chunk_size), whole)
+
+
+def test_a_number_of_fits_that_no_chunk_divides(curves, whole):
+    got = lmjax.fit_batch(fit_one, curves[:601], chunk_size=100)
+    assert_same(got, jax.tree.map(lambda x: x[:601], whole))
+
+
+def test_a_memory_map_is_read_chunk_by_chunk(curves, whole, tmp_path):
+    path = tmp_path / "curves.dat"
+    curves.tofile(path)
+    mapped = np.memmap(path, curves.dtype, "r", shape=curves.shape)
+    assert_same(lmjax.fit_batch(fit_one, mapped, chunk_size=128), whole)
+
+
+class Store:
+    """What h5py and zarr offer: a shape, a dtype, slices."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, rows):
+        part = self.array[rows]
+        self.most = max(self.most, len(part))
+        return part
+
+
+def test_anything_that_slices_will_do_and_only_chunks_are_read(curves, whole):
+    store = Store(curves)
+    assert_same(lmjax.fit_batch(fit_one, store, chunk_size=128), whole)
+    assert store.most == 128
+
+
+def test_integer_frames_reach_the_fit_as_they_are():
+    frames = np.random.default_rng(0).integers(0, 200, (70, T.size)).astype(np.uint16)
+    seen = []
+
+    def fit(frame):
+        seen.append(frame.dtype)
+        return lmjax.curve_fit(
+            lambda p, t: p + 0.0 * t, T, frame.astype(float), jnp.array(1.0)
+        ).params
+
+    np.testing.assert_allclose(lmjax.fit_batch(fit, frames), frames.mean(1), rtol=1e-9)
+    assert set(seen) == {np.dtype("uint16")}
+
+
+def test_a_second_call_compiles_nothing(curves):
+    traces = []
+
+    def fit(y):
+        traces.append(1)
+        return fit_one(y)
+
+    lmjax.fit_batch(fit, curves[:64])
+    first = len(traces)
+    lmjax.fit_batch(fit, curves[64:128])
+    assert len(traces) <= first + 1  # the structure of the result is looked up again
+
+
+def test_interrupted_job_goes_on_where_it_stopped(curves, whole, tmp_path):
+    class Broken(Store):
+        def __getitem__(self, rows):
+            if rows.start >= 384:
+                raise KeyboardInterrupt
+            return super().__getitem__(rows)
+
+    options = {"chunk_size": 64, "checkpoint": tmp_path / "job"}
+    with pytest.raises(KeyboardInterrupt):
+        lmjax.fit_batch(fit_one, Broken(curves), **options)
+    kept = sorted((tmp_path / "job").glob("chunk_*.npz"))
+    assert kept
+    assert not list((tmp_path / "job").glob("*.part*"))
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert_same(lmjax.fit_batch(fit_one, curves, **options), whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert len(list((tmp_path / "job").glob("chunk_*.npz"))) == 10
+
+
+def test_checkpoint_remembers_the_chunk_size(curves, whole, tmp_path):
+    lmjax.fit_batch(fit_one, curves, chunk_size=128, checkpoint=tmp_path)
+    assert_same(lmjax.fit_batch(fit_one, curves, checkpoint=tmp_path), whole)
+    with pytest.raises(ValueError, match="chunk_size"):
+        lmjax.fit_batch(fit_one, curves, chunk_size=64, checkpoint=tmp_path)
+
+
+def test_checkpoint_of_other_data_is_refused(curves, tmp_path):
+    lmjax.fit_batch(fit_one, curves[:128], chunk_size=64, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="another job"):
+        lmjax.fit_batch(fit_one, curves, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="were others"):
+        lmjax.fit_batch(fit_one, curves[128:256], checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (np.zeros((0, 3)), {}, "at least one row"),
+        ((np.zeros((3, 2)), np.zeros((4, 2))), {}, "same number of rows"),
+        (3.0, {}, "one row per fit"),
+        (np.float64(3.0), {}, "one row per fit"),
+        (np.zeros((3, 2)), {"chunk_size": 0}, "chunk_size"),
+        (
+            np.zeros((3, 2)),
+            {"mesh": jax.sharding.Mesh(np.array(jax.devices()[:1]), ("x",))},
+            "mesh",
+        ),
+    ],
+)
+def test_bad_requests_name_the_argument(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        lmjax.fit_batch(fit_one, data, **options)
+
+
+def test_progress_counts_every_fit(curves, capfd):
+    lmjax.fit_batch(fit_one, curves[:128], chunk_size=64, progress=True)
+    assert "128/128" in capfd.readouterr().err
+
+
+SCRIPT = """
+import os, sys
+import numpy as np, jax
+jax.config.update("jax_enable_x64", True)
+sys.path.insert(0, {root!r})
+sys.path.insert(0, {root!r} + "/tests")
+{before}
+import lmjax
+from test_fit_batch import fit_one, make
+out = lmjax.fit_batch(fit_one, make(640), chunk_size=128)
+np.savez({path!r}, **out)
+"""
+
+
+def script(path, before=""):
+    code = SCRIPT.format(root=str(ROOT), before=before, path=str(path))
+    return [sys.executable, "-c", code]
+
+
+def assert_saved(path, whole):
+    with np.load(path) as saved:
+        assert_same({name: saved[name] for name in saved.files}, whole)
+
+
+def test_two_devices_equal_one_to_the_last_bit(whole, tmp_path):
+    flags = "--xla_force_host_platform_device_count=2"
+    path = tmp_path / "two.npz"
+    before = "assert len(jax.devices()) == 2"
+    env = os.environ | {"XLA_FLAGS": flags}
+    subprocess.run(script(path, before), env=env, check=True, timeout=300)
+    assert_saved(path, whole)
+
+
+def test_two_processes_share_the_work(whole, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = []
+    for rank in range(2):
+        before = (
+            f"jax.distributed.initialize('127.0.0.1:{port}', 2, {rank})\n"
+            "assert jax.process_count() == 2"
+        )
+        command = script(tmp_path / f"rank{rank}.npz", before)
+        running.append(subprocess.Popen(command))
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    for rank in range(2):
+        assert_saved(tmp_path / f"rank{rank}.npz", whole)
+
+
+def test_pad_ragged_then_mask_equals_each_curve_alone():
+    curves = [row[:count] for row, count in zip(make(3), (16, 9, 12), strict=True)]
+    y, mask = lmjax.pad_ragged(curves, fill=np.nan)
+    fit = lambda y, mask, t: lmjax.curve_fit(
+        decay, t, y, {"a": 1.0, "k": 1.0}, mask=mask
+    )
+    got = jax.vmap(lambda y, mask: fit(y, mask, T))(y, mask)
+    for row, curve in enumerate(curves):
+        alone = fit(curve, None, T[: len(curve)])
+        assert got.num_points[row] == len(curve)
+        np.testing.assert_allclose(got.params["k"][row], alone.params["k"], rtol=1e-7)
+        np.testing.assert_allclose(got.stderr["k"][row], alone.stderr["k"], rtol=1e-6)
+
+
+def test_pad_ragged_needs_a_curve():
+    with pytest.raises(ValueError, match="at least one curve"):
+        lmjax.pad_ragged([])
+
+
+def whole_fit(y, **options):
+    solver = lmjax.LevenbergMarquardt(**options)
+    return lmjax.curve_fit(decay, T, y, {"a": 1.0, "k": 1.0}, solver=solver)
+
+
+def test_rescue_reruns_only_what_failed(curves):
+    y = curves[:64].copy()
+    y[5] = np.nan
+    fits = jax.vmap(lambda y: whole_fit(y, max_steps=8))(y)
+    failed = np.flatnonzero(np.asarray(fits.status) <= 0)
+    assert 1 < failed.size < 64
+    seen = []
+
+    def again(row):
+        seen.append(row.shape)
+        return whole_fit(row)
+
+    saved = lmjax.rescue(fits, again, y)
+    good = np.setdiff1d(np.arange(64), failed)
+    np.testing.assert_array_equal(
+        saved.params["k"][good], np.asarray(fits.params["k"])[good]
+    )
+    assert (saved.status[np.setdiff1d(np.arange(64), [5])] > 0).all()
+    assert saved.status[5] == lmjax.Status.NONFINITE_START
+    assert lmjax.rescue(saved, again, y).status[5] <= 0
+
+
+def test_rescue_keeps_the_lower_cost_of_two_failures(curves):
+    y = curves[:64]
+    fits = jax.vmap(lambda y: whole_fit(y, max_steps=4))(y)
+    worse = lmjax.rescue(fits, lambda y: whole_fit(y, max_steps=1), y)
+    np.testing.assert_array_equal(worse.cost, fits.cost)
+
+
+def test_multi_start_finds_the_deepest_valley():
+    # many local minima; the deepest at 2
+    wavy = lambda p: jnp.stack([p - 2.0, 3.0 * jnp.sin(2.0 * (p - 2.0))])
+    starts = jnp.linspace(-6.0, 9.0, 11)
+    alone = jax.vmap(lambda p: lmjax.least_squares(wavy, p))(starts)
+    assert float(alone.cost.max()) > 1.0
+    best = lmjax.multi_start(lambda p: lmjax.least_squares(wavy, p), starts)
+    assert float(best.params) == pytest.approx(2.0, abs=1e-6)
+
+
+def test_multi_start_of_a_batch_is_one_batch(curves):
+    starts = {"a": jnp.array([0.1, 1.0, 5.0]), "k": jnp.array([9.0, 1.0, 0.1])}
+    best = jax.vmap(
+        lambda y: lmjax.multi_start(
+            lambda start: lmjax.curve_fit(decay, T, y, start), starts
+        )
+    )(curves[:20])
+    assert best.status.shape == (20,)
+    assert (best.status > 0).all()
+    np.testing.assert_allclose(best.params["k"], best.params["k"])
+
+
+def test_multi_start_prefers_success_to_a_lower_cost():
+    def fit(start):
+        sol = lmjax.least_squares(lambda p: p - 1.0, start)
+        status = jnp.where(start > 5.0, -1, sol.status)
+        cost = jnp.where(start > 5.0, -1.0, sol.cost + 1.0)
+        return sol.__class__(
+            **{
+                name: {"status": status, "cost": cost}.get(name, getattr(sol, name))
+                for name in sol.__dataclass_fields__
+            }
+        )
+
+    best = lmjax.multi_start(fit, jnp.array([0.0, 9.0]))
+    assert best.status > 0
