@@ -1,4 +1,4 @@
-"""How robust should the loss be? Let clean data decide, through the fit.
+"""How robust should a loss be, if clean data decide it through the fit?
 
 The scale c of a Cauchy loss says at what size a residual starts to count less. Too
 large, and outliers pull; too small, and good points are thrown away. Here it is learned

@@ -1,6 +1,6 @@
 """Derivatives of the steps themselves: of all of them, or of one more at the end.
 
-An attached step is the Gauss-Newton step with the damping that the loop chose,
+An attached step is the Gauss-Newton step with the damping that the loop chose, or none,
 
     p - (J^T J + lam diag(scale^2))^-1 J^T r,
 
@@ -103,10 +103,10 @@ class OneStep(eqx.Module):
 
     The cheapest choice: one ``J^T J`` and one solve, no second derivatives of the
     residual, memory of one step. The relative error is that of
-    ``Implicit(hessian="gauss_newton")``, up to ``rho`` (see `DerivativeCheck`); the
-    damping at the end of the fit keeps a singular ``J^T J`` from doing harm. Higher
-    derivatives are those of the step, not of the solution. Start values have derivative
-    zero, and so has a fit that failed.
+    ``Implicit(hessian="gauss_newton")``, up to ``rho`` (see `DerivativeCheck`). The step
+    is undamped, and of least norm where ``J^T J`` is singular. Higher derivatives are
+    those of the step, not of the solution. Start values have derivative zero, and so
+    has a fit that failed.
 
     Example:
         >>> import jax, jax.numpy as jnp, lmjax
@@ -128,7 +128,9 @@ class OneStep(eqx.Module):
         attached = _curvature.autodiffed(problem, p0.size)
         held = attached.conditions.holding(outcome.p, p0)
         p = jnp.where(outcome.free, outcome.p, _with_value(held, outcome.p))
-        step = _attached_step(attached, p, outcome.damping, outcome.norms, outcome.free)
+        # the last lambda may still be 1e-3, which would be the error of the derivative
+        undamped = jnp.zeros_like(outcome.damping)
+        step = _attached_step(attached, p, undamped, outcome.norms, outcome.free)
         p = detach_unless(ok, _with_value(step, outcome.p))
         again = _curvature.consequences(attached, p, outcome)
         return outcome._replace(p=p, **detach_unless(ok, again))

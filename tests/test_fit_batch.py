@@ -67,7 +67,12 @@ class Store:
     """What h5py and zarr offer: a shape, a dtype, slices."""
 
     def __init__(self, array):
-        self.array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+        self.array, self.shape, self.dtype, self.most = (
+            array,
+            array.shape,
+            array.dtype,
+            0,
+        )
 
     def __getitem__(self, rows):
         part = self.array[rows]

@@ -437,8 +437,7 @@ def test_one_step_is_the_gauss_newton_derivative():
     got = jax.jit(jax.jacrev(lambda y: params_of(y, derivative=lmjax.OneStep())))(Y)
     shortcut = lmjax.Implicit("gauss_newton")
     expected = jax.jit(jax.jacrev(lambda y: params_of(y, derivative=shortcut)))(Y)
-    # the lambda that the fit ended with makes a difference of 1e-6
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
     exact = jax.jacrev(params_of)(Y)
     assert worst(got, exact) > 1e-3
 
