@@ -103,10 +103,10 @@ class OneStep(eqx.Module):
 
     The cheapest choice: one ``J^T J`` and one solve, no second derivatives of the
     residual, memory of one step. The relative error is that of
-    ``Implicit(hessian="gauss_newton")``, up to ``rho`` (see `DerivativeCheck`). The step
-    is undamped, and of least norm where ``J^T J`` is singular. Higher derivatives are
-    those of the step, not of the solution. Start values have derivative zero, and so
-    has a fit that failed.
+    ``Implicit(hessian="gauss_newton")``, up to ``rho`` (see `DerivativeCheck`). The
+    step is undamped, and of least norm where ``J^T J`` is singular. Higher derivatives
+    are those of the step, not of the solution. Start values have derivative zero, and
+    so has a fit that failed.
 
     Example:
         >>> import jax, jax.numpy as jnp, lmjax
