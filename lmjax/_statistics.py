@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lmjax._linear_solvers.dense import singular_values, solve_positive, triangularize
+from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linearize import PRECISION
 from lmjax._rarely import rarely
 from lmjax._types import Scalar
@@ -68,8 +68,7 @@ def _inverse(normal_matrix, jac_of, operands, m: int):
 
     def through_jacobian(given):
         scale, operands = given
-        upper = triangularize(jac_of(operands) / scale[None, :])
-        _, s, vt = singular_values(upper)
+        _, s, vt = singular_values(jac_of(operands) / scale[None, :])
         kept = s > eps * max(m, n) * jnp.max(s)
         weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
         inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
