@@ -122,7 +122,7 @@ def conjugate_gradients(
     none, ends it.
 
     References:
-        Golub and Van Loan, Matrix Computations, 4th edition, algorithm 11.5.1.
+        Golub and Van Loan, Matrix Computations, 4th edition, section 11.5.
     """
     target = jnp.finfo(rhs.dtype).eps ** 0.75 * jnp.sqrt(jnp.sum(rhs * rhs))
     limit = 4 * rhs.size
