@@ -5,7 +5,6 @@ Write the residual once; fit one curve or a million without changing it.
 
 from lmjax import losses as losses
 from lmjax import models as models
-from lmjax._curve_fit import CurveFit as CurveFit
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
@@ -14,16 +13,22 @@ from lmjax._fit_batch import fit_batch as fit_batch
 from lmjax._fit_batch import multi_start as multi_start
 from lmjax._fit_batch import pad_ragged as pad_ragged
 from lmjax._fit_batch import rescue as rescue
+from lmjax._fitted import CurveFit as CurveFit
+from lmjax._implicit import Implicit as Implicit
 from lmjax._least_squares import least_squares as least_squares
 from lmjax._linear_solvers import CG as CG
 from lmjax._linear_solvers import QR as QR
 from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
+from lmjax._linear_solvers import Dual as Dual
+from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History
 from lmjax._result import Solution as Solution
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
 from lmjax._status import Status as Status
+from lmjax._unrolled import OneStep as OneStep
+from lmjax._unrolled import Unrolled as Unrolled
 
 __version__ = "0.1.0"

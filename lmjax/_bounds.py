@@ -41,6 +41,18 @@ class Conditions(eqx.Module):
             free = inside if free is None else free & inside
         return free
 
+    def holding(
+        self, p: Float[Array, " n"], p0: Float[Array, " n"]
+    ) -> Float[Array, " n"]:
+        """Return what each parameter is held at, if it is held at ``p``."""
+        held = p
+        if self.box is not None:
+            lower, upper = self.box
+            held = jnp.where(p <= lower, lower, upper)
+        if self.fixed is not None:
+            held = jnp.where(self.fixed, self.project(p0), held)
+        return held
+
     def infeasible(self) -> Bool[Array, "*f"] | None:
         """Return whether some lower bound exceeds its upper bound (or is NaN)."""
         if self.box is None:

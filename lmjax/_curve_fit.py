@@ -8,200 +8,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
 
-from lmjax import _data, _problem, _report, _statistics
+from lmjax import _data, _problem, _statistics
 from lmjax._callables import Split, as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._fitted import CurveFit, dof_of, has_error
+from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
-from lmjax._status import ParamStatus, Status
+from lmjax._status import Status
 from lmjax._types import Params
+from lmjax._unrolled import Derivative
 
 _DEFAULT = LevenbergMarquardt()
-
-
-class CurveFit(Solution):
-    """A `Solution` with the statistics of a fit to data.
-
-    Everything here works on a batch (leading axes) as well, except the functions of x,
-    which take one fit: use ``jax.vmap`` for those.
-
-    Attributes:
-        covariance: Covariance of the parameters in ravel order; rows and columns of
-            parameters that are fixed, at a bound or without effect are zero.
-        rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
-            combination of parameters is not determined by the data: the covariance is
-            then the one of least norm, and the parameters along it are arbitrary.
-        num_used: Observations that count, None if all do.
-        absolute_sigma: Whether sigma was taken at face value.
-        model: The model, None where ``params`` is itself the callable model.
-    """
-
-    covariance: Float[Array, "*batch n n"]
-    rank: Int[Array, "*batch"]
-    num_used: Int[Array, "*batch"] | None
-    absolute_sigma: bool = eqx.field(static=True)
-    model: Callable | None = eqx.field(static=True)
-
-    @property
-    def num_points(self) -> Int[Array, "*batch"]:
-        """Observations that count."""
-        if self.num_used is not None:
-            return self.num_used
-        batch = self.cost.shape
-        points = int(np.prod(self.residual.shape[len(batch) :]))
-        return jnp.full(batch, points, jnp.int32)
-
-    @property
-    def num_free(self) -> Int[Array, "*batch"]:
-        """Parameters with an error bar: not fixed, at a bound or without effect."""
-        return jnp.sum(_has_error(self.param_status), axis=-1, dtype=jnp.int32)
-
-    @property
-    def dof(self) -> Int[Array, "*batch"]:
-        """Degrees of freedom: ``num_points`` less the parameters that are not fixed."""
-        return _dof(self.num_points, self.param_status)
-
-    @property
-    def chi2(self) -> Float[Array, "*batch"]:
-        """Sum of squared residuals in units of sigma (of losses, if robust)."""
-        return 2.0 * self.cost
-
-    @property
-    def reduced_chi2(self) -> Float[Array, "*batch"]:
-        """``chi2 / dof``; NaN without degrees of freedom."""
-        dof = jnp.maximum(self.dof, 1).astype(self.cost.dtype)
-        return jnp.where(self.dof > 0, self.chi2 / dof, jnp.nan)
-
-    @property
-    def stderr(self) -> Params:
-        """Standard errors, a pytree like ``params``; NaN where there is none."""
-        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        held = ~_has_error(self.param_status)
-        flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
-        return self._unravel(flat)
-
-    @property
-    def correlation(self) -> Float[Array, "*batch n n"]:
-        """Correlation matrix; zero off the diagonal where there is no error."""
-        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
-        corr = self.covariance / (scale[..., :, None] * scale[..., None, :])
-        eye = jnp.eye(variance.shape[-1], dtype=bool)
-        return jnp.where(eye, 1.0, corr)
-
-    @property
-    def aic(self) -> Float[Array, "*batch"]:
-        """Akaike's criterion: ``-2 log L + 2 k`` up to a constant of the data.
-
-        With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute
-        sigma and ``N log(chi2 / N)`` otherwise, as in lmfit.
-        """
-        k = (self.num_points - self.dof).astype(self.cost.dtype)
-        return self._minus_two_log_likelihood() + 2.0 * k
-
-    @property
-    def bic(self) -> Float[Array, "*batch"]:
-        """Bayesian criterion: as `aic` with ``k log N`` in place of ``2 k``."""
-        n = self.num_points.astype(self.cost.dtype)
-        k = (self.num_points - self.dof).astype(self.cost.dtype)
-        return self._minus_two_log_likelihood() + k * jnp.log(n)
-
-    def _minus_two_log_likelihood(self):
-        n = self.num_points.astype(self.cost.dtype)
-        return self.chi2 if self.absolute_sigma else n * jnp.log(self.chi2 / n)
-
-    def _unravel(self, flat):
-        leaves, structure = jax.tree.flatten(self._varied())
-        batch = self.cost.shape
-        parts, start = [], 0
-        for leaf in leaves:
-            shape = leaf.shape[len(batch) :]
-            size = int(np.prod(shape))
-            parts.append(flat[..., start : start + size].reshape(batch + shape))
-            start += size
-        return jax.tree.unflatten(structure, parts)
-
-    def _varied(self):
-        """The parameters without the rest of a callable model."""
-        return eqx.filter(self.params, eqx.is_inexact_array)
-
-    def _evaluate(self, params, x):
-        if self.model is not None:
-            return self.model(params, x)
-        return eqx.combine(params, self.params)(x)
-
-    def predict(self, x: Any) -> Array:
-        """Return the fitted model at ``x``."""
-        return self._evaluate(self._varied(), x)
-
-    def _standard_deviation(self, x):
-        """Return the standard deviation of the fitted curve at x, ``sqrt(J C J^T)``."""
-        varied = self._varied()
-        flat, unravel = ravel_pytree(varied)
-        jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
-        variance = jnp.einsum("...i,ij,...j->...", jac, self.covariance, jac)
-        return jnp.sqrt(jnp.maximum(variance, 0.0))
-
-    def _quantile(self, level):
-        dof = self.dof.astype(self.cost.dtype)
-        dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
-        return _statistics.student_t_quantile(level, dof).astype(self.cost.dtype)
-
-    def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
-        """Return (lower, upper) limits of the *curve* at each x, pointwise.
-
-        Linear propagation of the covariance, ``t sqrt(J C J^T)`` with Student's t on
-        ``dof`` degrees of freedom (the normal quantile when sigma is absolute).
-
-        Example:
-            >>> import jax.numpy as jnp, lmjax
-            >>> x = jnp.arange(5.0)
-            >>> y = 2.0 * x + jnp.array([0.1, -0.1, 0.0, -0.1, 0.1])
-            >>> line = lambda p, x: p["slope"] * x + p["offset"]
-            >>> fit = lmjax.curve_fit(line, x, y, {"slope": 1.0, "offset": 0.0})
-            >>> low, high = fit.confidence_band(x)
-            >>> bool(jnp.all((low < 2 * x) & (2 * x < high)))
-            True
-        """
-        centre, half = self.predict(x), self._quantile(level)
-        half = half * self._standard_deviation(x)
-        return centre - half, centre + half
-
-    def prediction_band(
-        self, x: Any, level: float = 0.95, sigma: Any = 1.0
-    ) -> tuple[Array, Array]:
-        """Return (lower, upper) limits for a *new observation* at each x.
-
-        Args:
-            x: Where to predict.
-            level: Probability that the band holds one new observation.
-            sigma: Its standard deviation in the units given to ``curve_fit``; scaled by
-                ``sqrt(reduced_chi2)`` unless sigma was absolute.
-        """
-        centre = self.predict(x)
-        scale = 1.0 if self.absolute_sigma else self.reduced_chi2
-        spread = self._standard_deviation(x)
-        half = self._quantile(level) * jnp.sqrt(
-            spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
-        )
-        return centre - half, centre + half
-
-    def report(self) -> str:
-        """Return a table of parameters, errors, correlations and how the fit went."""
-        return _report.curve_fit(self)
-
-
-def _has_error(param_status):
-    return (param_status == ParamStatus.FREE) | (param_status == ParamStatus.UNMOVED)
-
-
-def _dof(num_points, param_status):
-    unfixed = jnp.sum(param_status != ParamStatus.FIXED, axis=-1, dtype=jnp.int32)
-    return num_points - unfixed
+_EXACT = Implicit()
 
 
 def curve_fit(
@@ -219,6 +40,7 @@ def curve_fit(
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
 ) -> CurveFit:
     """Fit ``model(params, x)`` to ``y`` and return parameters with their uncertainties.
 
@@ -247,6 +69,7 @@ def curve_fit(
         loss_scale: As in `least_squares`.
         solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
             x)``, the derivative of the model.
+        derivative: As in `least_squares`.
 
     Returns:
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
@@ -287,13 +110,14 @@ def curve_fit(
             rho,
             scale,
             solver,
+            derivative,
             absolute_sigma,
             nan_policy,
         )
     except TypeError as error:
         named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
         named |= {"bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, named) from error
+        raise blame(error, solver, derivative, named) from error
     if bounds is not None:
         start = model if params0 is None else params0
         check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
@@ -341,6 +165,7 @@ def _fit_impl(
     rho,
     loss_scale,
     solver,
+    derivative,
     absolute_sigma,
     nan_policy,
 ):
@@ -375,14 +200,15 @@ def _fit_impl(
         rho=rho,
         loss_scale=loss_scale,
         solver=solver,
+        derivative=derivative,
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
     )
     unscaled, rank = _inverse(problem, outcome.p, solution)
     covariance = unscaled
-    if not absolute_sigma:
+    if unscaled is not None and not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
-        dof = _dof(points, solution.param_status)
+        dof = dof_of(points, solution.param_status)
         scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(outcome.p.dtype)
         infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
         covariance = jnp.where(dof > 0, unscaled * scale, infinite)
@@ -401,11 +227,13 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(11, 12))
+_fit = jax.jit(_fit_impl, static_argnums=(12, 13))
 
 
 def _inverse(problem, p, solution):
-    free = _has_error(solution.param_status).astype(p.dtype)
+    if solution.normal_matrix is None:
+        return None, None
+    free = has_error(solution.param_status).astype(p.dtype)
 
     def jac_of(operands):
         problem, p, free = operands

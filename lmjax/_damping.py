@@ -31,7 +31,8 @@ class Nielsen(eqx.Module):
     Args:
         initial: First lambda, relative to the normal matrix scaled to unit diagonal.
             The default of 1 found more global minima on the Moré-Garbow-Hillstrom
-            problems than the customary 1e-3.
+            problems than the customary 1e-3. To go on from an earlier fit of similar
+            data, give its ``Solution.damping`` (and start at its ``params``).
         shrink: Least factor of an accepted step. Nielsen uses 1/3; 1/4 reaches the same
             minima and saves steps of an easy fit, whose last steps are all at this
             limit. 1/10 saves more but lost one global minimum of 69.

@@ -12,6 +12,7 @@ from lmjax import _problem, losses
 from lmjax._callables import as_pytree
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
+from lmjax._unrolled import Derivative
 
 
 def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any]:
@@ -59,10 +60,17 @@ def check_feasible(status, bounds, params0) -> None:
     )
 
 
-def blame(error: TypeError, solver: Any, named: dict[str, Any]) -> TypeError:
+def blame(
+    error: TypeError, solver: Any, derivative: Any, named: dict[str, Any]
+) -> TypeError:
     """Return an error that names the argument which jax refused, or jax's own."""
     if not isinstance(solver, LevenbergMarquardt):
         return TypeError(f"solver: expected LevenbergMarquardt(...), got {solver!r}")
+    if not isinstance(derivative, Derivative):
+        return TypeError(
+            "derivative: expected Implicit(...), Unrolled(...) or OneStep(), "
+            f"got {derivative!r}"
+        )
     for name, tree in named.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 from lmjax import _problem, _solve
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._implicit import Implicit
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus
 from lmjax._types import Params, ResidualFn
+from lmjax._unrolled import Derivative
 
 _DEFAULT = LevenbergMarquardt()
+_EXACT = Implicit()
 
 
 def least_squares(
@@ -28,6 +31,7 @@ def least_squares(
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
 ) -> Solution:
     """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
 
@@ -48,6 +52,8 @@ def least_squares(
             name of one in ``lmjax.losses``. None is plain least squares.
         loss_scale: Size at which a residual starts to count less.
         solver: Algorithm and settings.
+        derivative: What autodiff of the solution means: `Implicit`, `Unrolled` or
+            `OneStep`.
 
     Returns:
         The `Solution`. A fit that fails does not raise: see its ``status``.
@@ -79,18 +85,28 @@ def least_squares(
     rho, scale = resolve_loss(loss, loss_scale)
     try:
         solution = _fit(
-            as_pytree(residual_fn), params0, args, bounds, fixed, rho, scale, solver
+            as_pytree(residual_fn),
+            params0,
+            args,
+            bounds,
+            fixed,
+            rho,
+            scale,
+            solver,
+            derivative,
         )
     except TypeError as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, named) from error
+        raise blame(error, solver, derivative, named) from error
     if bounds is not None:
         check_feasible(solution.status, bounds, params0)
     return solution
 
 
 @jax.jit
-def _fit(residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver):
+def _fit(
+    residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver, derivative
+):
     jac = solver.jac
     return solve(
         lambda params: residual_fn(params, *args),
@@ -100,6 +116,7 @@ def _fit(residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver):
         rho=rho,
         loss_scale=loss_scale,
         solver=solver,
+        derivative=derivative,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
     )[0]
 
@@ -113,6 +130,7 @@ def solve(
     rho,
     loss_scale,
     solver: LevenbergMarquardt,
+    derivative: Derivative,
     jac,
     whiten: Callable | None = None,
 ) -> tuple[Solution, Problem, _solve.Outcome]:
@@ -127,7 +145,7 @@ def solve(
         jac=jac,
         whiten=whiten,
     )
-    outcome = _solve.solve(problem, p0, solver)
+    outcome = derivative.solve(problem, p0, solver)
     history = None
     if outcome.record is not None:
         record = outcome.record
@@ -153,6 +171,7 @@ def solve(
         param_status=_param_status(problem, outcome, p0),
         moved=None if bounds is None else jnp.any(problem.conditions.project(p0) != p0),
         history=history,
+        derivative_check=derivative.report(problem, outcome),
         tolerances=solver.given_tolerances(),
         in_batch=outcome.in_batch,
         lane_steps=outcome.lane_steps,

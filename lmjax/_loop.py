@@ -86,7 +86,11 @@ def run(
         lambda state: step(state, fit, solver),
         init(fit, p0, solver),
     )
-    # Once per fit, not once per step.
+    return finish(state, fit)
+
+
+def finish(state: State, fit) -> State:
+    """Replace AT_FLOOR by what it means: once per fit, not once per step."""
     outcome = jax.lax.cond(
         state.status == AT_FLOOR,
         lambda: at_floor(state, fit),

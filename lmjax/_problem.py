@@ -19,7 +19,6 @@ from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._linearize import (
     DenseLinearization,
-    Linearization,
     MatrixFreeLinearization,
 )
 from lmjax._types import Params, Scalar
@@ -55,7 +54,7 @@ class Problem(eqx.Module):
 
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
-    ) -> Linearization:
+    ) -> DenseLinearization | MatrixFreeLinearization:
         """Return the (robust) linear model at ``p`` whose residual is ``r``."""
         row = None
         if self.rho is not None:
@@ -179,13 +178,13 @@ def _jacobian(jac, unravel, whiten, n, m, dtype):
         return None, jac
 
     def user(p):
-        matrix = _assemble(jac(unravel(p)), unravel(p), m, n, dtype)
+        matrix = assemble(jac(unravel(p)), unravel(p), m, n, dtype)
         return matrix if whiten is None else jax.vmap(whiten, 1, 1)(matrix)
 
     return user, "user"
 
 
-def _assemble(tree, params, m, n, dtype):
+def assemble(tree, params, m, n, dtype):
     """Join the blocks of a Jacobian pytree, nested as ``jax.jacfwd`` does."""
     structure = jax.tree.structure(params)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]

@@ -59,7 +59,9 @@ def _parameter_lines(fit):
             error += f" ({100 * abs(errors[j] / values[j]):.2f}%)"
         remark = f"  ({status.remark})" if status.remark else ""
         lines.append(f"    {name:<{width}}  {values[j]:.8g}{error}{remark}")
-    if int(fit.rank) < int(fit.num_free):
+    if fit.rank is None:
+        lines.append("    So many parameters get no errors: J^T J was not formed.")
+    elif int(fit.rank) < int(fit.num_free):
         lines.append(
             f"    The data determine only {int(fit.rank)} combinations of the "
             f"{int(fit.num_free)} free parameters: errors are those of least norm."
@@ -70,6 +72,8 @@ def _parameter_lines(fit):
 
 
 def _correlation_lines(fit):
+    if fit.covariance is None:
+        return []
     names = _names(fit.params)
     corr = np.asarray(fit.correlation)
     pairs = [

@@ -11,6 +11,30 @@ from lmjax._status import Status
 from lmjax._types import Params
 
 
+class DerivativeCheck(eqx.Module):
+    """How far to trust the derivative of a fit.
+
+    Attributes:
+        error: ``|H^-1 g|``, the Newton step that is left, relative to the parameters
+            (both in units of the columns of J). The relative error of the derivative is
+            this times a constant of the problem; with ``polish`` it goes with the
+            square.
+        rho: Spectral radius of ``(J^T J)^-1/2 S (J^T J)^-1/2``, S being the part of H
+            that Gauss-Newton leaves out: a bound of the relative error of
+            ``Implicit(hessian="gauss_newton")``. NaN beyond 128 parameters.
+        rank: Rank of H over the free parameters. Below ``num_free``, the derivative is
+            the one of least norm. -1 beyond 128 parameters, where it is not known.
+        num_free: Parameters that are free and have an effect.
+        definite: Whether H is positive definite beyond doubt.
+    """
+
+    error: Float[Array, "*batch"]
+    rho: Float[Array, "*batch"]
+    rank: Int[Array, "*batch"]
+    num_free: Int[Array, "*batch"]
+    definite: Bool[Array, "*batch"]
+
+
 class FitError(RuntimeError):
     """Raised by ``raise_if_failed``; the message names the status and the advice."""
 
@@ -46,13 +70,16 @@ class Solution(eqx.Module):
         optimality: Largest cosine between the residual and a column of J over the
             parameters that are free to move; zero at a stationary point.
         damping: Lambda when the fit stopped.
-        normal_matrix: ``J^T J`` at ``params``, in ravel order of the parameters.
+        normal_matrix: ``J^T J`` at ``params``, in ravel order of the parameters; None
+            above 1,000 parameters with `CG`, with `Dual`, or with fewer residuals than
+            parameters.
         residual: Residual at ``params``, as ``residual_fn`` returned it.
         param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound,
             idle.
         moved: Whether the start lay outside the bounds and was moved inside; None
             without bounds.
         history: Step history if ``record_history`` was set, else None.
+        derivative_check: What ``derivative=Implicit(check=True)`` found, else None.
         tolerances: Those of ftol, xtol and gtol that were given; None if all were left
             to the dtype.
         in_batch: Whether the batch engine ran, which solves the normal equations by
@@ -70,11 +97,12 @@ class Solution(eqx.Module):
     num_accepted: Int[Array, "*batch"]
     optimality: Float[Array, "*batch"]
     damping: Float[Array, "*batch"]
-    normal_matrix: Float[Array, "*batch n n"]
+    normal_matrix: Float[Array, "*batch n n"] | None
     residual: Any
     param_status: Int[Array, "*batch n"]
     moved: Bool[Array, "*batch"] | None
     history: History | None
+    derivative_check: DerivativeCheck | None
     tolerances: dict[str, Float[Array, "*batch"]] | None
     in_batch: Bool[Array, "*batch"]
     lane_steps: Float[Array, "*batch"]

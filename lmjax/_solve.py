@@ -28,9 +28,9 @@ class Outcome(NamedTuple):
         num_accepted: Steps taken.
         optimality: Largest cosine between the residual and a free column of J.
         damping: Lambda at the end.
-        normal_matrix: ``J^T J`` of the (robust) linear model.
+        normal_matrix: ``J^T J`` of the (robust) linear model; None where n is large.
         free: Which parameters may move at ``p``.
-        idle: Which have no effect on the residual at ``p``.
+        norms: Norms of the columns of J at ``p``.
         in_batch: Whether the batch engine ran.
         lane_steps: Steps that were computed for this fit, its share of what other fits
             made it wait included.
@@ -45,12 +45,17 @@ class Outcome(NamedTuple):
     num_accepted: Int[Array, ""]
     optimality: Float[Array, ""]
     damping: Float[Array, ""]
-    normal_matrix: Float[Array, "n n"]
+    normal_matrix: Float[Array, "n n"] | None
     free: Bool[Array, " n"]
-    idle: Bool[Array, " n"]
+    norms: Float[Array, " n"]
     in_batch: Bool[Array, ""]
     lane_steps: Float[Array, ""]
     record: Record | None
+
+    @property
+    def idle(self) -> Bool[Array, " n"]:
+        """Which parameters have no effect on the residual at ``p``."""
+        return self.norms == 0.0
 
 
 def solve(
@@ -81,9 +86,14 @@ def solve(
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
-    state = _loop.run(problem, p0, solver, linear_solver)
+    return outcome_of(_loop.run(problem, p0, solver, linear_solver), problem, solver)
+
+
+def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
+    """Return what a single fit leaves behind."""
     point = state.point
-    free = jnp.ones_like(p0, bool) if point.free is None else point.free
+    forms = solver.forms_normal_matrix(problem.m, point.p.size)
+    free = jnp.ones_like(point.p, bool) if point.free is None else point.free
     return Outcome(
         p=point.p,
         r=point.r,
@@ -93,11 +103,11 @@ def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
         num_accepted=state.num_accepted,
         optimality=point.optimality,
         damping=state.lam,
-        normal_matrix=point.linearization.normal_matrix(),
+        normal_matrix=point.linearization.normal_matrix() if forms else None,
         free=free,
-        idle=point.norms == 0.0,
+        norms=point.norms,
         in_batch=jnp.array(False),
-        lane_steps=state.num_steps.astype(p0.dtype),
+        lane_steps=state.num_steps.astype(point.p.dtype),
         record=state.record,
     )
 
@@ -156,7 +166,7 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
         damping=state.lam,
         normal_matrix=jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
         free=everywhere if point.free is None else point.free.T,
-        idle=(point.norms == 0.0).T,
+        norms=point.norms.T,
         in_batch=jnp.ones(size, bool),
         lane_steps=jnp.full((size,), 1.0, p.dtype) * (steps / size),
         record=None,

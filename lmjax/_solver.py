@@ -8,8 +8,11 @@ import jax.numpy as jnp
 
 from lmjax._callables import as_pytree
 from lmjax._damping import Nielsen
-from lmjax._linear_solvers import CG, QR, SVD
+from lmjax._linear_solvers import CG, QR, SVD, Dual
 from lmjax._types import Scalar
+
+# More parameters than this count as many: no n x n matrix unless asked for.
+LARGE = 1000
 
 
 def _as_module(fn: Any) -> Any:
@@ -29,9 +32,9 @@ class LevenbergMarquardt(eqx.Module):
             Jacobian is below this.
         max_steps: Most steps to propose.
         damping: `Nielsen`, `Classical` or `Fixed`.
-        linear_solver: `QR`, `Cholesky`, `SVD`, `CG`, or a callable of your own
-            ``(linearization, damping) -> dp``. None chooses: `SVD` with fewer residuals
-            than parameters, else `QR` up to 1,000 parameters and `CG` beyond.
+        linear_solver: `QR`, `Cholesky`, `SVD`, `Dual`, `CG`, or a callable of your own
+            ``(linearization, damping) -> dp``. None chooses `QR` up to 1,000 parameters
+            and `CG` beyond; with fewer residuals than parameters `SVD` and `Dual`.
         jac: "fwd", "rev", or a function ``jac(params, *args)`` (``jac(params, x)`` in
             `curve_fit`) that returns what ``jax.jacfwd`` would. None takes forward
             mode, or reverse mode with more parameters than residuals.
@@ -80,8 +83,17 @@ class LevenbergMarquardt(eqx.Module):
         if self.linear_solver is not None:
             return self.linear_solver
         if m < n:
-            return SVD()
-        return QR() if n <= 1000 else CG()
+            return SVD() if n <= LARGE else Dual()
+        return QR() if n <= LARGE else CG()
+
+    def forms_normal_matrix(self, m: int, n: int) -> bool:
+        """Return whether the solution carries ``J^T J``.
+
+        Not above 1,000 parameters if the steps themselves get by without a matrix of
+        that size.
+        """
+        matrix_free = getattr(self.choose_linear_solver(m, n), "matrix_free", False)
+        return n <= LARGE or not (matrix_free or m < n)
 
     def tolerances(self, dtype) -> tuple[Scalar, Scalar, Scalar]:
         """Return (ftol, xtol, gtol) in ``dtype``, defaults filled in."""

@@ -9,8 +9,10 @@ zero.
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lmjax._linear_solvers.dense import singular_values, solve_positive
@@ -29,7 +31,31 @@ def unscaled_covariance(
     Otherwise the singular values of ``J = jac_of(operands)`` (m rows) decide, which do
     not suffer from squaring the condition number, and a deficient J gets the inverse of
     least norm: what the data do not determine has no error.
+
+    Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
     """
+    arrays, rest = eqx.partition(operands, eqx.is_array)
+
+    @jax.custom_jvp
+    def inverse(normal_matrix, arrays):
+        return _inverse(normal_matrix, jac_of, eqx.combine(arrays, rest), m)
+
+    @inverse.defjvp
+    def _(primals, tangents):
+        cov, rank = inverse(*primals)
+        # a failed fit passes nothing on
+        finite = jnp.all(jnp.isfinite(cov))
+        safe = jnp.where(finite, cov, 0.0)
+        change = jnp.where(finite, tangents[0], 0.0)
+        change = jnp.dot(safe, change, precision=PRECISION)
+        change = -jnp.dot(change, safe, precision=PRECISION)
+        change = jnp.where(finite, change, 0.0)
+        return (cov, rank), (change, np.zeros((), jax.dtypes.float0))
+
+    return inverse(normal_matrix, arrays)
+
+
+def _inverse(normal_matrix, jac_of, operands, m: int):
     n = normal_matrix.shape[0]
     dtype = normal_matrix.dtype
     squares = jnp.diagonal(normal_matrix)

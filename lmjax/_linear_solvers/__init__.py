@@ -10,3 +10,4 @@ from lmjax._linear_solvers.cg import CG as CG
 from lmjax._linear_solvers.dense import QR as QR
 from lmjax._linear_solvers.dense import SVD as SVD
 from lmjax._linear_solvers.dense import Cholesky as Cholesky
+from lmjax._linear_solvers.dual import Dual as Dual

@@ -1,0 +1,209 @@
+"""Second derivatives of the cost at a solution, and what they are good for.
+
+The cost is ``F(p) = 1/2 sum_i c^2 rho((r_i / c)^2)``; ``H`` below is its Hessian over
+the parameters that are free to move, or the Gauss-Newton part of it, ``J^T J``.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lmjax._linearize import PRECISION, MatrixFreeLinearization
+from lmjax._problem import Problem
+from lmjax._result import DerivativeCheck
+from lmjax._solve import Outcome
+from lmjax._symmetric import (
+    Inverse,
+    pseudo_inverse,
+    solve_by_products,
+    solve_dense,
+)
+from lmjax._types import Scalar
+
+# Up to here H is built and factored; beyond, products with it cost less.
+DENSE_UP_TO = 128
+
+
+class Curvature(eqx.Module):
+    """The Hessian at a point, ready to be solved with.
+
+    Attributes:
+        p: The point.
+        grad: Gradient there, zero for parameters that are not free.
+        matrix: H as a matrix, the identity where not free; None where it is too large.
+        inverse: Its inverse, or one of a matrix close to H for a preconditioner.
+        product: ``v -> H v``.
+        norms: Norms of the columns of J.
+    """
+
+    p: Float[Array, " n"]
+    grad: Float[Array, " n"]
+    matrix: Float[Array, "n n"] | None
+    inverse: Inverse | None
+    product: Callable
+    norms: Float[Array, " n"]
+
+    def solve(self, rhs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return ``H^-1 rhs`` for a right-hand side that is zero where not free."""
+        if self.matrix is not None and self.inverse is not None:
+            return solve_dense(self.matrix, self.inverse.matrix, rhs)
+        return solve_by_products(self.product, self._precondition, rhs)
+
+    def newton_step(self) -> Float[Array, " n"]:
+        """Return ``-H^-1 g``."""
+        return -self.solve(self.grad)
+
+    def _precondition(self, v):
+        squares = jax.lax.stop_gradient(self.norms**2)
+        jacobi = v / jnp.where(squares > 0.0, squares, 1.0)
+        if self.inverse is None:
+            return jacobi
+        better = jnp.dot(self.inverse.matrix, v, precision=PRECISION)
+        return jnp.where(self.inverse.healthy, better, jacobi)
+
+
+def autodiffed(problem: Problem, n: int) -> Problem:
+    """Return the problem with J worked out by autodiff."""
+    if problem.user_jac is None:
+        return problem
+    jacobian = "rev" if n > problem.m else "fwd"
+    return dataclasses.replace(problem, user_jac=None, jacobian=jacobian)
+
+
+def gradient(problem: Problem, p: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return the gradient of the cost."""
+    cost = lambda p: jnp.sum(problem.half_terms(problem.residual_fn(p)))
+    return jax.grad(cost)(p)
+
+
+def consequences(
+    problem: Problem, p: Float[Array, " n"], outcome: Outcome
+) -> dict[str, Any]:
+    """Return what the outcome says about the point ``p``, computed again."""
+    r = problem.residual_fn(p)
+    again = {"r": r, "cost": jnp.sum(problem.half_terms(r))}
+    if outcome.normal_matrix is not None:
+        again["normal_matrix"] = problem.linearize(p, r, False).normal_matrix()
+    return again
+
+
+def at(
+    problem: Problem, p: Float[Array, " n"], outcome: Outcome, hessian: str
+) -> Curvature:
+    """Return the curvature of the cost at ``p``, near the outcome of a fit."""
+    free = outcome.free
+    norms = jax.lax.stop_gradient(outcome.norms)
+    grad, matrix, product = _second_derivatives(problem, p, hessian)
+    grad = jnp.where(free, grad, 0.0)
+    inverse = None
+    if matrix is not None:
+        matrix = jnp.where(_both(free), matrix, jnp.eye(p.size, dtype=p.dtype))
+        inverse = _inverse(matrix, norms, _noise(grad, norms, p, outcome.cost), free)
+    elif outcome.normal_matrix is not None:
+        close = jnp.where(
+            _both(free), outcome.normal_matrix, jnp.eye(p.size, dtype=p.dtype)
+        )
+        inverse = _inverse(close, norms, jnp.zeros((), p.dtype), free)
+
+    def masked(v):
+        return jnp.where(free, product(jnp.where(free, v, 0.0)), v)
+
+    return Curvature(p, grad, matrix, inverse, masked, norms)
+
+
+def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
+    """Return gradient, H (None where too large) and ``v -> H v``."""
+    dense = p.size <= DENSE_UP_TO
+    slope = lambda p: gradient(problem, p)
+    if hessian == "gauss_newton":
+        linearization = problem.linearize(p, problem.residual_fn(p), not dense)
+        if not isinstance(linearization, MatrixFreeLinearization):
+            matrix = linearization.normal_matrix()
+            return slope(p), matrix, lambda v: matrix @ v
+        mv, rmv = linearization.operators()
+        return slope(p), None, lambda v: rmv(mv(v))
+    grad, product = jax.linearize(slope, p)
+    if not dense:
+        return grad, None, product
+    matrix = jax.vmap(product)(jnp.eye(p.size, dtype=p.dtype))
+    return grad, 0.5 * (matrix + matrix.T), product
+
+
+def _both(free: Bool[Array, " n"]) -> Bool[Array, "n n"]:
+    return free[:, None] & free[None, :]
+
+
+def _inverse(matrix, norms, noise, free) -> Inverse:
+    matrix, norms, noise = jax.lax.stop_gradient((matrix, norms, noise))
+    inverse = pseudo_inverse(matrix, jnp.where(free, norms**2, 1.0), noise)
+    held = jnp.sum(~free, dtype=jnp.int32)
+    matrix = jnp.where(_both(free), inverse.matrix, 0.0)
+    return Inverse(matrix, inverse.rank - held, inverse.healthy)
+
+
+def _noise(grad, norms, p, cost) -> Scalar:
+    """Return how well H is known, given that ``p`` is known to ``H^-1 g``.
+
+    The part of the residual that J could still remove, relative to the size of the
+    model: second derivatives change by about that much on the way to the minimum. Where
+    J is singular (two parameters that enter as a product) the least eigenvalue of H is
+    nothing but this.
+    """
+    present = norms > 0.0
+    left = jnp.max(jnp.where(present, jnp.abs(grad) / jnp.where(present, norms, 1), 0))
+    size = jnp.sum(norms * jnp.abs(p)) + jnp.sqrt(2.0 * jnp.abs(cost))
+    noise = left / jnp.where(size > 0.0, size, 1.0)
+    return jnp.minimum(noise, jnp.finfo(p.dtype).eps ** 0.5)
+
+
+def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
+    """Return the check of a fit, from the full Hessian at its solution."""
+    arrays, rest = eqx.partition((problem, outcome), eqx.is_array)
+    problem, outcome = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    problem = autodiffed(problem, outcome.p.size)
+    curvature = at(problem, outcome.p, outcome, "full")
+    norm = lambda v: jnp.sqrt(jnp.sum((outcome.norms * v) ** 2))
+    size = norm(outcome.p)
+    error = norm(curvature.newton_step()) / jnp.where(size > 0.0, size, 1.0)
+    num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
+    rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
+    rho = jnp.full_like(error, jnp.nan)
+    normal = outcome.normal_matrix
+    if curvature.matrix is not None and curvature.inverse and normal is not None:
+        rank, definite = curvature.inverse.rank, curvature.inverse.healthy
+        rho = _rho(curvature.matrix, normal, outcome)
+    return DerivativeCheck(error, rho, rank, num_free, definite)
+
+
+def _rho(matrix, normal, outcome: Outcome) -> Scalar:
+    """Return the spectral radius of ``N^-1 (H - N)`` by power iteration in the N norm.
+
+    A hundred turns settle it to a percent unless eigenvalues are closer than that, when
+    any of them will do.
+    """
+    free = outcome.free
+    eye = jnp.eye(free.size, dtype=matrix.dtype)
+    normal = jnp.where(_both(free), normal, eye)
+    zero = jnp.zeros((), matrix.dtype)
+    inverse = _inverse(normal, outcome.norms, zero, free).matrix
+    rest = jnp.where(_both(free), matrix - normal, 0.0)
+    dot = lambda a, b: jnp.dot(a, b, precision=PRECISION)
+    norm = lambda v: jnp.sqrt(jnp.abs(dot(v, dot(normal, v))))
+
+    def turn(_, carry):
+        x, _ = carry
+        y = dot(inverse, dot(rest, x))
+        length = norm(y)
+        return y / jnp.where(length > 0.0, length, 1.0), length
+
+    scale = jnp.where(outcome.norms > 0.0, outcome.norms, 1.0)
+    start = jnp.where(free, 1.0 + jnp.arange(free.size) / free.size, 0.0) / scale
+    start = start.astype(matrix.dtype)
+    length = norm(start)
+    start = start / jnp.where(length > 0.0, length, 1.0)
+    return jax.lax.fori_loop(0, 100, turn, (start, zero))[1]

@@ -1,0 +1,212 @@
+"""What fitting a model to data returns: `CurveFit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from lmjax import _report, _statistics
+from lmjax._result import Solution
+from lmjax._status import ParamStatus
+from lmjax._types import Params
+
+
+class CurveFit(Solution):
+    """A `Solution` with the statistics of a fit to data.
+
+    Everything here works on a batch (leading axes) as well, except the functions of x,
+    which take one fit: use ``jax.vmap`` for those.
+
+    Attributes:
+        covariance: Covariance of the parameters in ravel order; rows and columns of
+            parameters that are fixed, at a bound or without effect are zero. None where
+            ``normal_matrix`` is, above 1,000 parameters: errors are NaN then.
+        rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
+            combination of parameters is not determined by the data: the covariance is
+            then the one of least norm, and the parameters along it are arbitrary. None
+            where ``covariance`` is.
+        num_used: Observations that count, None if all do.
+        absolute_sigma: Whether sigma was taken at face value.
+        model: The model, None where ``params`` is itself the callable model.
+    """
+
+    covariance: Float[Array, "*batch n n"] | None
+    rank: Int[Array, "*batch"] | None
+    num_used: Int[Array, "*batch"] | None
+    absolute_sigma: bool = eqx.field(static=True)
+    model: Callable | None = eqx.field(static=True)
+
+    @property
+    def num_points(self) -> Int[Array, "*batch"]:
+        """Observations that count."""
+        if self.num_used is not None:
+            return self.num_used
+        batch = self.cost.shape
+        points = int(np.prod(self.residual.shape[len(batch) :]))
+        return jnp.full(batch, points, jnp.int32)
+
+    @property
+    def num_free(self) -> Int[Array, "*batch"]:
+        """Parameters with an error bar: not fixed, at a bound or without effect."""
+        return jnp.sum(has_error(self.param_status), axis=-1, dtype=jnp.int32)
+
+    @property
+    def dof(self) -> Int[Array, "*batch"]:
+        """Degrees of freedom: ``num_points`` less the parameters that are not fixed."""
+        return dof_of(self.num_points, self.param_status)
+
+    @property
+    def chi2(self) -> Float[Array, "*batch"]:
+        """Sum of squared residuals in units of sigma (of losses, if robust)."""
+        return 2.0 * self.cost
+
+    @property
+    def reduced_chi2(self) -> Float[Array, "*batch"]:
+        """``chi2 / dof``; NaN without degrees of freedom."""
+        dof = jnp.maximum(self.dof, 1).astype(self.cost.dtype)
+        return jnp.where(self.dof > 0, self.chi2 / dof, jnp.nan)
+
+    @property
+    def stderr(self) -> Params:
+        """Standard errors, a pytree like ``params``; NaN where there is none."""
+        held = ~has_error(self.param_status)
+        if self.covariance is None:
+            return self._unravel(jnp.full(held.shape, jnp.nan, self.cost.dtype))
+        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+        flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
+        return self._unravel(flat)
+
+    @property
+    def correlation(self) -> Float[Array, "*batch n n"]:
+        """Correlation matrix; zero off the diagonal where there is no error."""
+        covariance = self._covariance()
+        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+        scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
+        corr = covariance / (scale[..., :, None] * scale[..., None, :])
+        eye = jnp.eye(variance.shape[-1], dtype=bool)
+        return jnp.where(eye, 1.0, corr)
+
+    @property
+    def aic(self) -> Float[Array, "*batch"]:
+        """Akaike's criterion: ``-2 log L + 2 k`` up to a constant of the data.
+
+        With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute
+        sigma and ``N log(chi2 / N)`` otherwise, as in lmfit.
+        """
+        k = (self.num_points - self.dof).astype(self.cost.dtype)
+        return self._minus_two_log_likelihood() + 2.0 * k
+
+    @property
+    def bic(self) -> Float[Array, "*batch"]:
+        """Bayesian criterion: as `aic` with ``k log N`` in place of ``2 k``."""
+        n = self.num_points.astype(self.cost.dtype)
+        k = (self.num_points - self.dof).astype(self.cost.dtype)
+        return self._minus_two_log_likelihood() + k * jnp.log(n)
+
+    def _covariance(self) -> Float[Array, "*batch n n"]:
+        if self.covariance is None:
+            raise ValueError(
+                "covariance: not formed above 1,000 parameters by a matrix-free solver "
+                "or with fewer residuals than parameters"
+            )
+        return self.covariance
+
+    def _minus_two_log_likelihood(self):
+        n = self.num_points.astype(self.cost.dtype)
+        return self.chi2 if self.absolute_sigma else n * jnp.log(self.chi2 / n)
+
+    def _unravel(self, flat):
+        leaves, structure = jax.tree.flatten(self._varied())
+        batch = self.cost.shape
+        parts, start = [], 0
+        for leaf in leaves:
+            shape = leaf.shape[len(batch) :]
+            size = int(np.prod(shape))
+            parts.append(flat[..., start : start + size].reshape(batch + shape))
+            start += size
+        return jax.tree.unflatten(structure, parts)
+
+    def _varied(self):
+        """The parameters without the rest of a callable model."""
+        return eqx.filter(self.params, eqx.is_inexact_array)
+
+    def _evaluate(self, params, x):
+        if self.model is not None:
+            return self.model(params, x)
+        return eqx.combine(params, self.params)(x)
+
+    def predict(self, x: Any) -> Array:
+        """Return the fitted model at ``x``."""
+        return self._evaluate(self._varied(), x)
+
+    def _standard_deviation(self, x):
+        """Return the standard deviation of the fitted curve at x, ``sqrt(J C J^T)``."""
+        varied = self._varied()
+        flat, unravel = ravel_pytree(varied)
+        jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
+        variance = jnp.einsum("...i,ij,...j->...", jac, self._covariance(), jac)
+        return jnp.sqrt(jnp.maximum(variance, 0.0))
+
+    def _quantile(self, level):
+        dof = self.dof.astype(self.cost.dtype)
+        dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
+        return _statistics.student_t_quantile(level, dof).astype(self.cost.dtype)
+
+    def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
+        """Return (lower, upper) limits of the *curve* at each x, pointwise.
+
+        Linear propagation of the covariance, ``t sqrt(J C J^T)`` with Student's t on
+        ``dof`` degrees of freedom (the normal quantile when sigma is absolute).
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> x = jnp.arange(5.0)
+            >>> y = 2.0 * x + jnp.array([0.1, -0.1, 0.0, -0.1, 0.1])
+            >>> line = lambda p, x: p["slope"] * x + p["offset"]
+            >>> fit = lmjax.curve_fit(line, x, y, {"slope": 1.0, "offset": 0.0})
+            >>> low, high = fit.confidence_band(x)
+            >>> bool(jnp.all((low < 2 * x) & (2 * x < high)))
+            True
+        """
+        centre, half = self.predict(x), self._quantile(level)
+        half = half * self._standard_deviation(x)
+        return centre - half, centre + half
+
+    def prediction_band(
+        self, x: Any, level: float = 0.95, sigma: Any = 1.0
+    ) -> tuple[Array, Array]:
+        """Return (lower, upper) limits for a *new observation* at each x.
+
+        Args:
+            x: Where to predict.
+            level: Probability that the band holds one new observation.
+            sigma: Its standard deviation in the units given to ``curve_fit``; scaled by
+                ``sqrt(reduced_chi2)`` unless sigma was absolute.
+        """
+        centre = self.predict(x)
+        scale = 1.0 if self.absolute_sigma else self.reduced_chi2
+        spread = self._standard_deviation(x)
+        half = self._quantile(level) * jnp.sqrt(
+            spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
+        )
+        return centre - half, centre + half
+
+    def report(self) -> str:
+        """Return a table of parameters, errors, correlations and how the fit went."""
+        return _report.curve_fit(self)
+
+
+def has_error(param_status):
+    """Return which parameters have an error bar."""
+    return (param_status == ParamStatus.FREE) | (param_status == ParamStatus.UNMOVED)
+
+
+def dof_of(num_points, param_status):
+    """Return the degrees of freedom."""
+    unfixed = jnp.sum(param_status != ParamStatus.FIXED, axis=-1, dtype=jnp.int32)
+    return num_points - unfixed

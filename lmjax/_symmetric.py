@@ -1,0 +1,147 @@
+"""Solve ``H x = b`` for a symmetric H that may be singular, so that autodiff may pass.
+
+``lax.custom_linear_solve`` differentiates the equation, not the algorithm:
+``dx = H^-1 (db - dH x)``, and a symmetric H serves both modes of differentiation. So
+the algorithms below need no derivative of their own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lmjax._linear_solvers.dense import singular_values, solve_positive
+from lmjax._linearize import PRECISION
+from lmjax._rarely import rarely
+from lmjax._types import Flag, Scalar
+
+
+class Inverse(NamedTuple):
+    """A (pseudo-)inverse and what is known about it.
+
+    Attributes:
+        matrix: The inverse; rows and columns of absent parameters are zero.
+        rank: Rank of what was inverted.
+        healthy: Whether it was positive definite beyond doubt.
+    """
+
+    matrix: Float[Array, "n n"]
+    rank: Int[Array, ""]
+    healthy: Flag
+
+
+def pseudo_inverse(
+    matrix: Float[Array, "n n"], squares: Float[Array, " n"], noise: Scalar
+) -> Inverse:
+    """Return the inverse of a symmetric matrix, of least norm if it is singular.
+
+    Columns are measured in units of the larger of ``squares`` and the diagonal, so that
+    neither the rank nor the norm depends on units. Cholesky's factorisation serves
+    matrices that are positive definite beyond doubt; the others, indefinite ones
+    included, go through their singular values, and those that cannot be told from
+    rounding or from ``noise`` are left out.
+
+    Args:
+        matrix: The matrix.
+        squares: Least size of each diagonal entry.
+        noise: Relative uncertainty of the matrix, beyond rounding.
+    """
+    n = matrix.shape[0]
+    eye = jnp.eye(n, dtype=matrix.dtype)
+    squares = jnp.maximum(jnp.abs(jnp.diagonal(matrix)), squares)
+    present = squares > 0.0
+    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
+    outer = scale[:, None] * scale[None, :]
+    both = present[:, None] & present[None, :]
+    scaled = jnp.where(both, matrix / outer, eye)
+    # 8 n eps: what the products behind the matrix round to, with a margin
+    cutoff = 8.0 * n * jnp.finfo(matrix.dtype).eps + noise
+
+    def through_singular_values(operands):
+        scaled, cutoff = operands
+        u, s, vt = singular_values(scaled)
+        kept = s > cutoff * jnp.max(s)
+        weights = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)
+        inverse = jnp.dot(vt.T * weights[None, :], u.T, precision=PRECISION)
+        return inverse, jnp.sum(kept, dtype=jnp.int32)
+
+    inverse = solve_positive(scaled, eye)
+    # the largest entry of the inverse is at least the inverse of the least eigenvalue
+    # divided by n; NaN compares false
+    healthy = jnp.max(jnp.diagonal(inverse)) * cutoff < 0.1 / n
+    usual = inverse, jnp.int32(n)
+    inverse, rank = rarely(~healthy, through_singular_values, usual, (scaled, cutoff))
+    rank = rank - jnp.sum(~present, dtype=jnp.int32)
+    inverse = 0.5 * (inverse + inverse.T)
+    return Inverse(jnp.where(both, inverse / outer, 0.0), rank, healthy)
+
+
+def solve_dense(
+    matrix: Float[Array, "n n"],
+    inverse: Float[Array, "n n"],
+    rhs: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """Return ``inverse @ rhs``, with the derivatives of a solve with ``matrix``."""
+    return jax.lax.custom_linear_solve(
+        lambda x: jnp.dot(matrix, x, precision=PRECISION),
+        rhs,
+        lambda _, b: jnp.dot(inverse, b, precision=PRECISION),
+        symmetric=True,
+    )
+
+
+def solve_by_products(
+    product: Callable, precondition: Callable, rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Solve with a positive semidefinite matrix that is known by its products only.
+
+    Args:
+        product: ``v -> H v``, linear.
+        precondition: ``v -> M v`` with M close to the inverse of H.
+        rhs: Right-hand side.
+    """
+    return jax.lax.custom_linear_solve(
+        product,
+        rhs,
+        lambda product, b: conjugate_gradients(product, precondition, b),
+        symmetric=True,
+    )
+
+
+def conjugate_gradients(
+    product: Callable, precondition: Callable, rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Return the solution of ``H x = rhs`` by preconditioned conjugate gradients.
+
+    It goes to ``eps^(3/4)`` of the right-hand side, a digit or four short of rounding,
+    where a tighter test may never be met. From zero it stays in the range of H, so a
+    consistent singular system gets the solution of least norm (in the metric of the
+    preconditioner). A direction without positive curvature, of which a minimum has
+    none, ends it.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 11.5.
+    """
+    target = jnp.finfo(rhs.dtype).eps ** 0.75 * jnp.sqrt(jnp.sum(rhs * rhs))
+    limit = 4 * rhs.size
+
+    def unfinished(carry):
+        _, r, _, _, curved, k = carry
+        return (jnp.sqrt(jnp.sum(r * r)) > target) & curved & (k < limit)
+
+    def body(carry):
+        x, r, d, gamma, _, k = carry
+        w = product(d)
+        curvature = jnp.sum(d * w)
+        curved = curvature > 0.0
+        alpha = jnp.where(curved, gamma / jnp.where(curved, curvature, 1.0), 0.0)
+        x, r = x + alpha * d, r - alpha * w
+        z = precondition(r)
+        gamma_new = jnp.sum(r * z)
+        return x, r, z + (gamma_new / gamma) * d, gamma_new, curved, k + 1
+
+    z = precondition(rhs)
+    start = jnp.zeros_like(rhs), rhs, z, jnp.sum(rhs * z), jnp.array(True), 0
+    return jax.lax.while_loop(unfinished, body, start)[0]
