@@ -10,9 +10,7 @@ from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
 from lmjax._damping import Nielsen as Nielsen
 from lmjax._fit_batch import fit_batch as fit_batch
-from lmjax._fit_batch import multi_start as multi_start
 from lmjax._fit_batch import pad_ragged as pad_ragged
-from lmjax._fit_batch import rescue as rescue
 from lmjax._fitted import CurveFit as CurveFit
 from lmjax._implicit import Implicit as Implicit
 from lmjax._least_squares import least_squares as least_squares
@@ -25,6 +23,8 @@ from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History
 from lmjax._result import Solution as Solution
+from lmjax._retry import multi_start as multi_start
+from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
 from lmjax._status import Status as Status

@@ -94,12 +94,12 @@ class Lanes(eqx.Module):
             problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
             return _rows_of_one(problem, leaves[-1])
 
-        def columns():
+        def stored():
             flags = [*jax.tree.leaves(self.flags), True]
             values = evaluate(rows, flags, [*leaves, p], width)
             return [spread(value, width) for value in values]
 
-        columns = self.stage(columns)
+        columns = self.stage(stored)
         gram = self.gram_of(columns[: self.n + 1])
         cost = 0.5 * gram[-1]
         if self.data.rho is not None:
@@ -247,7 +247,10 @@ def unpack(packed: Packed, conditions: Conditions, n: int) -> _loop.State:
     q = len(gram_pairs(n))
     p, gram, scale, rest = jnp.split(packed.floats, [n, n + q, 2 * n + q])
     point = point_at(conditions, p, None, NormalLinearization(tuple(gram), n), rest[0])
-    return _loop.State(point, rest[1], rest[2], scale, *packed.counts, None)
+    num_steps, num_accepted, status = packed.counts
+    return _loop.State(
+        point, rest[1], rest[2], scale, num_steps, num_accepted, status, None
+    )
 
 
 def lanes_per_block(problem: Problem, n: int, dtype) -> int:

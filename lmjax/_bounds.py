@@ -26,8 +26,12 @@ class Conditions(eqx.Module):
         """Return the point of the box nearest to ``p``."""
         return p if self.box is None else jnp.clip(p, *self.box)
 
-    def active(self, p: Float[Array, "n *f"], grad: Float[Array, "n *f"]):
+    def active(
+        self, p: Float[Array, "n *f"], grad: Float[Array, "n *f"]
+    ) -> Bool[Array, "n *f"]:
         """Return which parameters sit on a bound that descent would push through."""
+        if self.box is None:
+            return jnp.zeros(p.shape, bool)
         lower, upper = self.box
         return ((p <= lower) & (grad > 0.0)) | ((p >= upper) & (grad < 0.0))
 

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 from jaxtyping import Array
 
 
@@ -34,7 +35,7 @@ class Hoisted(eqx.Module):
 
     def __call__(self, *args):
         """Call the function."""
-        out = jax.core.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
+        out = eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.structure, out)
 
 

@@ -72,8 +72,9 @@ class Checkpoint:
 
     def save(self, start: int, mark: int, leaves: list[np.ndarray]) -> None:
         """Keep a finished chunk: the whole file or none at all."""
-        arrays = {f"leaf_{k}": leaf for k, leaf in enumerate(leaves)}
-        _write(self._path(start), lambda file: np.savez(file, mark=mark, **arrays))
+        arrays: dict[str, Any] = {f"leaf_{k}": leaf for k, leaf in enumerate(leaves)}
+        arrays["mark"] = mark
+        _write(self._path(start), lambda file: np.savez(file, **arrays))
 
 
 def _write(path: Path, content) -> None:

@@ -23,7 +23,7 @@ class Point(NamedTuple):
     Attributes:
         p: Parameters.
         r: Residual, before any loss; None where only sums of it are kept.
-        linearization: (Robust) linear model, unscaled.
+        linearization: (Robust) linear model, unscaled; one of `lmjax._linearize`.
         cost: Half the sum of squares or of losses.
         grad: Gradient of the cost.
         norms: Norms of the columns of the linearization.
@@ -32,8 +32,8 @@ class Point(NamedTuple):
     """
 
     p: Float[Array, "n *f"]
-    r: Float[Array, " m"] | None
-    linearization: Linearization
+    r: Any
+    linearization: Any
     cost: Float[Array, "*f"]
     grad: Float[Array, "n *f"]
     norms: Float[Array, "n *f"]
@@ -99,7 +99,7 @@ class OneFit(NamedTuple):
         r = self.visit(p)
         return self.settle(p, r, jnp.sum(self.problem.half_terms(r)))
 
-    def compare(self, point: Point, dp, r) -> tuple[Scalar, Scalar, Scalar]:
+    def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
         """Return the cost at ``r``, how far it fell, and ``|J dp|^2``."""
         return sums(
             self.problem.half_terms(r),

@@ -51,6 +51,7 @@ ORDER = [
     "lmjax._curve_fit",
     "lmjax._checkpoint",
     "lmjax._fit_batch",
+    "lmjax._retry",
     "lmjax.models._stable",
     "lmjax.models._model",
     "lmjax.models._faddeeva",

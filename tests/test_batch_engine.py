@@ -78,7 +78,8 @@ def test_batch_is_bitwise_the_same_in_any_company(many):
     y, whole = many
     for rows in (slice(0, 1), slice(100, 107), slice(37, 1400)):
         params, stderr, *rest = BATCH(y[rows])
-        fitted, errors, *expected = jax.tree.map(lambda x: np.asarray(x)[rows], whole)
+        pick = lambda x, rows=rows: np.asarray(x)[rows]
+        fitted, errors, *expected = jax.tree.map(pick, whole)
         jax.tree.map(np.testing.assert_array_equal, params, fitted)
         jax.tree.map(np.testing.assert_array_equal, tuple(rest), tuple(expected))
         # statistics come after the fit, in loops as long as the batch, whose last
@@ -109,7 +110,9 @@ def test_nested_vmap_is_one_larger_batch(many):
     params, _, *rest = nested(y[:1500].reshape(3, 500, -1))
     fitted, _, *expected = whole
     for a, b in zip(
-        jax.tree.leaves((params, rest)), jax.tree.leaves((fitted, expected)), strict=True
+        jax.tree.leaves((params, rest)),
+        jax.tree.leaves((fitted, expected)),
+        strict=True,
     ):
         flat = np.asarray(a).reshape(1500, *a.shape[2:])
         np.testing.assert_array_equal(flat, np.asarray(b)[:1500])

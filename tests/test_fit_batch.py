@@ -1,4 +1,4 @@
-"""Chunks, devices, checkpoints: the results of one vmap, and nothing lost on the way."""
+"""Chunks, devices, checkpoints: the results of one vmap, and nothing is lost."""
 
 import os
 import socket
