@@ -44,6 +44,7 @@ def markdown() -> str:
         rows.append(f"| {label} | " + " | ".join(cells) + " |")
     found = [row["minimum"] for row in double["mgh"]]
     steady = [row for row in double["units"] if row["same_steps"]]
+    unsteady = [row["problem"] for row in double["units"] if not row["same_steps"]]
     worst = max(row["worst_difference"] for row in double["units"])
     first = median(speed["first_call_s"])
     return "\n".join(
@@ -57,16 +58,42 @@ def markdown() -> str:
             "Parameters and residuals in",
             f"units 10⁻⁸ to 10⁸: the same answer within {worst:.0e} on all "
             f"{len(double['units'])} NIST problems, the same",
-            f"number of steps on {len(steady)} (not on Lanczos, where rounding of the "
-            "units themselves decides).",
+            f"number of steps on {len(steady)} (not on {', '.join(unsteady)}, where "
+            "the "
+            "rounding of such units decides",
+            "whether one last step is tried).",
             f"One eager `curve_fit` of 50 points takes {_ratio(alone)} times SciPy's "
             "time",
             f"with the process held on one core, {_ratio(speed)} on "
             f"{speed['environment']['cores']} cores (XLA hands such a call to",
             f"another thread and waits); the first call of a new model {first:.1f} s.",
+            "",
+            *_batches(),
             END,
         ]
     )
+
+
+def _batches():
+    """Return the table of batches: rates at equal final cost, where there was one."""
+    content = _load("batch_cpu")
+    where = content["environment"]
+    peers = list(
+        dict.fromkeys(p for w in content["workloads"].values() for p in w["peers"])
+    )
+    yield f"| fits per second, {where['cores']} cores | " + " | ".join(peers) + " |"
+    yield "|---" * (len(peers) + 1) + "|"
+    for name, result in content["workloads"].items():
+        cells = []
+        for peer in peers:
+            row = result["peers"].get(peer)
+            if row is None:
+                cells.append("-")
+                continue
+            low, high = row["fits_per_s_range"]
+            rate = f"{row['fits_per_s']:,.0f} ({low:,.0f} to {high:,.0f})"
+            cells.append(rate if row["equal_cost"] else f"{rate}, higher cost")
+        yield f"| {name}, {result['fits']:,} fits | " + " | ".join(cells) + " |"
 
 
 def _ratio(times):

@@ -328,21 +328,24 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
     still running. The last few may take many times the steps of the others, and go on
     in a block of their own size.
     """
+    if size == width:
+        problem, solver, p0 = batch.block(lambda x: x)
+        going = 0.0 * p0[0, 0] != 1.0  # NaN as well
+        fit = Lanes(problem, batch.flags[0], batch.conditions(problem, width), n, going)
+        packed, turns = _advance(fit, solver, pack(_loop.init(fit, p0, solver)), 0)
+        return packed, turns.astype(dtype) * width
     q = len(gram_pairs(n))
     packed = Packed(
         jnp.zeros((2 * n + q + 3, size), dtype), jnp.zeros((3, size), jnp.int32)
     )
     carry = (packed, jnp.array(True), jnp.zeros((), dtype))
     narrow = min(NARROW, width)
-    left = narrow if size > narrow else 0
-    for lanes, most in ((width, left), (narrow, 0)):
+    for lanes, most in ((width, narrow), (narrow, 0)):
         unfinished = lambda carry, most=most: (
             carry[1] | (jnp.sum(carry[0].running, dtype=jnp.int32) > most)
         )
         one_round = partial(_round, batch, size, lanes, most)
         carry = jax.lax.while_loop(unfinished, one_round, carry)
-        if left == 0:
-            break
     packed, _, steps = carry
     return packed, steps
 
@@ -361,7 +364,7 @@ def _round(batch: Batch, size: int, width: int, most: int, carry):
         k, packed, steps = carry
         index = jax.lax.dynamic_slice_in_dim(lanes, k, width)
         # the last block overlaps the one before it: the same work, the same answer
-        start = jnp.clip(k, 0, size - width)
+        start = jnp.minimum(k, size - width)
 
         def read(x, axis):
             return jax.lax.cond(

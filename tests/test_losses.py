@@ -186,7 +186,9 @@ def test_huge_loss_scale_is_plain_least_squares(name):
     assert_close(sol.params, expected)
 
 
-@pytest.mark.parametrize("loss", [None, "linear", losses.linear], ids=str)
+@pytest.mark.parametrize(
+    "loss", [None, "linear", losses.linear], ids=["none", "name", "function"]
+)
 def test_linear_loss_ignores_the_scale(loss):
     sol = lmjax.least_squares(line, START, (X, Y), loss=loss, loss_scale=1e-3)
     assert_close(sol.params, np.polyfit(X, Y, 1)[::-1])
