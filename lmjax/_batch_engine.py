@@ -332,7 +332,8 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
         problem, solver, p0 = batch.block(lambda x: x)
         going = 0.0 * p0[0, 0] != 1.0  # NaN as well
         fit = Lanes(problem, batch.flags[0], batch.conditions(problem, width), n, going)
-        packed, turns = _advance(fit, solver, pack(_loop.init(fit, p0, solver)), 0)
+        block = fit.stage(lambda: pack(_loop.init(fit, p0, solver)))
+        packed, turns = _advance(fit, solver, block, 0)
         return packed, turns.astype(dtype) * width
     q = len(gram_pairs(n))
     packed = Packed(

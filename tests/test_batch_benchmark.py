@@ -114,7 +114,7 @@ def test_diffusion_weightings_are_those_of_unit_directions():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_lmjax_fits_every_workload(name):
     load = catalogue.load(name, FEW)
-    params, success, steps = peers.LMJAX.prepare(load, load.max_steps).run(load.ftol)
+    params, success, steps, _ = peers.LMJAX.prepare(load, load.max_steps).run(load.ftol)
     assert params.dtype == load.y.dtype
     rss = [
         np.sum((evaluate(load.model, np.asarray(p, float), load.x) - load.y) ** 2, 1)
