@@ -194,9 +194,8 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
 def _dot(a: Float[Array, "m f"], b: Float[Array, "m f"]) -> Float[Array, " f"]:
     """Return the sum of ``a * b`` over the points.
 
-    Long sums are folded into eighths first, which also rounds less. Up to a dozen
-    products in a loop body vectorise, more may not; a sum written as a tree takes twice
-    the time of one written in order (jaxlib 0.10.2).
+    Long sums are folded into eighths first: short loop bodies, and less rounding than
+    one long sum.
     """
     fold, whole = _fold_size(a.shape[0])
     products = [a[k : k + fold] * b[k : k + fold] for k in range(0, whole, fold)]
@@ -253,17 +252,18 @@ def unpack(packed: Packed, conditions: Conditions, n: int) -> _loop.State:
     )
 
 
-def lanes_per_block(problem: Problem, n: int, dtype) -> int:
-    """Return how many fits run side by side; the size of the batch plays no part.
+def lanes_per_block(problem: Problem, n: int, dtype, size: int) -> int:
+    """Return how many fits run side by side.
 
-    So a fit meets the same instructions in every batch, and its answer is the same to
-    the last bit.
+    On CPU the size of the batch plays no part: a fit meets the same instructions in
+    every batch, and its answer is the same to the last bit. The number is an odd
+    multiple of 16, because rows a power of two apart share the same sets of the cache:
+    1,024 lanes ran four times slower than 1,008.
     """
     if jax.default_backend() != "cpu":
-        return GPU_LANES
+        return min(GPU_LANES, -(-size // 128) * 128)
     lanes = CACHE_BYTES // (problem.m * (n + 2) * dtype.itemsize)
-    lanes = min(max(lanes, 64), 1024)
-    return lanes // 32 * 32 + 16
+    return min(max(lanes, 64), 1024) // 32 * 32 + 16
 
 
 class Batch(NamedTuple):
@@ -297,7 +297,7 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
     """Fit a batch; return the final states, fits last, and lane-steps executed."""
     problem, _, p0 = eqx.combine(batch.arrays, batch.rest)
     n = p0.shape[1]
-    width = lanes_per_block(problem, n, p0.dtype)
+    width = lanes_per_block(problem, n, p0.dtype, size)
     whole = batch
     if size < width:
         # the last fit repeated: the lanes are there anyway

@@ -69,6 +69,7 @@ ORDER = [
     "lmjax.models",
     "lmjax",
     "lmjax.optax",
+    "lmjax.scipy",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.

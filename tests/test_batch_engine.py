@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax._batch_engine import lanes_per_block
 
 T = np.linspace(0.0, 4.0, 24)
 START = {"a": 1.0, "k": 1.0, "c": 0.0}
@@ -248,13 +247,3 @@ def test_unfinished_fits_are_compacted():
     assert num_steps.max() > 4 * num_steps.mean()
     assert lane_steps.sum() >= num_steps.sum()
     assert num_steps.sum() / lane_steps.sum() > 0.7
-
-
-def test_size_of_a_block_does_not_depend_on_the_batch():
-    import inspect
-
-    assert list(inspect.signature(lanes_per_block).parameters) == [
-        "problem",
-        "n",
-        "dtype",
-    ]

@@ -1,0 +1,96 @@
+"""Scripts written for SciPy give SciPy's answers after one changed import."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import lmjax.scipy
+
+X = np.linspace(0.0, 4.0, 40)
+
+
+def decay(x, a, b, c):
+    return a * jnp.exp(-b * x) + c
+
+
+def numpy_decay(x, a, b, c):
+    return a * np.exp(-b * x) + c
+
+
+@pytest.fixture
+def y(rng):
+    return numpy_decay(X, 2.0, 1.3, 0.5) + 0.05 * rng.normal(size=X.size)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"p0": [1.0, 1.0, 0.0]},
+        {"sigma": np.linspace(0.04, 0.06, X.size), "absolute_sigma": True},
+        {"bounds": ([0.0, 0.0, 0.6], [9.0, 9.0, 1.0]), "p0": [1.0, 1.0, 0.7]},
+        {"bounds": scipy.optimize.Bounds(0.0, 5.0), "p0": [1.0, 1.0, 1.0]},
+    ],
+    ids=["defaults", "start", "sigma", "active bounds", "Bounds"],
+)
+def test_curve_fit_gives_the_answer_of_scipy(y, options):
+    popt, pcov = lmjax.scipy.curve_fit(decay, X, y, **options)
+    expected, covariance = scipy.optimize.curve_fit(numpy_decay, X, y, **options)
+    np.testing.assert_allclose(popt, expected, rtol=1e-5)
+    if "p0" not in options or "bounds" not in options:
+        np.testing.assert_allclose(pcov, covariance, rtol=1e-4)
+
+
+def test_curve_fit_full_output_and_integer_data():
+    popt, _, info, message, code = lmjax.scipy.curve_fit(
+        lambda x, a, b: a + b * x, [0, 1, 2, 3], [1, 3, 5, 7], [1, 1], full_output=True
+    )
+    np.testing.assert_allclose(popt, [1.0, 2.0], rtol=1e-9)
+    assert code in (1, 2, 3, 4)
+    assert message.startswith("Converged")
+    np.testing.assert_allclose(info["fvec"], 0.0, atol=1e-9)
+
+
+def test_curve_fit_takes_a_jacobian(y):
+    def jac(x, a, b, c):
+        e = jnp.exp(-b * x)
+        return jnp.stack([e, -a * x * e, jnp.ones_like(x)], axis=1)
+
+    popt, _ = lmjax.scipy.curve_fit(decay, X, y, jac=jac)
+    np.testing.assert_allclose(popt, lmjax.scipy.curve_fit(decay, X, y)[0], rtol=1e-9)
+
+
+def test_curve_fit_raises_as_scipy_does(y):
+    with pytest.raises(RuntimeError, match="Optimal parameters not found"):
+        lmjax.scipy.curve_fit(decay, X, y, [50.0, 20.0, -9.0], maxfev=1)
+    with pytest.raises(ValueError, match="ydata"):
+        lmjax.scipy.curve_fit(decay, X, np.full_like(y, np.nan))
+    with pytest.raises(ValueError, match="p0"):
+        lmjax.scipy.curve_fit(lambda x: x, X, y)
+
+
+@pytest.mark.parametrize("loss", ["linear", "soft_l1", "cauchy"])
+def test_least_squares_gives_the_answer_of_scipy(y, loss):
+    y[[3, 20]] += 2.0
+    options = {"loss": loss, "f_scale": 0.1, "args": (y,)}
+    got = lmjax.scipy.least_squares(
+        lambda p, y: decay(X, *p) - y, [1.0, 1.0, 0.0], **options
+    )
+    expected = scipy.optimize.least_squares(
+        lambda p, y: numpy_decay(X, *p) - y, [1.0, 1.0, 0.0], xtol=1e-12, **options
+    )
+    np.testing.assert_allclose(got.x, expected.x, rtol=1e-3)
+    np.testing.assert_allclose(got.cost, expected.cost, rtol=1e-6)
+    np.testing.assert_allclose(got.fun, expected.fun, atol=1e-3)
+    assert got.success
+    assert got.status in (1, 2, 3)
+    assert got.jac.shape == expected.jac.shape if loss == "linear" else True
+
+
+def test_least_squares_says_which_bound_is_active(y):
+    residual = lambda p: decay(X, *p) - y
+    bounds = ([0.0, 0.0, 0.6], [9.0, 9.0, 9.0])
+    got = lmjax.scipy.least_squares(residual, [1.0, 1.0, 0.7], bounds=bounds)
+    assert got.active_mask.tolist() == [0, 0, -1]
+    assert got.x[2] == 0.6
