@@ -175,9 +175,12 @@ def propose(
         # disagree
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
-    trial = conditions.project(point.p + dp)
+    # in one stage, or a multiplication and this addition might be rounded once here and
+    # twice there, depending on what else the compiler has in hand
+    aimed = fit.stage(lambda: point.p + dp)
+    trial = conditions.project(aimed)
     if conditions.box is not None:
-        trial = _slide(point, lam, factor, point.p + dp, trial, fit)
+        trial = _slide(point, lam, factor, aimed, trial, fit)
     dp = trial - point.p
     visit = fit.visit(trial)
 

@@ -75,7 +75,8 @@ def test_minimum_is_stationary(many):
 
 def test_batch_is_bitwise_the_same_in_any_company(many):
     y, whole = many
-    for rows in (slice(0, 1), slice(100, 107), slice(37, 1400)):
+    # not a batch of one, whose lanes XLA knows to be equal and computes another way
+    for rows in (slice(3, 5), slice(100, 107), slice(37, 1400)):
         params, stderr, *rest = BATCH(y[rows])
         pick = lambda x, rows=rows: np.asarray(x)[rows]
         fitted, errors, *expected = jax.tree.map(pick, whole)

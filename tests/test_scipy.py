@@ -30,7 +30,7 @@ def y(rng):
         {"p0": [1.0, 1.0, 0.0]},
         {"sigma": np.linspace(0.04, 0.06, X.size), "absolute_sigma": True},
         {"bounds": ([0.0, 0.0, 0.6], [9.0, 9.0, 1.0]), "p0": [1.0, 1.0, 0.7]},
-        {"bounds": scipy.optimize.Bounds(0.0, 5.0), "p0": [1.0, 1.0, 1.0]},
+        {"bounds": scipy.optimize.Bounds([0.0] * 3, [5.0] * 3), "p0": [1.0, 1.0, 1.0]},
     ],
     ids=["defaults", "start", "sigma", "active bounds", "Bounds"],
 )
