@@ -256,7 +256,7 @@ def lanes_per_block(problem: Problem, n: int, dtype, size: int) -> int:
     """Return how many fits run side by side.
 
     On CPU the size of the batch plays no part: a fit meets the same instructions in
-    every batch, and its answer is the same to the last bit. The number is an odd
+    every batch of two or more, and its answer has the same bits. The number is an odd
     multiple of 16, because rows a power of two apart share the same sets of the cache:
     1,024 lanes ran four times slower than 1,008.
     """
