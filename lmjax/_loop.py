@@ -209,15 +209,18 @@ def _stop(
     quiet &= promise >= 0.0  # an unguarded step may promise an increase
     # nor does a step that rounding swallowed whole prove anything
     converged = quiet & (promise <= ftol * cost) & (trial.step_size > 0.0)
-    # Three ways to reach the floor of the precision. Rounding of r, seen through the n
-    # of m directions that J spans, promises as much as the model does; a refused step
+    # Four ways to reach the floor of the precision. Rounding of r, seen through the n of
+    # m directions that J spans, promises as much as the model does; a refused step
     # promises not much more (a model may round 15 times worse than blur, which it does
-    # where it cancels); or even a short step along the gradient improves nothing.
+    # where it cancels); or no more than convergence asks for while lambda has no say;
+    # or even a short step along the gradient improves nothing.
     jitter = 2.0 * trial.blur**2 * new.p.shape[0] / fit.m
     refused = ~accept & undecided
-    floor = quiet & (promise <= jitter) | refused & (promise <= 300.0 * jitter)
-    floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
     eps = jnp.finfo(lam.dtype).eps
+    floor = quiet & (promise <= jitter)
+    floor |= refused & (promise <= 300.0 * jitter)
+    floor |= refused & (promise <= ftol * cost) & (lam <= 1e-6)
+    floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(
         (accept & (new.cost == 0.0), Status.GTOL),

@@ -26,6 +26,16 @@ NIELSEN_SCRIPT = [
     ((0.0, False), (6.832, 4.0)),
 ]
 
+# The same with sprint = 1/10 where the gain is within 5 % of 1.
+SPRINT_SCRIPT = [
+    ((1.0, True), (0.1, 2.0)),
+    ((0.96, True), (0.01, 2.0)),
+    ((1.04, True), (0.001, 2.0)),
+    ((1.0, False), (0.002, 4.0)),  # a refused step never sprints
+    ((0.9, True), (0.000976, 2.0)),  # 1 - 0.512
+    ((1.06, True), (0.000976 / 3, 2.0)),
+]
+
 CLASSICAL_SCRIPT = [
     ((0.9, True), (0.25, 6.0)),
     ((0.1, True), (0.0625, 6.0)),  # the size of the gain does not matter
@@ -50,11 +60,12 @@ def play(rule, script, dtype):
 @pytest.mark.parametrize(
     ("rule", "script"),
     [
-        (lmjax.Nielsen(shrink=1 / 3), NIELSEN_SCRIPT),
+        (lmjax.Nielsen(shrink=1 / 3, sprint=1 / 3), NIELSEN_SCRIPT),
+        (lmjax.Nielsen(shrink=1 / 3), SPRINT_SCRIPT),
         (lmjax.Classical(up=6.0, down=4.0, initial=1.0), CLASSICAL_SCRIPT),
         (lmjax.Fixed(0.7), [((0.9, True), (0.7, 1.0)), ((0.0, False), (0.7, 1.0))]),
     ],
-    ids=["nielsen", "classical", "fixed"],
+    ids=["nielsen", "sprint", "classical", "fixed"],
 )
 def test_scripted_judgements_give_the_sequence_worked_by_hand(rule, script, dtype):
     inputs, expected = zip(*script, strict=True)
