@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from lmjax._types import Flag, Scalar
 
-
 # A gain this close to 1 says that the linear model was exact.
 EXACT = 0.05
 

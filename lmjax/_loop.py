@@ -209,8 +209,8 @@ def _stop(
     quiet &= promise >= 0.0  # an unguarded step may promise an increase
     # nor does a step that rounding swallowed whole prove anything
     converged = quiet & (promise <= ftol * cost) & (trial.step_size > 0.0)
-    # Four ways to reach the floor of the precision. Rounding of r, seen through the n of
-    # m directions that J spans, promises as much as the model does; a refused step
+    # Four ways to reach the floor of the precision. Rounding of r, seen through the n
+    # of m directions that J spans, promises as much as the model does; a refused step
     # promises not much more (a model may round 15 times worse than blur, which it does
     # where it cancels); or no more than convergence asks for while lambda has no say;
     # or even a short step along the gradient improves nothing.
