@@ -110,7 +110,9 @@ TROUBLE = {
 
 
 @each_model
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
 def test_guess_is_finite_whatever_the_data(spec, dtype, rng):
     x = first_points(spec, 12)
     y = spec.formula(x, *spec.draw(rng, 1)[0])
