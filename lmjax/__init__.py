@@ -3,6 +3,7 @@
 Write the residual once; fit one curve or a million without changing it.
 """
 
+from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
 from lmjax import models as models
 from lmjax._curve_fit import curve_fit as curve_fit

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _loop, losses
+from lmjax import _loop
 from lmjax._bounds import Conditions
 from lmjax._lanes import evaluate, spread
 from lmjax._linear_solvers import Cholesky
@@ -102,7 +102,7 @@ class Lanes(eqx.Module):
         columns = self.stage(stored)
         gram = self.gram_of(columns[: self.n + 1])
         cost = 0.5 * gram[-1]
-        if self.data.rho is not None:
+        if self.data.term is not None:
             cost = self.stage(lambda: _sum_points(columns[-1]))
         return NormalLinearization(gram, self.n), cost
 
@@ -176,7 +176,7 @@ class Lanes(eqx.Module):
 
 
 def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
-    """Return the columns of J, the residual and, if robust, the terms of the cost."""
+    """Return the columns of J, the residual and, with a term, the cost per point."""
     if problem.user_jac is not None:
         r = problem.residual_fn(p)
         jac = problem.user_jac(p)
@@ -184,11 +184,11 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     else:
         r, linear = jax.linearize(problem.residual_fn, p)
         columns = [linear(e) for e in np.eye(p.size, dtype=p.dtype)]
-    if problem.rho is None:
+    if problem.term is None:
         return [*columns, r]
-    residual_row, row = losses.row_scales(problem.rho, problem.loss_scale, r)
+    residual, row = problem.term.rows(r)
     columns = [row * column for column in columns]
-    return [*columns, residual_row * r, problem.half_terms(r)]
+    return [*columns, residual, problem.half_terms(r)]
 
 
 def _dot(a: Float[Array, "m f"], b: Float[Array, "m f"]) -> Float[Array, " f"]:

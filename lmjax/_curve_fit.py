@@ -11,7 +11,14 @@ import numpy as np
 
 from lmjax import _data, _problem, _statistics
 from lmjax._callables import Split, as_pytree
-from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._doors import (
+    blame,
+    check_feasible,
+    check_pair,
+    check_possible,
+    resolve_likelihood,
+    resolve_loss,
+)
 from lmjax._fitted import CurveFit, dof_of, has_error
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
@@ -20,6 +27,7 @@ from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 from lmjax._types import Params
 from lmjax._unrolled import Derivative
+from lmjax.likelihoods import Likelihood
 
 _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
@@ -35,6 +43,7 @@ def curve_fit(
     absolute_sigma: bool = False,
     mask: Any = None,
     nan_policy: str = "propagate",
+    likelihood: str | Likelihood | None = None,
     bounds: tuple[Any, Any] | None = None,
     fixed: Any = None,
     loss: str | Callable | None = None,
@@ -63,6 +72,10 @@ def curve_fit(
         mask: Booleans that broadcast to ``y``: True = use the point.
         nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
             treats it as masked.
+        likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
+            one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
+            covariance the inverse of the Fisher information, and neither sigma,
+            absolute_sigma nor loss can be given.
         bounds: As in `least_squares`.
         fixed: As in `least_squares`.
         loss: As in `least_squares`; applied to residuals in units of sigma.
@@ -75,7 +88,8 @@ def curve_fit(
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
+            data are impossible under the likelihood.
         TypeError: If parameters or data are not real floating-point numbers.
 
     Example:
@@ -95,7 +109,9 @@ def curve_fit(
     y = _as_array(y)
     _data.check_sigma(sigma, mask, y.size, y.ndim)
     check_pair(bounds)
-    rho, scale = resolve_loss(loss, loss_scale)
+    term = resolve_loss(loss, loss_scale)
+    given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
+    likelihood = resolve_likelihood(likelihood, given)
     x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
     try:
         fit = _fit(
@@ -107,8 +123,8 @@ def curve_fit(
             None if mask is None else _as_array(mask),
             bounds,
             fixed,
-            rho,
-            scale,
+            term,
+            None if likelihood is None else _splitted(likelihood),
             solver,
             derivative,
             absolute_sigma,
@@ -121,6 +137,8 @@ def curve_fit(
     if bounds is not None:
         start = model if params0 is None else params0
         check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
+    if likelihood is not None:
+        check_possible(fit.status, likelihood, y, mask)
     if params0 is None:
         # outside jit, where what is no parameter would come back as an array
         rest = eqx.filter(model, _problem.is_parameter, inverse=True)
@@ -162,8 +180,8 @@ def _fit_impl(
     mask,
     bounds,
     fixed,
-    rho,
-    loss_scale,
+    term,
+    likelihood,
     solver,
     derivative,
     absolute_sigma,
@@ -187,18 +205,25 @@ def _fit_impl(
         dtype = _problem.common_dtype(out.dtype, y.dtype)
     data = _data.prepare(x, y, sigma, mask, nan_policy, dtype)
 
-    def residual_fn(params):
-        r = evaluate(params, data.x).astype(dtype) - data.y
-        return data.whiten(r.ravel()).reshape(y.shape)
+    def predict(params):
+        return evaluate(params, data.x).astype(dtype)
 
+    def residual_of(f):
+        return data.whiten((f - data.y).ravel()).reshape(y.shape)
+
+    residual_fn = lambda params: residual_of(predict(params))
+    if likelihood is not None:
+        likelihood = eqx.combine(likelihood.arrays, likelihood.rest)
+        term = _data.likelihood_term(likelihood, data, dtype)
+        residual_fn = predict
+        absolute_sigma = True
     jac = solver.jac
     solution, problem, outcome = solve(
         residual_fn,
         params0,
         bounds=bounds,
         fixed=fixed,
-        rho=rho,
-        loss_scale=loss_scale,
+        term=term,
         solver=solver,
         derivative=derivative,
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
@@ -213,6 +238,8 @@ def _fit_impl(
         infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
         covariance = jnp.where(dof > 0, unscaled * scale, infinite)
     fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
+    if likelihood is not None:
+        fields["residual"] = residual_of(solution.residual)
     if data.num_used is not None:
         # no data at all: zero residuals, yet nothing was learned
         nothing = jnp.int32(Status.SINGULAR)
@@ -222,12 +249,18 @@ def _fit_impl(
         covariance=covariance,
         rank=rank,
         num_used=data.num_used,
+        pearson_chi2=None if likelihood is None else _pearson(problem, outcome.r),
         absolute_sigma=absolute_sigma,
+        likelihood=None if likelihood is None else type(likelihood).__name__,
         model=function,
     )
 
 
 _fit = jax.jit(_fit_impl, static_argnums=(12, 13))
+
+
+def _pearson(problem, f):
+    return jnp.sum(problem.term.rows(f)[0] ** 2)
 
 
 def _inverse(problem, p, solution):

@@ -9,6 +9,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
+from lmjax._problem import name_of
+from lmjax._terms import Likely
+from lmjax.likelihoods import Likelihood
+
 NAN_POLICIES = ("propagate", "omit")
 
 
@@ -71,6 +75,23 @@ def _safe_inputs(x, mask):
         return jnp.where(mask, leaf, jnp.ravel(leaf)[first])
 
     return jax.tree.map(fill, x)
+
+
+def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
+    """Return the term of a likelihood, its arrays flat, and safe where masked."""
+    shape = data.y.shape
+
+    def per_point(path, leaf):
+        leaf = jnp.asarray(leaf, dtype)
+        name = "likelihood." + name_of(path)
+        return _broadcast(name, leaf, shape) if leaf.ndim else leaf
+
+    spread = jax.tree_util.tree_map_with_path(per_point, likelihood)
+    mask = data.mask
+    if mask is not None:
+        spread, mask = _safe_inputs(spread, mask), mask.ravel()
+    flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
+    return Likely(flat, data.y.ravel(), mask)
 
 
 def _broadcast(name, value, shape):

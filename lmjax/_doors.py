@@ -8,17 +8,19 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from lmjax import _problem, losses
+from lmjax import _problem, likelihoods, losses
 from lmjax._callables import as_pytree
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
+from lmjax._terms import Robust
 from lmjax._unrolled import Derivative
+from lmjax.likelihoods import Likelihood
 
 
-def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any]:
-    """Return the loss function behind a name, as a callable pytree, and its scale."""
+def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
+    """Return the term of the loss behind a name, its function as a callable pytree."""
     if loss is None or loss == "linear" or loss is losses.linear:
-        return None, None
+        return None
     if isinstance(loss, str):
         if loss not in losses.NAMES:
             raise ValueError(
@@ -28,7 +30,70 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> tuple[Any, Any
         loss = getattr(losses, loss)
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
-    return as_pytree(loss), loss_scale
+    return Robust(as_pytree(loss), loss_scale)
+
+
+def resolve_likelihood(
+    likelihood: str | Likelihood | None, given: dict[str, Any]
+) -> Likelihood | None:
+    """Return the likelihood behind a name; it describes all the noise there is."""
+    if likelihood is None:
+        return None
+    if isinstance(likelihood, str):
+        likelihood = _likelihood_called(likelihood)
+    if not isinstance(likelihood, Likelihood):
+        raise TypeError(
+            "likelihood: expected a name or an object like "
+            f"lmjax.likelihoods.Poisson(), got {likelihood!r}"
+        )
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: expected none beside likelihood=, which describes the noise "
+                f"by itself, got {value!r}"
+            )
+    return likelihood
+
+
+def _likelihood_called(name: str) -> Likelihood:
+    known: dict[str, Likelihood] = {
+        "poisson": likelihoods.Poisson(),
+        "binomial": likelihoods.Binomial(1.0),
+    }
+    if name in known:
+        return known[name]
+    hint = "expected 'poisson', 'binomial' or an object of lmjax.likelihoods"
+    if name == "rician":
+        hint = "it needs its noise, write lmjax.likelihoods.Rician(sigma)"
+    if name in ("gaussian", "normal"):
+        hint = "leave it out and give sigma="
+    raise ValueError(f"likelihood: {hint}; got {name!r}")
+
+
+def check_possible(status, likelihood: Likelihood, y, mask) -> None:
+    """Raise if concrete data are impossible; inside a trace the status says so instead.
+
+    Looked at after the fit, which then could not even start.
+    """
+    numbers = [leaf for leaf in (status, y, mask) if leaf is not None]
+    if any(
+        isinstance(leaf, Tracer) for leaf in [*numbers, *jax.tree.leaves(likelihood)]
+    ):
+        return
+    if status != Status.NONFINITE_START:
+        return
+    y = np.asarray(y, float)
+    as_numbers = lambda leaf: np.broadcast_to(np.asarray(leaf, float), y.shape)
+    best = np.asarray(jax.tree.map(as_numbers, likelihood).best(y))
+    wrong = np.isnan(best) & ~np.isnan(y)
+    if mask is not None:
+        wrong &= np.asarray(mask)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"y: impossible for {likelihood!r}: got {y[where]:g} at {list(where)} "
+            "(mask= leaves out what was not measured)"
+        )
 
 
 def check_pair(bounds) -> None:

@@ -31,14 +31,20 @@ class CurveFit(Solution):
             then the one of least norm, and the parameters along it are arbitrary. None
             where ``covariance`` is.
         num_used: Observations that count, None if all do.
-        absolute_sigma: Whether sigma was taken at face value.
+        pearson_chi2: Pearson's statistic, the sum over points of slope^2 / information
+            (of ``(y - f)^2 / variance``, for counts), whose mean is close to ``dof``
+            however few the counts; None without a likelihood.
+        absolute_sigma: Whether sigma was taken at face value; True with a likelihood.
+        likelihood: Name of the likelihood, None for least squares.
         model: The model, None where ``params`` is itself the callable model.
     """
 
     covariance: Float[Array, "*batch n n"] | None
     rank: Int[Array, "*batch"] | None
     num_used: Int[Array, "*batch"] | None
+    pearson_chi2: Float[Array, "*batch"] | None
     absolute_sigma: bool = eqx.field(static=True)
+    likelihood: str | None = eqx.field(static=True)
     model: Callable | None = eqx.field(static=True)
 
     @property
@@ -62,8 +68,19 @@ class CurveFit(Solution):
 
     @property
     def chi2(self) -> Float[Array, "*batch"]:
-        """Sum of squared residuals in units of sigma (of losses, if robust)."""
+        """Sum of squared residuals in units of sigma (of losses, if robust).
+
+        The deviance, with a likelihood.
+        """
         return 2.0 * self.cost
+
+    @property
+    def deviance(self) -> Float[Array, "*batch"]:
+        """``2 (log L_best - log L)``, where each point has its most probable value.
+
+        ``chi2`` by the name it has with a likelihood.
+        """
+        return self.chi2
 
     @property
     def reduced_chi2(self) -> Float[Array, "*batch"]:
@@ -96,7 +113,8 @@ class CurveFit(Solution):
         """Akaike's criterion: ``-2 log L + 2 k`` up to a constant of the data.
 
         With k parameters that are not fixed, ``-2 log L`` is ``chi2`` for absolute
-        sigma and ``N log(chi2 / N)`` otherwise, as in lmfit.
+        sigma, the deviance for a likelihood and ``N log(chi2 / N)`` otherwise, as in
+        lmfit.
         """
         k = (self.num_points - self.dof).astype(self.cost.dtype)
         return self._minus_two_log_likelihood() + 2.0 * k
@@ -161,7 +179,8 @@ class CurveFit(Solution):
         """Return (lower, upper) limits of the *curve* at each x, pointwise.
 
         Linear propagation of the covariance, ``t sqrt(J C J^T)`` with Student's t on
-        ``dof`` degrees of freedom (the normal quantile when sigma is absolute).
+        ``dof`` degrees of freedom (the normal quantile when sigma is absolute, or with
+        a likelihood).
 
         Example:
             >>> import jax.numpy as jnp, lmjax
@@ -187,7 +206,15 @@ class CurveFit(Solution):
             level: Probability that the band holds one new observation.
             sigma: Its standard deviation in the units given to ``curve_fit``; scaled by
                 ``sqrt(reduced_chi2)`` unless sigma was absolute.
+
+        Raises:
+            ValueError: With a likelihood, whose observations do not scatter normally.
         """
+        if self.likelihood is not None:
+            raise ValueError(
+                f"prediction_band: new observations of a {self.likelihood} fit are not "
+                "normal; confidence_band has the limits of the curve"
+            )
         centre = self.predict(x)
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
         spread = self._standard_deviation(x)

@@ -23,7 +23,8 @@ def _words(text: str) -> frozenset[str]:
 
 # One output element from one element of each operand, all of the same shape.
 ELEMENTWISE = _words("""
-    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    cbrt ceil clamp
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2
     expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
     ne neg nextafter not or pow real rem round rsqrt select_n sign sin sinh sqrt square

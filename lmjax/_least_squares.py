@@ -82,7 +82,7 @@ def least_squares(
             "write (data,)"
         )
     check_pair(bounds)
-    rho, scale = resolve_loss(loss, loss_scale)
+    term = resolve_loss(loss, loss_scale)
     try:
         solution = _fit(
             as_pytree(residual_fn),
@@ -90,8 +90,7 @@ def least_squares(
             args,
             bounds,
             fixed,
-            rho,
-            scale,
+            term,
             solver,
             derivative,
         )
@@ -104,17 +103,14 @@ def least_squares(
 
 
 @jax.jit
-def _fit(
-    residual_fn, params0, args, bounds, fixed, rho, loss_scale, solver, derivative
-):
+def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative):
     jac = solver.jac
     return solve(
         lambda params: residual_fn(params, *args),
         params0,
         bounds=bounds,
         fixed=fixed,
-        rho=rho,
-        loss_scale=loss_scale,
+        term=term,
         solver=solver,
         derivative=derivative,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
@@ -127,8 +123,7 @@ def solve(
     *,
     bounds,
     fixed,
-    rho,
-    loss_scale,
+    term,
     solver: LevenbergMarquardt,
     derivative: Derivative,
     jac,
@@ -140,8 +135,7 @@ def solve(
         params0,
         bounds=bounds,
         fixed=fixed,
-        rho=rho,
-        loss_scale=loss_scale,
+        term=term,
         jac=jac,
         whiten=whiten,
     )

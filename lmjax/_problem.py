@@ -14,14 +14,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import losses
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._linearize import (
     DenseLinearization,
     MatrixFreeLinearization,
 )
-from lmjax._types import Params, Scalar
+from lmjax._terms import Term
+from lmjax._types import Params
 
 
 class Problem(eqx.Module):
@@ -29,11 +29,11 @@ class Problem(eqx.Module):
 
     Attributes:
         residual_fn: ``(n,) -> (m,)``; what the user's function closed over are leaves.
+            With a likelihood it returns predictions, which `Likely` compares with data.
         user_jac: ``(n,) -> (m, n)``, or None where autodiff works J out.
         jacobian: Name of the way J is computed: "fwd", "rev" or "user".
         conditions: Bounds and fixed parameters.
-        rho: Robust loss, or None for plain least squares.
-        loss_scale: Residual size at which ``rho`` starts to bend.
+        term: Robust loss or likelihood, or None for plain least squares.
         m: Number of residuals.
     """
 
@@ -41,8 +41,7 @@ class Problem(eqx.Module):
     user_jac: Callable | None
     jacobian: str = eqx.field(static=True)
     conditions: Conditions
-    rho: Callable | None
-    loss_scale: Scalar | None
+    term: Term | None
     m: int = eqx.field(static=True)
 
     def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
@@ -55,11 +54,10 @@ class Problem(eqx.Module):
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
     ) -> DenseLinearization | MatrixFreeLinearization:
-        """Return the (robust) linear model at ``p`` whose residual is ``r``."""
+        """Return the linear model of the cost at ``p``, whose residual is ``r``."""
         row = None
-        if self.rho is not None:
-            residual_row, row = losses.row_scales(self.rho, self.loss_scale, r)
-            r = residual_row * r
+        if self.term is not None:
+            r, row = self.term.rows(r)
         if matrix_free:
             rows = jnp.ones_like(r) if row is None else row
             return MatrixFreeLinearization(
@@ -70,9 +68,9 @@ class Problem(eqx.Module):
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return what each residual adds to the cost."""
-        if self.rho is None:
+        if self.term is None:
             return 0.5 * (r * r)
-        return losses.half_terms(self.rho, self.loss_scale, r)
+        return self.term.half_terms(r)
 
     def reduction_terms(
         self, r: Float[Array, " m"], r_new: Float[Array, " m"]
@@ -82,9 +80,9 @@ class Problem(eqx.Module):
         Subtracted before they are summed: the difference of two large sums would lose
         every digit in float32 near convergence.
         """
-        if self.rho is None:
+        if self.term is None:
             return 0.5 * ((r - r_new) * (r + r_new))
-        return self.half_terms(r) - self.half_terms(r_new)
+        return self.term.reduction_terms(r, r_new)
 
 
 def build(
@@ -93,8 +91,7 @@ def build(
     *,
     bounds: tuple[Any, Any] | None,
     fixed: Any,
-    rho: Callable | None,
-    loss_scale: Any,
+    term: Term | None,
     jac: Callable | str | None,
     whiten: Callable | None = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
@@ -134,16 +131,12 @@ def build(
         box = lower, upper
     if fixed is not None:
         fixed = ravel_prefix("fixed", fixed, params0, False, bool)
-    if rho is not None:
-        loss_scale = jnp.asarray(loss_scale, dtype)
-        rho = hoisted(rho, jnp.zeros((m,), dtype))
     problem = Problem(
         hoisted(flat_residual, p0),
         None if user_jac is None else hoisted(user_jac, p0),
         jacobian,
         Conditions(box, fixed),
-        rho,
-        loss_scale,
+        None if term is None else term.prepared(m, dtype),
         m,
     )
     return problem, p0, unravel, unravel_residual

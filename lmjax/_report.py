@@ -35,8 +35,7 @@ def curve_fit(fit) -> str:
         "Statistics",
         f"    data points          {int(fit.num_points)}",
         f"    fitted parameters    {held}",
-        f"    chi-square           {float(fit.chi2):.8g}",
-        f"    reduced chi-square   {float(fit.reduced_chi2):.8g}",
+        *_misfit_lines(fit),
         f"    AIC                  {float(fit.aic):.8g}",
         f"    BIC                  {float(fit.bic):.8g}",
         "Parameters",
@@ -45,6 +44,19 @@ def curve_fit(fit) -> str:
         *_machinery(fit),
     ]
     return "\n".join(lines)
+
+
+def _misfit_lines(fit):
+    if fit.likelihood is None:
+        return [
+            f"    chi-square           {float(fit.chi2):.8g}",
+            f"    reduced chi-square   {float(fit.reduced_chi2):.8g}",
+        ]
+    return [
+        f"    likelihood           {fit.likelihood}",
+        f"    deviance             {float(fit.deviance):.8g}",
+        f"    Pearson chi-square   {float(fit.pearson_chi2):.8g}",
+    ]
 
 
 def _parameter_lines(fit):

@@ -11,7 +11,6 @@ Zhang (1997), "Parameter estimation techniques: a tutorial with application to c
 fitting", table 1, normalised so that ``rho'(0) = 1``.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -75,37 +74,3 @@ def welsch(z: Float[Array, "..."]) -> Float[Array, "..."]:
 def geman_mcclure(z: Float[Array, "..."]) -> Float[Array, "..."]:
     """Bounded: ``z / (1 + z)``."""
     return z / (1.0 + z)
-
-
-def _slope(rho, z):
-    return jax.jvp(rho, (z,), (jnp.ones_like(z),))[1]
-
-
-def half_terms(rho, scale, r: Float[Array, " m"]) -> Float[Array, " m"]:
-    """Return the cost of each residual, ``c^2 rho((r/c)^2) / 2``."""
-    return 0.5 * scale**2 * rho((r / scale) ** 2)
-
-
-def row_scales(
-    rho, scale, r: Float[Array, " m"]
-) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    """Return ``(a, b)`` so that rows ``a r`` and ``b J`` describe the robust cost.
-
-    With ``a = sqrt(rho') / (1 - alpha)`` and ``b = sqrt(rho') (1 - alpha)``, where
-    ``(1 - alpha)^2 = 1 + 2 z rho''/rho'``, the product ``(b J)^T (a r)`` is the exact
-    gradient and ``(b J)^T (b J)`` the curvature along r. Where ``rho'' < 0``, as for
-    every outlier of the losses above, the correction would make the curvature vanish or
-    turn negative, so ``alpha = 0`` there, as in Ceres' corrector.
-
-    References:
-        Triggs, McLauchlan, Hartley, Fitzgibbon (1999), "Bundle adjustment: a modern
-        synthesis", section 4.3; Ceres Solver, ``corrector.cc``, for the clamp.
-    """
-    z = (r / scale) ** 2
-    slope, curvature = jax.jvp(lambda u: _slope(rho, u), (z,), (jnp.ones_like(z),))
-    slope = jnp.maximum(slope, 0.0)
-    root = jnp.sqrt(slope)
-    convex = (curvature > 0.0) & (slope > 0.0)
-    ratio = jnp.where(convex, curvature / jnp.where(convex, slope, 1.0), 0.0)
-    correction = jnp.sqrt(1.0 + 2.0 * z * ratio)
-    return root / correction, root * correction

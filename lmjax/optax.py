@@ -133,7 +133,7 @@ def _choose(linear_solver, m: int, n: int) -> Callable:
 
 def _tried(rule, linear_solver, residual_fn, params, state):
     """Return the step if it reduces the cost, else zero."""
-    options = {"bounds": None, "fixed": None, "rho": None, "loss_scale": None}
+    options = {"bounds": None, "fixed": None, "term": None}
     problem, p, _, _ = _problem.build(residual_fn, params, jac=None, **options)
     fit = OneFit(problem, _choose(linear_solver, problem.m, p.size))
     point = fit.start(p)

@@ -21,11 +21,13 @@ NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
     name: thing for name, thing in vars(lmjax.models).items() if inspect.isclass(thing)
 }
+LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
         (lmjax, NAMES),
         (lmjax.losses, lmjax.losses.NAMES),
+        (lmjax.likelihoods, lmjax.likelihoods.NAMES),
         (lmjax.models, MODELS),
     )
     for name in names
@@ -50,6 +52,7 @@ CALLED = [
     lmjax.Nielsen,
     lmjax.Classical,
     lmjax.Fixed,
+    *LIKELIHOODS,
     *MODELS.values(),
 ]
 RETURNED = [lmjax.Solution, lmjax.History, lmjax.CurveFit, lmjax.DerivativeCheck]
@@ -246,5 +249,5 @@ def test_every_public_class_that_is_called_is_listed_here():
     known = {*CALLED, *RETURNED, lmjax.FitError, lmjax.Status, lmjax.ParamStatus}
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
-    assert known == public | {*MODELS.values()}
+    assert known == public | {*LIKELIHOODS, *MODELS.values()}
     assert all(issubclass(thing, eqx.Module) for thing in CALLED[6:])
