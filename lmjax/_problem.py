@@ -35,6 +35,8 @@ class Problem(eqx.Module):
         rho: Robust loss, or None for plain least squares.
         loss_scale: Residual size at which ``rho`` starts to bend.
         m: Number of residuals.
+        linear: Which parameters the residual is affine in, to be solved out (see
+            `lmjax._separable`), or None.
     """
 
     residual_fn: Callable
@@ -44,6 +46,7 @@ class Problem(eqx.Module):
     rho: Callable | None
     loss_scale: Scalar | None
     m: int = eqx.field(static=True)
+    linear: tuple[bool, ...] | None = eqx.field(default=None, static=True)
 
     def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
         """Return the Jacobian of the residual."""
@@ -97,6 +100,7 @@ def build(
     loss_scale: Any,
     jac: Callable | str | None,
     whiten: Callable | None = None,
+    linear: tuple[bool, ...] | None = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
@@ -145,6 +149,7 @@ def build(
         rho,
         loss_scale,
         m,
+        linear,
     )
     return problem, p0, unravel, unravel_residual
 
