@@ -1,8 +1,9 @@
-r"""Least squares on a few columns: an orthonormal basis of them, and what is outside.
+r"""Least squares on a few columns: an orthogonal basis of them, and what is outside.
 
-``A = Q R`` by modified Gram-Schmidt. The part of x outside the span is ``x - Q Q^T x``,
-the coefficients of the rest solve ``R c = Q^T x``; with both taken one column after the
-other, as here, this is as stable as Householder's method (Björck 1967, BIT 7, 1-21).
+Modified Gram-Schmidt without square roots, ``A = V U`` with orthogonal columns in V and
+ones on the diagonal of U. The right-hand side is orthogonalised like one more column,
+which makes the coefficients and the rest as accurate as Householder's method does
+(Björck 1967, BIT 7, 1-21).
 """
 
 from typing import Any
@@ -13,106 +14,116 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._linear_solvers.dense import back_substitute, singular_values
-from lmjax._linearize import PRECISION, UNROLL_UP_TO
+from lmjax._linearize import PRECISION, UNROLL_UP_TO, sum_points
 
 
 class Basis(eqx.Module):
-    """``A = Q R``; columns that depend on those before them are zero in Q.
+    """Orthogonal vectors, those that depend on the ones before them switched off.
 
     Attributes:
-        q: Columns of Q, in a list up to `UNROLL_UP_TO` of them, as a matrix beyond.
-        upper: R, with ones on the diagonal where a column was left out.
-        dropped: Which columns other than zero were left out.
+        vectors: In a list up to `UNROLL_UP_TO` of them, as columns of a matrix beyond.
+        weights: The inverse of their squared norms; 0 switches one off.
+        dropped: Which were switched off and are not zero.
     """
 
-    q: Any
-    upper: Float[Array, "k k"]
+    vectors: Any
+    weights: Float[Array, " k"]
     dropped: Bool[Array, " k"]
 
-    def split(self, x: Float[Array, " m"]) -> tuple[Array, Array]:
-        """Return the part of x outside the span, and ``Q^T x``."""
-        if isinstance(self.q, list):
-            products = []
-            for unit in self.q:
-                products.append(_dot(unit, x))
-                x = x - unit * products[-1]
-            return x, jnp.stack(products)
-        total = jnp.zeros(self.q.shape[1], x.dtype)
-        # Once more takes out what rounding left of a basis that is not quite
-        # orthogonal.
-        for _ in range(2):
-            product = jnp.dot(x, self.q, precision=PRECISION)
-            x = x - jnp.dot(self.q, product, precision=PRECISION)
-            total = total + product
-        return x, total
-
     def outside(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Return ``x - Q Q^T x``."""
-        return self.split(x)[0]
+        """Return the part of x orthogonal to the basis."""
+        if isinstance(self.vectors, list):
+            products = [_dot(v, x) for v in self.vectors]
+            x, *products = finished(x, *products)
+            for j, v in enumerate(self.vectors):
+                x = x - v * (products[j] * self.weights[j])
+            return x
+        products = jnp.dot(x, self.vectors, precision=PRECISION)
+        return x - jnp.dot(self.vectors, products * self.weights, precision=PRECISION)
 
-    def coefficients(self, x: Float[Array, " m"]) -> Float[Array, " k"]:
-        """Return c such that ``A c`` is closest to x, 0 where a column was left out."""
-        return back_substitute(self.upper, self.split(x)[1])
 
+def eliminate(
+    columns: list[Float[Array, " m"]], x: Float[Array, " m"]
+) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
+    """Return a basis of the columns, ``x - A c``, and the c that makes it smallest.
 
-def basis_of(columns: list[Float[Array, " m"]]) -> Basis:
-    """Return an orthonormal basis of the span of the columns.
-
-    NaN stays NaN: a column counts as dependent only where it is known to be.
+    A column that depends on those before it gets the coefficient 0. NaN stays NaN: a
+    column counts as dependent only where it is known to be.
     """
-    norms = [jnp.sqrt(_dot(column, column)) for column in columns]
-    k, m = len(columns), columns[0].size
-    cutoff = jnp.finfo(columns[0].dtype).eps * max(m, k)
+    k, m = len(columns), x.size
+    squares = [_dot(column, column) for column in columns]
+    cutoff = (float(jnp.finfo(x.dtype).eps) * max(m, k)) ** 2
     if k > UNROLL_UP_TO:
-        return _basis_in_a_loop(jnp.stack(columns, 1), jnp.stack(norms), cutoff)
-    q, upper, dropped = [], [], []
+        matrix = jnp.stack([*columns, x], axis=1)
+        return _eliminate_in_a_loop(matrix, jnp.stack(squares), cutoff)
+    vectors, weights, dropped, upper = [], [], [], []
+    columns = [*columns, x]
     for j in range(k):
-        unit, length, out = _normalized(columns[j], norms[j], cutoff)
-        row = [_dot(unit, column) for column in columns[j + 1 :]]
-        rest = [a - unit * b for a, b in zip(columns[j + 1 :], row, strict=True)]
-        columns = columns[: j + 1] + rest
-        q.append(unit)
-        upper.append(jnp.stack([jnp.zeros_like(length)] * j + [length, *row]))
+        products = [_dot(columns[0], column) for column in columns]
+        products = finished(*products, *columns, *squares[j:])
+        columns, squares[j:] = products[k + 1 - j : -(k - j)], products[-(k - j) :]
+        weight, out = _weight(products[0], squares[j], cutoff)
+        row = [product * weight for product in products[1 : k + 1 - j]]
+        v, *rest = columns
+        columns = [a - v * b for a, b in zip(rest, row, strict=True)]
+        vectors.append(v)
+        weights.append(weight)
         dropped.append(out)
-    return Basis(q, jnp.stack(upper), jnp.stack(dropped))
+        upper.append(jnp.stack([jnp.zeros_like(weight)] * j + [weight * 0 + 1, *row]))
+    upper = jnp.stack(upper)
+    c = back_substitute(upper[:, :k], upper[:, k])
+    return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 
-def _basis_in_a_loop(matrix, norms, cutoff) -> Basis:
-    """Return the basis of many columns: the same, a column per turn."""
-    k = matrix.shape[1]
-    index = jnp.arange(k)
+def _eliminate_in_a_loop(matrix, squares, cutoff):
+    """Do the same for many columns, one per turn; the last of the matrix is x."""
+    k = squares.size
+    index = jnp.arange(k + 1)
 
     def turn(j, carry):
-        matrix, upper, dropped = carry
-        unit, length, out = _normalized(matrix[:, j], norms[j], cutoff)
-        row = jnp.where(index > j, jnp.dot(unit, matrix, precision=PRECISION), 0.0)
-        matrix = (matrix - unit[:, None] * row[None, :]).at[:, j].set(unit)
+        matrix, weights, dropped, upper = carry
+        v = matrix[:, j]
+        weight, out = _weight(_dot(v, v), squares[j], cutoff)
+        row = jnp.dot(v, matrix, precision=PRECISION) * weight
+        row = jnp.where(index > j, row, 0.0)
         return (
-            matrix,
-            upper.at[j].set(row.at[j].set(length)),
+            matrix - v[:, None] * row[None, :],
+            weights.at[j].set(weight),
             dropped.at[j].set(out),
+            upper.at[j].set(row),
         )
 
-    start = matrix, jnp.zeros((k, k), matrix.dtype), jnp.zeros(k, bool)
-    return Basis(*jax.lax.fori_loop(0, k, turn, start))
+    upper = jnp.zeros((k, k + 1), matrix.dtype)
+    start = matrix, upper[:, 0], jnp.zeros(k, bool), upper
+    matrix, weights, dropped, upper = jax.lax.fori_loop(0, k, turn, start)
+    c = back_substitute(upper[:, :k] + jnp.eye(k, dtype=upper.dtype), upper[:, k])
+    return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
 
 
-def _normalized(column, norm, cutoff):
-    """Return the unit vector, the length and whether the column is dependent."""
-    length = jnp.sqrt(_dot(column, column))
-    gone = length <= cutoff * norm
-    length = jnp.where(gone, 1.0, length)
-    return column * jnp.where(gone, 0.0, 1.0 / length), length, gone & (norm > 0.0)
+def _weight(square, before, cutoff):
+    """Return the inverse of a squared norm, and whether the vector is dependent."""
+    gone = square <= cutoff * before
+    weight = jnp.where(gone, 0.0, 1.0 / jnp.where(gone, 1.0, square))
+    return weight, gone & (before > 0.0)
 
 
 def _dot(a, b):
-    return jnp.sum(a * b)
+    return sum_points(a * b)
+
+
+def finished(*arrays: Array) -> list[Array]:
+    """Return arrays that are in memory before anyone uses them.
+
+    A stage of the batch engine ends here: what follows a sum would otherwise work the
+    sum out again for every element.
+    """
+    return list(jax.lax.optimization_barrier(arrays))
 
 
 def least_norm(
     matrix: Float[Array, "m k"], x: Float[Array, " m"]
 ) -> Float[Array, " k"]:
-    """Return the c of least norm, in units of the columns, with ``A c`` closest to x."""
+    """Return the c of least norm, in units of the columns, that brings A c next to x."""
     norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
     scale = jnp.where(norms > 0.0, norms, 1.0)
     u, s, vt = singular_values(matrix / scale[None, :])

@@ -16,7 +16,6 @@ is orthogonal to r, so ``J^T r`` is the exact gradient.
 
 import dataclasses
 from itertools import groupby
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 
 from lmjax._bounds import Conditions
 from lmjax._problem import Problem
-from lmjax._projection import Basis, basis_of, least_norm
+from lmjax._projection import Basis, eliminate, finished, least_norm
 from lmjax._rarely import rarely
 from lmjax._types import Flag
 
@@ -92,10 +91,9 @@ class Separated(eqx.Module):
         Where their columns depend on each other, those of least norm.
         """
         r, columns = self.expand(q)
-        basis = basis_of(columns)
-        dependent = jnp.any(basis.dropped)
+        basis, _, change = eliminate(columns, r)
         solve = lambda given: least_norm(jnp.stack(given[1], axis=1), given[0])
-        change = rarely(dependent, solve, basis.coefficients(r), (r, columns))
+        change = rarely(jnp.any(basis.dropped), solve, change, (r, columns))
         return self.join(q, self.base - change)
 
     def is_affine(self, q: Float[Array, " n-k"], start: Float[Array, " k"]) -> Flag:
@@ -133,8 +131,9 @@ def _(primals, tangents):
 def _best(separated: Separated, q) -> tuple[Array, Basis, Array]:
     """Return the residual at the best linear parameters, and what it took."""
     r, columns = separated.expand(q)
-    basis = basis_of(columns)
-    return basis.outside(r), basis, separated.base - basis.coefficients(r)
+    r, *columns = finished(r, *columns)
+    basis, rest, change = eliminate(columns, r)
+    return rest, basis, separated.base - change
 
 
 def indices(problem: Problem, linear: bool) -> np.ndarray:
