@@ -8,8 +8,7 @@ blocks of fits run until most of their lanes are done; the unfinished are then g
 into fewer blocks, so that a batch does not wait for its slowest fit.
 """
 
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -26,7 +25,7 @@ from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import (
     UNROLL_UP_TO,
     NormalLinearization,
-    fold_size,
+    dot_points,
     gram_pairs,
     sum_points,
     sums,
@@ -120,7 +119,9 @@ class Lanes(eqx.Module):
             sums = []
             for k in range(0, len(pairs), STAGE):
                 part = pairs[k : k + STAGE]
-                dots = lambda part=part: [_dot(columns[i], columns[j]) for i, j in part]
+                dots = lambda part=part: [
+                    dot_points(columns[i], columns[j]) for i, j in part
+                ]
                 sums += self.stage(dots)
             return tuple(sums)
 
@@ -187,14 +188,6 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     residual_row, row = losses.row_scales(problem.rho, problem.loss_scale, r)
     columns = [row * column for column in columns]
     return [*columns, residual_row * r, problem.half_terms(r)]
-
-
-def _dot(a: Float[Array, "m f"], b: Float[Array, "m f"]) -> Float[Array, " f"]:
-    """Return the sum of ``a * b`` over the points, folded before multiplied."""
-    fold, whole = fold_size(a.shape[0])
-    products = [a[k : k + fold] * b[k : k + fold] for k in range(0, whole, fold)]
-    rest = [a[k] * b[k] for k in range(whole, a.shape[0])]
-    return reduce(add, [sum_points(reduce(add, products)), *rest])
 
 
 class Packed(NamedTuple):

@@ -36,7 +36,7 @@ def resolve_linear(
 ) -> tuple[bool, ...] | None:
     """Return which flat parameters are marked, as a static value; None if none is."""
     for leaf in jax.tree.leaves(linear):
-        if isinstance(leaf, Tracer) or np.result_type(leaf) != bool:
+        if isinstance(leaf, Tracer) or np.asarray(leaf).dtype != np.bool_:
             raise TypeError(
                 "linear: expected booleans that are known before compilation, "
                 f"got {leaf!r}"

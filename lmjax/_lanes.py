@@ -109,17 +109,21 @@ def _segments(jaxpr) -> list[tuple[list, list]]:
 
 def _in_stage(stage, eqns, wanted, env, width) -> dict[Any, Value]:
     """Return the values of the wanted variables, finished in a stage."""
+    before = {id(value.array) for value in env.values()}
     values: list[Value] = []
+
+    def is_new(value):
+        # neither a constant, which numpy found out, nor from an earlier stage
+        return not (value.known or id(value.array) in before)
 
     def run():
         inside = _equations(eqns, dict(env), width)
         values[:] = [inside[var] for var in wanted]
-        return [value.array for value in values if not value.known]
+        return [value.array for value in values if is_new(value)]
 
     arrays = iter(stage(run))
-    # the constants among them, which numpy found out, need no stage
     return {
-        var: value if value.known else Value(next(arrays), value.wide)
+        var: Value(next(arrays), value.wide) if is_new(value) else value
         for var, value in zip(wanted, values, strict=True)
     }
 

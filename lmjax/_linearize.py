@@ -48,6 +48,14 @@ def sum_points(rows: Float[Array, "m *f"]) -> Float[Array, "*f"]:
     return reduce(add, [sum_points(reduce(add, folded)), *rows[whole:]])
 
 
+def dot_points(a: Float[Array, "m *f"], b: Float[Array, "m *f"]) -> Float[Array, "*f"]:
+    """Return the sum of ``a * b`` over the first axis, folded before multiplied."""
+    fold, whole = fold_size(a.shape[0])
+    products = [a[k : k + fold] * b[k : k + fold] for k in range(0, whole, fold)]
+    rest = [a[k] * b[k] for k in range(whole, a.shape[0])]
+    return reduce(add, [sum_points(reduce(add, products)), *rest])
+
+
 def fold_size(m: int) -> tuple[int, int]:
     """Return how many rows an eighth has, and how many rows eighths cover."""
     fold = max(m // 8, 1)

@@ -6,6 +6,7 @@ which makes the coefficients and the rest as accurate as Householder's method do
 (Björck 1967, BIT 7, 1-21).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._linear_solvers.dense import back_substitute, singular_values
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, sum_points
+from lmjax._linearize import PRECISION, UNROLL_UP_TO, dot_points
 
 
 class Basis(eqx.Module):
@@ -33,7 +34,7 @@ class Basis(eqx.Module):
     def outside(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return the part of x orthogonal to the basis."""
         if isinstance(self.vectors, list):
-            products = [_dot(v, x) for v in self.vectors]
+            products = [dot_points(v, x) for v in self.vectors]
             x, *products = finished(x, *products)
             for j, v in enumerate(self.vectors):
                 x = x - v * (products[j] * self.weights[j])
@@ -43,7 +44,7 @@ class Basis(eqx.Module):
 
 
 def eliminate(
-    columns: list[Float[Array, " m"]], x: Float[Array, " m"]
+    columns: list[Float[Array, " m"]], x: Float[Array, " m"], dot: Callable = dot_points
 ) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
     """Return a basis of the columns, ``x - A c``, and the c that makes it smallest.
 
@@ -51,7 +52,7 @@ def eliminate(
     column counts as dependent only where it is known to be.
     """
     k, m = len(columns), x.size
-    squares = [_dot(column, column) for column in columns]
+    squares = [dot(column, column) for column in columns]
     cutoff = (float(jnp.finfo(x.dtype).eps) * max(m, k)) ** 2
     if k > UNROLL_UP_TO:
         matrix = jnp.stack([*columns, x], axis=1)
@@ -59,7 +60,7 @@ def eliminate(
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
     for j in range(k):
-        products = [_dot(columns[0], column) for column in columns]
+        products = [dot(columns[0], column) for column in columns]
         products = finished(*products, *columns, *squares[j:])
         columns, squares[j:] = products[k + 1 - j : -(k - j)], products[-(k - j) :]
         weight, out = _weight(products[0], squares[j], cutoff)
@@ -83,7 +84,7 @@ def _eliminate_in_a_loop(matrix, squares, cutoff):
     def turn(j, carry):
         matrix, weights, dropped, upper = carry
         v = matrix[:, j]
-        weight, out = _weight(_dot(v, v), squares[j], cutoff)
+        weight, out = _weight(dot_points(v, v), squares[j], cutoff)
         row = jnp.dot(v, matrix, precision=PRECISION) * weight
         row = jnp.where(index > j, row, 0.0)
         return (
@@ -107,10 +108,6 @@ def _weight(square, before, cutoff):
     return weight, gone & (before > 0.0)
 
 
-def _dot(a, b):
-    return sum_points(a * b)
-
-
 def finished(*arrays: Array) -> list[Array]:
     """Return arrays that are in memory before anyone uses them.
 
@@ -123,7 +120,7 @@ def finished(*arrays: Array) -> list[Array]:
 def least_norm(
     matrix: Float[Array, "m k"], x: Float[Array, " m"]
 ) -> Float[Array, " k"]:
-    """Return the c of least norm, in units of the columns, that brings A c next to x."""
+    """Return the c of least norm (in units of the columns) that brings A c to x."""
     norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
     scale = jnp.where(norms > 0.0, norms, 1.0)
     u, s, vt = singular_values(matrix / scale[None, :])
