@@ -8,8 +8,7 @@ blocks of fits run until most of their lanes are done; the unfinished are then g
 into fewer blocks, so that a batch does not wait for its slowest fit.
 """
 
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,13 +19,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _loop
 from lmjax._bounds import Conditions
-from lmjax._lanes import evaluate, spread
+from lmjax._lanes import evaluate
 from lmjax._linear_solvers import Cholesky
 from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import (
     UNROLL_UP_TO,
     NormalLinearization,
+    dot_points,
     gram_pairs,
+    sum_points,
     sums,
 )
 from lmjax._problem import Problem
@@ -94,16 +95,12 @@ class Lanes(eqx.Module):
             problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
             return _rows_of_one(problem, leaves[-1])
 
-        def stored():
-            flags = [*jax.tree.leaves(self.flags), True]
-            values = evaluate(rows, flags, [*leaves, p], width)
-            return [spread(value, width) for value in values]
-
-        columns = self.stage(stored)
+        flags = [*jax.tree.leaves(self.flags), True]
+        columns = evaluate(rows, flags, [*leaves, p], width, self.stage)
         gram = self.gram_of(columns[: self.n + 1])
         cost = 0.5 * gram[-1]
         if self.data.term is not None:
-            cost = self.stage(lambda: _sum_points(columns[-1]))
+            cost = self.stage(lambda: sum_points(columns[-1]))
         return NormalLinearization(gram, self.n), cost
 
     def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
@@ -122,7 +119,9 @@ class Lanes(eqx.Module):
             sums = []
             for k in range(0, len(pairs), STAGE):
                 part = pairs[k : k + STAGE]
-                dots = lambda part=part: [_dot(columns[i], columns[j]) for i, j in part]
+                dots = lambda part=part: [
+                    dot_points(columns[i], columns[j]) for i, j in part
+                ]
                 sums += self.stage(dots)
             return tuple(sums)
 
@@ -189,34 +188,6 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     residual, row = problem.term.rows(r)
     columns = [row * column for column in columns]
     return [*columns, residual, problem.half_terms(r)]
-
-
-def _dot(a: Float[Array, "m f"], b: Float[Array, "m f"]) -> Float[Array, " f"]:
-    """Return the sum of ``a * b`` over the points.
-
-    Long sums are folded into eighths first: short loop bodies, and less rounding than
-    one long sum.
-    """
-    fold, whole = _fold_size(a.shape[0])
-    products = [a[k : k + fold] * b[k : k + fold] for k in range(0, whole, fold)]
-    rest = [a[k] * b[k] for k in range(whole, a.shape[0])]
-    return reduce(add, [_sum_points(reduce(add, products)), *rest])
-
-
-def _sum_points(rows: Float[Array, "m f"]) -> Float[Array, " f"]:
-    """Return the sum over the points, as `_dot` does."""
-    m = rows.shape[0]
-    if m == 1:
-        return rows[0]
-    fold, whole = _fold_size(m)
-    folded = [rows[k : k + fold] for k in range(0, whole, fold)]
-    return reduce(add, [_sum_points(reduce(add, folded)), *rows[whole:]])
-
-
-def _fold_size(m: int) -> tuple[int, int]:
-    """Return how many rows an eighth has, and how many rows eighths cover."""
-    fold = max(m // 8, 1)
-    return fold, (m // fold if m < 8 else 8) * fold
 
 
 class Packed(NamedTuple):

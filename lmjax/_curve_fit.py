@@ -13,10 +13,12 @@ from lmjax import _data, _problem, _statistics
 from lmjax._callables import Split, as_pytree
 from lmjax._doors import (
     blame,
+    check_affine,
     check_feasible,
     check_pair,
     check_possible,
     resolve_likelihood,
+    resolve_linear,
     resolve_loss,
 )
 from lmjax._fitted import CurveFit, dof_of, has_error
@@ -46,6 +48,7 @@ def curve_fit(
     likelihood: str | Likelihood | None = None,
     bounds: tuple[Any, Any] | None = None,
     fixed: Any = None,
+    linear: Any = None,
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
@@ -78,6 +81,7 @@ def curve_fit(
             absolute_sigma nor loss can be given.
         bounds: As in `least_squares`.
         fixed: As in `least_squares`.
+        linear: As in `least_squares`.
         loss: As in `least_squares`; applied to residuals in units of sigma.
         loss_scale: As in `least_squares`.
         solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
@@ -112,6 +116,15 @@ def curve_fit(
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
+    start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
+    marked = resolve_linear(
+        linear,
+        start,
+        bounds=bounds,
+        terms={"loss": term, "likelihood": likelihood},
+        solver=solver,
+        derivative=derivative,
+    )
     x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
     try:
         fit = _fit(
@@ -129,16 +142,18 @@ def curve_fit(
             derivative,
             absolute_sigma,
             nan_policy,
+            marked,
         )
     except TypeError as error:
         named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
         named |= {"bounds": bounds, "fixed": fixed}
         raise blame(error, solver, derivative, named) from error
     if bounds is not None:
-        start = model if params0 is None else params0
         check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
     if likelihood is not None:
         check_possible(fit.status, likelihood, y, mask)
+    if marked is not None:
+        check_affine(fit.status, marked, start)
     if params0 is None:
         # outside jit, where what is no parameter would come back as an array
         rest = eqx.filter(model, _problem.is_parameter, inverse=True)
@@ -186,6 +201,7 @@ def _fit_impl(
     derivative,
     absolute_sigma,
     nan_policy,
+    linear,
 ):
     function = None
     if params0 is None:
@@ -228,6 +244,7 @@ def _fit_impl(
         derivative=derivative,
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
+        linear=linear,
     )
     unscaled, rank = _inverse(problem, outcome.p, solution)
     covariance = unscaled
@@ -256,7 +273,7 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(12, 13))
+_fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
 
 
 def _pearson(problem, f):

@@ -13,7 +13,7 @@ from lmjax._callables import as_pytree
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 from lmjax._terms import Robust
-from lmjax._unrolled import Derivative
+from lmjax._unrolled import Derivative, Unrolled
 from lmjax.likelihoods import Likelihood
 
 
@@ -94,6 +94,72 @@ def check_possible(status, likelihood: Likelihood, y, mask) -> None:
             f"y: impossible for {likelihood!r}: got {y[where]:g} at {list(where)} "
             "(mask= leaves out what was not measured)"
         )
+
+
+def resolve_linear(
+    linear: Any, params0: Any, *, bounds, terms, solver, derivative
+) -> tuple[bool, ...] | None:
+    """Return which flat parameters are marked, as a static value; None if none is."""
+    for leaf in jax.tree.leaves(linear):
+        if isinstance(leaf, Tracer) or np.asarray(leaf).dtype != np.bool_:
+            raise TypeError(
+                "linear: expected booleans that are known before compilation, "
+                f"got {leaf!r}"
+            )
+    flags = _spread("linear", linear, params0, False)
+    if not flags.any():
+        return None
+    for name, term in terms.items():
+        if term is not None:
+            raise ValueError(
+                f"{name}: expected None together with linear, whose parameters are "
+                "solved for by least squares; leave out one of the two"
+            )
+    if isinstance(derivative, Unrolled):
+        raise ValueError(
+            "derivative: expected Implicit(...) or OneStep() together with linear; the "
+            "steps that Unrolled follows are not steps in all parameters"
+        )
+    if getattr(solver, "geodesic", False):
+        raise ValueError(
+            "solver: expected geodesic=False together with linear, whose elimination "
+            "leaves no second derivatives"
+        )
+    for side, bound in enumerate(bounds or ()):
+        none = (-np.inf, np.inf)[side]
+        given = jax.tree.map(
+            lambda x, none=none: (
+                True if isinstance(x, Tracer) else np.asarray(x) != none
+            ),
+            bound,
+        )
+        both = flags & _spread(f"bounds[{side}]", given, params0, False)
+        if both.any():
+            name = _problem.parameter_names(params0)[int(np.argmax(both))]
+            raise ValueError(
+                f"bounds: expected none on a parameter marked linear, got one on {name}"
+            )
+    return tuple(flags.tolist())
+
+
+def _spread(name, prefix, params0, default) -> np.ndarray:
+    """Return a prefix pytree of booleans, flat, also inside a trace."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(
+            _problem.ravel_prefix(name, prefix, params0, default, bool), bool
+        )
+
+
+def check_affine(status, linear, params0) -> None:
+    """Raise if a concrete status says that a mark was wrong."""
+    if isinstance(status, Tracer) or status != Status.NOT_AFFINE:
+        return
+    names = _problem.parameter_names(params0)
+    marked = [name for name, flag in zip(names, linear, strict=True) if flag]
+    raise ValueError(
+        "linear: expected parameters in which the residual is affine, which it is not "
+        f"in those that are marked: {', '.join(marked)}"
+    )
 
 
 def check_pair(bounds) -> None:

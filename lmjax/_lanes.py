@@ -63,7 +63,9 @@ class Value(NamedTuple):
         return self.known and bool(np.all(self.array == number))
 
 
-def evaluate(fn: Callable, flags: list[bool], args: list, width: int) -> list[Value]:
+def evaluate(
+    fn: Callable, flags: list[bool], args: list, width: int, stage: Callable
+) -> list[jax.Array]:
     """Return ``fn(*args)`` for each of ``width`` fits.
 
     Args:
@@ -71,16 +73,60 @@ def evaluate(fn: Callable, flags: list[bool], args: list, width: int) -> list[Va
         flags: Which arguments differ per fit.
         args: The arguments; those that differ have the fits on the last axis.
         width: Number of fits.
+        stage: Computes what a function without arguments returns. Wherever ``fn`` calls
+            ``lax.optimization_barrier``, one stage ends and another begins.
 
     Returns:
-        The results; those that are the same for all fits are not repeated.
+        The results, all with the fits on the last axis.
     """
     one = [
         jax.ShapeDtypeStruct(x.shape[:-1] if flag else x.shape, x.dtype)
         for x, flag in zip(args, flags, strict=True)
     ]
     closed = jax.make_jaxpr(fn)(*one)
-    return _run(closed, [Value(*pair) for pair in zip(args, flags, strict=True)], width)
+    env = dict(zip(closed.jaxpr.invars, map(Value, args, flags), strict=True))
+    env |= _constants(closed)
+    for eqns, wanted in _segments(closed.jaxpr):
+        env |= _in_stage(stage, eqns, wanted, env, width)
+    outs = [_read(env, var) for var in closed.jaxpr.outvars]
+    return [spread(value, width) for value in outs]
+
+
+def _segments(jaxpr) -> list[tuple[list, list]]:
+    """Return the equations between barriers, each with the variables used later."""
+    segments: list[list] = [[]]
+    for eqn in jaxpr.eqns:
+        segments[-1].append(eqn)
+        if eqn.primitive.name == "optimization_barrier":
+            segments.append([])
+    used = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    result = []
+    for eqns in reversed(segments):
+        made = [var for eqn in eqns for var in eqn.outvars]
+        result.append((eqns, [var for var in made if var in used]))
+        used |= {v for eqn in eqns for v in eqn.invars if not isinstance(v, Literal)}
+    return result[::-1]
+
+
+def _in_stage(stage, eqns, wanted, env, width) -> dict[Any, Value]:
+    """Return the values of the wanted variables, finished in a stage."""
+    before = {id(value.array) for value in env.values()}
+    values: list[Value] = []
+
+    def is_new(value):
+        # neither a constant, which numpy found out, nor from an earlier stage
+        return not (value.known or id(value.array) in before)
+
+    def run():
+        inside = _equations(eqns, dict(env), width)
+        values[:] = [inside[var] for var in wanted]
+        return [value.array for value in values if is_new(value)]
+
+    arrays = iter(stage(run))
+    return {
+        var: Value(next(arrays), value.wide) if is_new(value) else value
+        for var, value in zip(wanted, values, strict=True)
+    }
 
 
 def spread(value: Value, width: int) -> jax.Array:
@@ -95,23 +141,27 @@ def _wide(value: Value, width: int) -> tuple[int, ...]:
 
 
 def _run(closed: ClosedJaxpr, args: list[Value], width: int) -> list[Value]:
-    jaxpr = closed.jaxpr
-    env: dict[Any, Value] = dict(zip(jaxpr.invars, args, strict=True))
-    for var, const in zip(jaxpr.constvars, closed.consts, strict=True):
-        env[var] = Value(
-            const if isinstance(const, Tracer) else np.asarray(const), False
-        )
+    env = dict(zip(closed.jaxpr.invars, args, strict=True)) | _constants(closed)
+    env = _equations(closed.jaxpr.eqns, env, width)
+    return [_read(env, var) for var in closed.jaxpr.outvars]
 
-    def read(var) -> Value:
-        return (
-            Value(np.asarray(var.val), False) if isinstance(var, Literal) else env[var]
-        )
 
-    for eqn in jaxpr.eqns:
-        given = [read(var) for var in eqn.invars]
-        out = _apply(eqn, given, width)
-        env.update(zip(eqn.outvars, out, strict=True))
-    return [read(var) for var in jaxpr.outvars]
+def _constants(closed: ClosedJaxpr) -> dict[Any, Value]:
+    known = lambda x: Value(x if isinstance(x, Tracer) else np.asarray(x), False)
+    return dict(zip(closed.jaxpr.constvars, map(known, closed.consts), strict=True))
+
+
+def _equations(eqns, env: dict[Any, Value], width: int) -> dict[Any, Value]:
+    for eqn in eqns:
+        given = [_read(env, var) for var in eqn.invars]
+        env.update(zip(eqn.outvars, _apply(eqn, given, width), strict=True))
+    return env
+
+
+def _read(env: dict[Any, Value], var) -> Value:
+    if isinstance(var, Literal):
+        return Value(np.asarray(var.val), False)
+    return env[var]
 
 
 def _apply(eqn, given: list[Value], width: int) -> list[Value]:
@@ -122,6 +172,8 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
             if eqn.primitive.name in ("while", "scan", "cond"):
                 break
             return _run(body, given, width)
+    if eqn.primitive.name == "optimization_barrier":
+        return given  # what it is for is the end of a stage, see `evaluate`
     simple = _simplify(eqn, given)
     if simple is not None:
         return simple

@@ -1,6 +1,7 @@
 """The public door to one least-squares problem, and the core that every door shares."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 
 from lmjax import _problem, _solve
 from lmjax._callables import as_pytree
-from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._doors import (
+    blame,
+    check_affine,
+    check_feasible,
+    check_pair,
+    resolve_linear,
+    resolve_loss,
+)
 from lmjax._implicit import Implicit
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
@@ -28,6 +36,7 @@ def least_squares(
     *,
     bounds: tuple[Any, Any] | None = None,
     fixed: Any = None,
+    linear: Any = None,
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
@@ -48,6 +57,13 @@ def least_squares(
             covers everything below it, None or a key left out means no bound. A start
             outside is moved inside (``Solution.moved``).
         fixed: Prefix pytree of booleans: True keeps a parameter at its start.
+        linear: Prefix pytree of booleans, known before compilation: True marks
+            parameters in which the residual is affine (amplitudes, offsets). They are
+            solved out in every step (variable projection) and need no start worth the
+            name; the result is that of the whole problem. Where the residual turns out
+            not to be affine in them a call outside ``jit`` raises, and the status is
+            ``NOT_AFFINE`` inside. Not together with a loss, bounds on a marked
+            parameter, `Unrolled` or geodesic acceleration.
         loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2``, or the
             name of one in ``lmjax.losses``. None is plain least squares.
         loss_scale: Size at which a residual starts to count less.
@@ -72,7 +88,9 @@ def least_squares(
         1.0000 1.0000
 
     References:
-        The sources of the method are listed in `LevenbergMarquardt`.
+        The sources of the method are listed in `LevenbergMarquardt`; for ``linear``:
+        Golub and Pereyra (1973), SIAM J. Numer. Anal. 10, 413-432; Kaufman (1975), BIT
+        15, 49-57.
     """
     if not callable(residual_fn):
         raise TypeError(f"residual_fn: expected a function, got {residual_fn!r}")
@@ -83,6 +101,14 @@ def least_squares(
         )
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
+    marked = resolve_linear(
+        linear,
+        params0,
+        bounds=bounds,
+        terms={"loss": term},
+        solver=solver,
+        derivative=derivative,
+    )
     try:
         solution = _fit(
             as_pytree(residual_fn),
@@ -93,17 +119,20 @@ def least_squares(
             term,
             solver,
             derivative,
+            marked,
         )
     except TypeError as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
         raise blame(error, solver, derivative, named) from error
     if bounds is not None:
         check_feasible(solution.status, bounds, params0)
+    if marked is not None:
+        check_affine(solution.status, marked, params0)
     return solution
 
 
-@jax.jit
-def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative):
+@partial(jax.jit, static_argnames="linear")
+def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear):
     jac = solver.jac
     return solve(
         lambda params: residual_fn(params, *args),
@@ -113,6 +142,7 @@ def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative):
         term=term,
         solver=solver,
         derivative=derivative,
+        linear=linear,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
     )[0]
 
@@ -128,6 +158,7 @@ def solve(
     derivative: Derivative,
     jac,
     whiten: Callable | None = None,
+    linear: tuple[bool, ...] | None = None,
 ) -> tuple[Solution, Problem, _solve.Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
     problem, p0, unravel, unravel_residual = _problem.build(
@@ -138,6 +169,7 @@ def solve(
         term=term,
         jac=jac,
         whiten=whiten,
+        linear=linear,
     )
     outcome = derivative.solve(problem, p0, solver)
     history = None
@@ -150,7 +182,8 @@ def solve(
             record.gain,
             record.accepted,
         )
-    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+    iterated = p0.size - sum(linear or ())
+    linear_solver = solver.choose_linear_solver(problem.m, iterated)
     matrix_free = getattr(linear_solver, "matrix_free", False)
     solution = Solution(
         params=unravel(outcome.p),

@@ -35,6 +35,8 @@ class Problem(eqx.Module):
         conditions: Bounds and fixed parameters.
         term: Robust loss or likelihood, or None for plain least squares.
         m: Number of residuals.
+        linear: Which parameters the residual is affine in, to be solved out (see
+            `lmjax._separable`), or None.
     """
 
     residual_fn: Callable
@@ -43,6 +45,7 @@ class Problem(eqx.Module):
     conditions: Conditions
     term: Term | None
     m: int = eqx.field(static=True)
+    linear: tuple[bool, ...] | None = eqx.field(default=None, static=True)
 
     def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
         """Return the Jacobian of the residual."""
@@ -94,6 +97,7 @@ def build(
     term: Term | None,
     jac: Callable | str | None,
     whiten: Callable | None = None,
+    linear: tuple[bool, ...] | None = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
@@ -138,6 +142,7 @@ def build(
         Conditions(box, fixed),
         None if term is None else term.prepared(m, dtype),
         m,
+        linear,
     )
     return problem, p0, unravel, unravel_residual
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _batch_engine, _loop
+from lmjax import _batch_engine, _loop, _separable
 from lmjax._batch_engine import Batch
 from lmjax._loop import Record
 from lmjax._problem import Problem
+from lmjax._proposal import OneFit
 from lmjax._solver import LevenbergMarquardt
+from lmjax._status import Status
 
 
 class Outcome(NamedTuple):
@@ -61,6 +63,44 @@ class Outcome(NamedTuple):
 def solve(
     problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt
 ) -> Outcome:
+    """Run one fit, its linear parameters (if any are marked) solved out."""
+    if problem.linear is None:
+        return _run(problem, p0, solver)
+    separated, reduced = _separable.separate(problem, p0)
+    q = p0[_separable.indices(problem, False)]
+    inner = _run(reduced, q, solver) if q.size else None
+    return _whole(separated, inner, p0, solver)
+
+
+def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> Outcome:
+    """Return the outcome in all parameters, given that in the nonlinear ones.
+
+    A minimum of one problem is one of the other: the point is looked at once more, and
+    what happened on the way stays. Without nonlinear parameters nothing did.
+    """
+    problem = separated.problem
+    q = p0[:0] if inner is None else inner.p
+    start = p0[_separable.indices(problem, True)]
+    p = separated.complete(q)
+    p = jnp.where(jnp.all(jnp.isfinite(p)), p, separated.join(q, start))
+    fit = OneFit(problem, solver.choose_linear_solver(problem.m, p.size))
+    state = _loop.init(fit, p, solver)
+    outcome = outcome_of(state, problem, solver)
+    status = jnp.where(state.status == Status.RUNNING, Status.GTOL, state.status)
+    if inner is not None:
+        record = inner.record
+        if record is not None:
+            record = record._replace(p=jax.vmap(separated.complete)(record.p))
+        kept = ("num_steps", "num_accepted", "damping", "in_batch", "lane_steps")
+        same = {name: getattr(inner, name) for name in kept}
+        outcome = outcome._replace(record=record, **same)
+        status = inner.status
+    affine = separated.is_affine(q, start)
+    status = jnp.where(affine, status, Status.NOT_AFFINE).astype(jnp.int32)
+    return outcome._replace(status=status)
+
+
+def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
     """Run one fit; ``vmap`` of it runs the batch engine where that applies."""
     linear_solver = solver.choose_linear_solver(problem.m, p0.size)
     given = (problem, solver, p0)

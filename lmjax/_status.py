@@ -24,6 +24,7 @@ class Status(enum.IntEnum):
     STALLED = -3
     SINGULAR = -4
     INFEASIBLE = -5
+    NOT_AFFINE = -6
 
     @property
     def success(self) -> bool:
@@ -53,6 +54,8 @@ _ADVICE = {
     Status.SINGULAR: "No free parameter has any effect on the residual here: start "
     "somewhere else or fix the idle parameters.",
     Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
+    Status.NOT_AFFINE: "The residual is not affine in the parameters marked linear: "
+    "take the mark off those that enter another way.",
 }
 
 

@@ -41,6 +41,8 @@ ORDER = [
     "lmjax._proposal",
     "lmjax._loop",
     "lmjax._batch_engine",
+    "lmjax._projection",
+    "lmjax._separable",
     "lmjax._solve",
     "lmjax._symmetric",
     "lmjax._curvature",
