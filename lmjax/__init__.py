@@ -12,6 +12,8 @@ from lmjax._damping import Nielsen as Nielsen
 from lmjax._fit_batch import fit_batch as fit_batch
 from lmjax._fit_batch import pad_ragged as pad_ragged
 from lmjax._fitted import CurveFit as CurveFit
+from lmjax._global_fit import global_fit as global_fit
+from lmjax._global_result import GlobalFit as GlobalFit
 from lmjax._implicit import Implicit as Implicit
 from lmjax._least_squares import least_squares as least_squares
 from lmjax._linear_solvers import CG as CG
@@ -19,6 +21,7 @@ from lmjax._linear_solvers import QR as QR
 from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
 from lmjax._linear_solvers import Dual as Dual
+from lmjax._linear_solvers import Schur as Schur
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History
@@ -27,6 +30,7 @@ from lmjax._retry import multi_start as multi_start
 from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
+from lmjax._statistics import CovarianceBlocks as CovarianceBlocks
 from lmjax._status import Status as Status
 from lmjax._unrolled import OneStep as OneStep
 from lmjax._unrolled import Unrolled as Unrolled

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax import _problem, _solve
+from lmjax._arrow import Arrow
 from lmjax._callables import as_pytree
 from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
 from lmjax._implicit import Implicit
@@ -133,6 +134,7 @@ def solve(
     derivative: Derivative,
     jac,
     whiten: Callable | None = None,
+    arrow: Arrow | None = None,
 ) -> tuple[Solution, Problem, _solve.Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
     problem, p0, unravel, unravel_residual = _problem.build(
@@ -144,6 +146,7 @@ def solve(
         loss_scale=loss_scale,
         jac=jac,
         whiten=whiten,
+        arrow=arrow,
     )
     outcome = derivative.solve(problem, p0, solver)
     history = None

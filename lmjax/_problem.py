@@ -14,7 +14,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import losses
+from lmjax import _arrow, losses
+from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._linearize import (
@@ -35,6 +36,7 @@ class Problem(eqx.Module):
         rho: Robust loss, or None for plain least squares.
         loss_scale: Residual size at which ``rho`` starts to bend.
         m: Number of residuals.
+        arrow: Pattern of J where the parameters belong to curves, else None.
     """
 
     residual_fn: Callable
@@ -44,6 +46,7 @@ class Problem(eqx.Module):
     rho: Callable | None
     loss_scale: Scalar | None
     m: int = eqx.field(static=True)
+    arrow: Arrow | None = eqx.field(static=True)
 
     def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
         """Return the Jacobian of the residual."""
@@ -54,7 +57,7 @@ class Problem(eqx.Module):
 
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
-    ) -> DenseLinearization | MatrixFreeLinearization:
+    ) -> DenseLinearization | MatrixFreeLinearization | ArrowLinearization:
         """Return the (robust) linear model at ``p`` whose residual is ``r``."""
         row = None
         if self.rho is not None:
@@ -65,6 +68,8 @@ class Problem(eqx.Module):
             return MatrixFreeLinearization(
                 r, p, rows, jnp.ones_like(p), self.residual_fn
             )
+        if self.arrow is not None:
+            return _arrow.linearize(self.arrow, self.residual_fn, p, r, row)
         jac = self.jac_fn(p)
         return DenseLinearization(r, jac if row is None else row[:, None] * jac)
 
@@ -97,11 +102,12 @@ def build(
     loss_scale: Any,
     jac: Callable | str | None,
     whiten: Callable | None = None,
+    arrow: Arrow | None = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
     ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian
-    needs it.
+    needs it. ``arrow`` is the pattern of J if there is one, for flat ``params0``.
 
     Returns:
         The problem, the flat start, and the functions that restore the pytree of the
@@ -145,6 +151,7 @@ def build(
         rho,
         loss_scale,
         m,
+        arrow,
     )
     return problem, p0, unravel, unravel_residual
 
