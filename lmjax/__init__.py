@@ -5,6 +5,7 @@ Write the residual once; fit one curve or a million without changing it.
 
 from lmjax import losses as losses
 from lmjax import models as models
+from lmjax._block_statistics import CovarianceBlocks as CovarianceBlocks
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
@@ -30,7 +31,6 @@ from lmjax._retry import multi_start as multi_start
 from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
-from lmjax._statistics import CovarianceBlocks as CovarianceBlocks
 from lmjax._status import Status as Status
 from lmjax._unrolled import OneStep as OneStep
 from lmjax._unrolled import Unrolled as Unrolled

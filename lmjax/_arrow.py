@@ -160,7 +160,7 @@ class ArrowLinearization(eqx.Module):
 
     def rmv(self, u: Float[Array, " m"]) -> Float[Array, " n"]:
         """Return ``J^T u``."""
-        each = jnp.sum(self.columns * u.reshape(self.columns.shape[1:]), axis=1)
+        each = jnp.sum(self.columns * u.reshape(1, *self.columns.shape[1:]), axis=1)
         own, shared = jnp.split(each, [self.arrow.own])
         return self.arrow.join(own, jnp.sum(shared, axis=1))
 
@@ -204,7 +204,7 @@ def linearize(
     linear = jax.linearize(residual_fn, p)[1]
     columns = arrow.derivatives(linear, p.dtype)
     if row is not None:
-        columns = columns * row
+        columns = columns * row[None]
     columns = columns.reshape(len(columns), -1, arrow.curves)
     gram = _gram(columns, r.reshape(columns.shape[1:]))
     k, c = arrow.own, len(columns)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import _data, _groups, _problem, _statistics
+from lmjax._block_statistics import unscaled_blocks
 from lmjax._callables import as_pytree
 from lmjax._curve_fit import (
     as_array,
@@ -294,7 +295,7 @@ def _covariance(problem, outcome, solution, points):
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
     matrix = outcome.normal_matrix.kept(free)
-    covariance, rank = _statistics.unscaled_blocks(matrix, columns)
+    covariance, rank = unscaled_blocks(matrix, columns)
     if points is not None:
         dof = dof_of(points, solution.param_status)
         covariance = _statistics.scaled(covariance, solution.cost, dof)

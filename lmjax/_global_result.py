@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from lmjax import _report
 from lmjax._fitted import DataFit
-from lmjax._statistics import CovarianceBlocks
+from lmjax._block_statistics import CovarianceBlocks
 from lmjax._types import Params
 
 

@@ -13,13 +13,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._arrow import ArrowMatrix
 from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linearize import PRECISION
 from lmjax._rarely import rarely
-from lmjax._types import Scalar
+from lmjax._types import Flag, Scalar
 
 
 def unscaled_covariance(
@@ -65,89 +64,60 @@ def unscaled_covariance(
 
 
 def _inverse(normal_matrix, squares, jac_of, operands, m: int):
-    n = normal_matrix.shape[0]
-    dtype = normal_matrix.dtype
-    present = squares > 0.0
-    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
-    outer = scale[:, None] * scale[None, :]
-    both = present[:, None] & present[None, :]
-    eye = jnp.eye(n, dtype=dtype)
-    eps = jnp.finfo(dtype).eps
+    scale, both, scaled = unit_columns(normal_matrix, squares)
 
     def through_jacobian(given):
         scale, operands = given
-        _, s, vt = singular_values(jac_of(operands) / scale[None, :])
-        kept = s > eps * max(m, n) * jnp.maximum(jnp.max(s), 1.0)
-        weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-        inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
-        return inverse, jnp.sum(kept, dtype=jnp.int32)
+        root, rank = root_of_inverse(jac_of(operands) / scale[None, :], m)
+        return jnp.dot(root.T, root, precision=PRECISION), rank
 
-    # Absent columns become unit vectors. The diagonal of the inverse of a matrix with
-    # unit diagonal is the variance inflation 1 / (1 - R_j^2): above 1/sqrt(eps), half
-    # of the digits are gone.
-    scaled = jnp.where(both, normal_matrix / outer, eye)
-    inverse = solve_positive(scaled, eye)
-    healthy = jnp.max(jnp.diagonal(inverse)) < eps**-0.5  # NaN compares false
-    usual = inverse, jnp.sum(present, dtype=jnp.int32)
+    inverse, healthy = healthy_inverse(scaled)
+    usual = inverse, jnp.sum(squares > 0.0, dtype=jnp.int32)
     inverse, rank = rarely(~healthy, through_jacobian, usual, (scale, operands))
-    return jnp.where(both, inverse / outer, 0.0), rank
+    return jnp.where(both, inverse / (scale[:, None] * scale[None, :]), 0.0), rank
 
 
-class CovarianceBlocks(eqx.Module):
-    """Covariance of a global fit, by its blocks.
+def unit_columns(
+    normal_matrix: Float[Array, "n n"], squares: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Bool[Array, "n n"], Float[Array, "n n"]]:
+    """Return the norms of the columns, which entries are present, and the matrix scaled.
 
-    Parameters are in ravel order, a curve's own ones and the shared ones apart. Own
-    parameters of two curves covary through the shared ones alone: their block is
-    ``cross_g shared^-1 cross_h^T``.
-
-    Attributes:
-        own: Covariance of each curve's own parameters.
-        cross: Covariance of own with shared parameters.
-        shared: Covariance of the shared parameters.
+    Absent columns become unit vectors of norm 1.
     """
+    present = squares > 0.0
+    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
+    both = present[:, None] & present[None, :]
+    eye = jnp.eye(squares.size, dtype=squares.dtype)
+    scaled = normal_matrix / (scale[:, None] * scale[None, :])
+    return scale, both, jnp.where(both, scaled, eye)
 
-    own: Float[Array, "*batch g k k"]
-    cross: Float[Array, "*batch g k s"]
-    shared: Float[Array, "*batch s s"]
 
+def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Flag]:
+    """Return the inverse of a matrix of unit columns, and whether it can be trusted.
 
-def unscaled_blocks(
-    matrix: ArrowMatrix, columns: Float[Array, "c m g"]
-) -> tuple[CovarianceBlocks, Int[Array, ""]]:
-    """Return the blocks of the inverse of ``J^T J`` and the rank of J.
-
-    With ``X = V^-1 W`` in each curve and ``C = (U - sum W^T X)^-1`` the blocks are
-    ``V^-1 + X C X^T``, ``-X C`` and ``C``. Own parameters that a curve does not
-    determine get the inverse of least norm; a shared parameter that nothing tells from
-    the own ones gets zeros and lowers the rank.
-
-    Args:
-        matrix: Zero in rows and columns of parameters that have no error.
-        columns: Those of J, own before shared, curves last, zero likewise.
+    The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
+    ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone.
     """
-    k, m, s = matrix.arrow.own, columns.shape[1], matrix.arrow.shared
-    dot = lambda *args: jnp.einsum(*args, precision=PRECISION)
-    own, cross = jnp.moveaxis(matrix.own, -1, 0), jnp.moveaxis(matrix.cross, -1, 0)
-    one = lambda normal, jac: unscaled_covariance(normal, lambda j: j.T, jac, m)
-    own, rank = jax.vmap(one)(own, jnp.moveaxis(columns[:k], -1, 0))
-    x = dot("gij,gja->gia", own, cross)
+    eye = jnp.eye(scaled.shape[0], dtype=scaled.dtype)
+    inverse = solve_positive(scaled, eye)
+    limit = jnp.finfo(scaled.dtype).eps ** -0.5
+    return inverse, jnp.max(jnp.diagonal(inverse)) < limit  # NaN compares false
 
-    def projected(operands):
-        columns, x = operands
-        rest = columns[k:] - dot("img,gia->amg", columns[:k], x)
-        return rest.reshape(s, -1).T
 
-    squares = jnp.diagonal(matrix.shared)
-    reduced = matrix.shared - dot("gia,gib->ab", cross, x)
-    shared, shared_rank = unscaled_covariance(
-        reduced, projected, (columns, x), m, squares
-    )
-    # beside a determined one, squares * variance is at least 1
-    told = jnp.diagonal(shared) * squares > 0.5
-    shared = jnp.where(told[:, None] & told[None, :], shared, 0.0)
-    xc = dot("gia,ab->gib", x, shared)
-    blocks = CovarianceBlocks(own + dot("gia,gja->gij", xc, x), -xc, shared)
-    return blocks, jnp.sum(rank) + shared_rank
+def root_of_inverse(
+    jac: Float[Array, "m n"], m: int
+) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
+    """Return L with ``L^T L`` the pseudo-inverse of ``J^T J``, and the rank of J.
+
+    By singular values; those that cannot be told from rounding are left out. ``J L^T``
+    has orthonormal columns.
+    """
+    eps = jnp.finfo(jac.dtype).eps
+    _, s, vt = singular_values(jac)
+    # the largest is 1 at least, unless J is rounding and nothing else
+    kept = s > eps * max(m, jac.shape[1]) * jnp.maximum(jnp.max(s), 1.0)
+    root = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
+    return root, jnp.sum(kept, dtype=jnp.int32)
 
 
 def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:

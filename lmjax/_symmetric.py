@@ -72,10 +72,10 @@ def arrow_inverse(matrix: ArrowMatrix, squares: Float[Array, " n"]) -> ArrowInve
     scaled, arrow = matrix.rescale(1.0 / jnp.sqrt(squares)), matrix.arrow
     eye = jnp.eye(arrow.own, dtype=squares.dtype)[:, :, None]
     inverse = solve_blocks(scaled.own, jnp.repeat(eye, arrow.curves, axis=2))
-    healthy = _beyond_doubt(jnp.diagonal(inverse))
+    healthy = _beyond_doubt(jnp.diagonal(inverse))[None, None]
     own_squares, shared_squares = arrow.split(squares)
     matrix = ArrowMatrix(
-        jnp.where(healthy, matrix.own, eye * own_squares),
+        jnp.where(healthy, matrix.own, eye * own_squares[None]),
         jnp.where(healthy, matrix.cross, 0.0),
         matrix.shared,
     )

@@ -54,6 +54,7 @@ ORDER = [
     "lmjax._checkpoint",
     "lmjax._fit_batch",
     "lmjax._retry",
+    "lmjax._block_statistics",
     "lmjax._groups",
     "lmjax._global_result",
     "lmjax._global_fit",
