@@ -188,10 +188,10 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
     rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
     rho = jnp.full_like(error, jnp.nan)
-    normal = outcome.normal_matrix
-    if curvature.matrix is not None and curvature.inverse and normal is not None:
-        rank, definite = curvature.inverse.rank, curvature.inverse.healthy
-        rho = _rho(curvature.matrix, normal, outcome)
+    matrix, inverse = curvature.matrix, curvature.inverse
+    if matrix is not None and isinstance(inverse, Inverse):
+        rank, definite = inverse.rank, inverse.healthy
+        rho = _rho(matrix, outcome.normal_matrix, outcome)
     return DerivativeCheck(error, rho, rank, num_free, definite)
 
 

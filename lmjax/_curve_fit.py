@@ -162,9 +162,7 @@ def completed(fit: Any, model: Any) -> Any:
     return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
 
 
-def resolved(
-    model: Callable, params0: Params
-) -> tuple[Params, Callable, Callable | None]:
+def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
     """Return the start, ``(params, x) -> y``, and the function that was given.
 
     A Module (`splitted`) holds its own start and is no function.

@@ -79,7 +79,8 @@ def broadcast(name: str, value: Any, shape: tuple[int, ...]) -> Array:
         return jnp.broadcast_to(value, shape)
     except ValueError as error:
         raise ValueError(
-            f"{name}: expected a shape that broadcasts to y, {shape}, got {jnp.shape(value)}"
+            f"{name}: expected a shape that broadcasts to y, {shape}, got "
+            f"{jnp.shape(value)}"
         ) from error
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from lmjax import _report
-from lmjax._fitted import DataFit
 from lmjax._block_statistics import CovarianceBlocks
+from lmjax._fitted import DataFit
 from lmjax._types import Params
 
 

@@ -44,7 +44,8 @@ class Layout(NamedTuple):
             parts[shared].append(
                 leaf.ravel() if shared else leaf.reshape(self.curves, -1).T
             )
-        return self.arrow.join(*(jnp.concatenate(parts[flag]) for flag in (False, True)))
+        own, common = jnp.concatenate(parts[False]), jnp.concatenate(parts[True])
+        return self.arrow.join(own, common)
 
     def unflatten(self, flat: Array) -> Params:
         """Return the pytree whose own leaves have the curves first."""

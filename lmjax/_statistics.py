@@ -31,11 +31,12 @@ def unscaled_covariance(
     """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
 
     Columns are scaled to unit norm first, so the rank does not depend on units; columns
-    of zeros count as absent. ``squares`` are their squared norms, if the diagonal is
-    not: where J is what a projection left of other columns, which rounding knows best. A well-conditioned normal matrix is inverted as it is.
+    of zeros count as absent. A well-conditioned normal matrix is inverted as it is.
     Otherwise the singular values of ``J = jac_of(operands)`` (m rows) decide, which do
     not suffer from squaring the condition number, and a deficient J gets the inverse of
-    least norm: what the data do not determine has no error.
+    least norm: what the data do not determine has no error. ``squares`` are the squared
+    norms of the columns, unless the diagonal tells: of what they were before a
+    projection, which set the rounding of what it left.
 
     Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
     """
@@ -80,7 +81,7 @@ def _inverse(normal_matrix, squares, jac_of, operands, m: int):
 def unit_columns(
     normal_matrix: Float[Array, "n n"], squares: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Bool[Array, "n n"], Float[Array, "n n"]]:
-    """Return the norms of the columns, which entries are present, and the matrix scaled.
+    """Return the norms of the columns, which entries count, and the matrix scaled.
 
     Absent columns become unit vectors of norm 1.
     """
