@@ -6,6 +6,7 @@ Write the residual once; fit one curve or a million without changing it.
 from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
 from lmjax import models as models
+from lmjax._block_statistics import CovarianceBlocks as CovarianceBlocks
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
@@ -13,6 +14,8 @@ from lmjax._damping import Nielsen as Nielsen
 from lmjax._fit_batch import fit_batch as fit_batch
 from lmjax._fit_batch import pad_ragged as pad_ragged
 from lmjax._fitted import CurveFit as CurveFit
+from lmjax._global_fit import global_fit as global_fit
+from lmjax._global_result import GlobalFit as GlobalFit
 from lmjax._implicit import Implicit as Implicit
 from lmjax._least_squares import least_squares as least_squares
 from lmjax._linear_solvers import CG as CG
@@ -20,6 +23,7 @@ from lmjax._linear_solvers import QR as QR
 from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
 from lmjax._linear_solvers import Dual as Dual
+from lmjax._linear_solvers import Schur as Schur
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History

@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax._arrow import ArrowMatrix, matrix_of
 from lmjax._linearize import PRECISION, MatrixFreeLinearization
 from lmjax._problem import Problem
 from lmjax._result import DerivativeCheck
 from lmjax._solve import Outcome
 from lmjax._symmetric import (
+    ArrowInverse,
     Inverse,
+    arrow_inverse,
     pseudo_inverse,
     solve_by_products,
     solve_dense,
@@ -35,7 +38,8 @@ class Curvature(eqx.Module):
     Attributes:
         p: The point.
         grad: Gradient there, zero for parameters that are not free.
-        matrix: H as a matrix, the identity where not free; None where it is too large.
+        matrix: H as a matrix, the identity where not free; None where it is too large
+            or an arrow, of which ``inverse`` knows the blocks.
         inverse: Its inverse, or one of a matrix close to H for a preconditioner.
         product: ``v -> H v``.
         norms: Norms of the columns of J.
@@ -44,13 +48,13 @@ class Curvature(eqx.Module):
     p: Float[Array, " n"]
     grad: Float[Array, " n"]
     matrix: Float[Array, "n n"] | None
-    inverse: Inverse | None
+    inverse: Inverse | ArrowInverse | None
     product: Callable
     norms: Float[Array, " n"]
 
     def solve(self, rhs: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return ``H^-1 rhs`` for a right-hand side that is zero where not free."""
-        if self.matrix is not None and self.inverse is not None:
+        if self.matrix is not None and isinstance(self.inverse, Inverse):
             return solve_dense(self.matrix, self.inverse.matrix, rhs)
         return solve_by_products(self.product, self._precondition, rhs)
 
@@ -63,8 +67,7 @@ class Curvature(eqx.Module):
         jacobi = v / jnp.where(squares > 0.0, squares, 1.0)
         if self.inverse is None:
             return jacobi
-        better = jnp.dot(self.inverse.matrix, v, precision=PRECISION)
-        return jnp.where(self.inverse.healthy, better, jacobi)
+        return jnp.where(self.inverse.healthy, self.inverse.times(v), jacobi)
 
 
 def autodiffed(problem: Problem, n: int) -> Problem:
@@ -101,7 +104,10 @@ def at(
     grad, matrix, product = _second_derivatives(problem, p, hessian)
     grad = jnp.where(free, grad, 0.0)
     inverse = None
-    if matrix is not None:
+    if isinstance(matrix, ArrowMatrix):
+        inverse = _arrow_inverse(matrix, norms, free)
+        matrix = None
+    elif matrix is not None:
         matrix = jnp.where(_both(free), matrix, jnp.eye(p.size, dtype=p.dtype))
         inverse = _inverse(matrix, norms, _noise(grad, norms, p, outcome.cost), free)
     elif outcome.normal_matrix is not None:
@@ -118,7 +124,8 @@ def at(
 
 def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
     """Return gradient, H (None where too large) and ``v -> H v``."""
-    dense = p.size <= DENSE_UP_TO
+    arrow = problem.arrow
+    dense = p.size <= DENSE_UP_TO or arrow is not None
     slope = lambda p: gradient(problem, p)
     if hessian == "gauss_newton":
         linearization = problem.linearize(p, problem.residual_fn(p), not dense)
@@ -128,6 +135,8 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
         mv, rmv = linearization.operators()
         return slope(p), None, lambda v: rmv(mv(v))
     grad, product = jax.linearize(slope, p)
+    if arrow is not None:
+        return grad, matrix_of(arrow, product, p.dtype), product
     if not dense:
         return grad, None, product
     matrix = jax.vmap(product)(jnp.eye(p.size, dtype=p.dtype))
@@ -144,6 +153,12 @@ def _inverse(matrix, norms, noise, free) -> Inverse:
     held = jnp.sum(~free, dtype=jnp.int32)
     matrix = jnp.where(_both(free), inverse.matrix, 0.0)
     return Inverse(matrix, inverse.rank - held, inverse.healthy)
+
+
+def _arrow_inverse(matrix: ArrowMatrix, norms, free) -> ArrowInverse:
+    matrix, norms = jax.lax.stop_gradient((matrix, norms))
+    matrix = matrix.kept(free).plus_diagonal(jnp.where(free, 0.0, 1.0))
+    return arrow_inverse(matrix, jnp.where(free, norms**2, 1.0))
 
 
 def _noise(grad, norms, p, cost) -> Scalar:
@@ -173,10 +188,10 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
     rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
     rho = jnp.full_like(error, jnp.nan)
-    normal = outcome.normal_matrix
-    if curvature.matrix is not None and curvature.inverse and normal is not None:
-        rank, definite = curvature.inverse.rank, curvature.inverse.healthy
-        rho = _rho(curvature.matrix, normal, outcome)
+    matrix, inverse = curvature.matrix, curvature.inverse
+    if matrix is not None and isinstance(inverse, Inverse):
+        rank, definite = inverse.rank, inverse.healthy
+        rho = _rho(matrix, outcome.normal_matrix, outcome)
     return DerivativeCheck(error, rho, rank, num_free, definite)
 
 

@@ -109,8 +109,8 @@ def curve_fit(
     References:
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
-    _check_choices(model, x, params0, nan_policy)
-    y = _as_array(y)
+    check_choices(model, params0, nan_policy)
+    y = as_array(y)
     _data.check_sigma(sigma, mask, y.size, y.ndim)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -125,19 +125,19 @@ def curve_fit(
         solver=solver,
         derivative=derivative,
     )
-    x = jax.tree.map(_as_array, np.asarray(x) if isinstance(x, list) else x)
+    x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
     try:
         fit = _fit(
-            as_pytree(model) if params0 is not None else _splitted(model),
+            as_pytree(model) if params0 is not None else splitted(model),
             x,
             y,
             params0,
             np.asarray(sigma) if isinstance(sigma, list) else sigma,
-            None if mask is None else _as_array(mask),
+            None if mask is None else as_array(mask),
             bounds,
             fixed,
             term,
-            None if likelihood is None else _splitted(likelihood),
+            None if likelihood is None else splitted(likelihood),
             solver,
             derivative,
             absolute_sigma,
@@ -155,13 +155,12 @@ def curve_fit(
     if marked is not None:
         check_affine(fit.status, marked, start)
     if params0 is None:
-        # outside jit, where what is no parameter would come back as an array
-        rest = eqx.filter(model, _problem.is_parameter, inverse=True)
-        fit = dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
+        return completed(fit, model)
     return fit
 
 
-def _check_choices(model, x, params0, nan_policy):
+def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
+    """Raise unless there are a model, a start and a known policy."""
     if not callable(model):
         raise TypeError(f"model: expected a function model(params, x), got {model!r}")
     if params0 is None and not isinstance(model, eqx.Module):
@@ -176,14 +175,39 @@ def _check_choices(model, x, params0, nan_policy):
         )
 
 
-def _splitted(model):
+def splitted(model: Any) -> Split:
     """Return a Module whose parameters, plain floats too, are traced, not compiled."""
     traced = lambda leaf: eqx.is_array(leaf) or _problem.is_parameter(leaf)
     return Split(*eqx.partition(model, traced))
 
 
-def _as_array(value):
+def as_array(value: Any) -> np.ndarray | jax.Array:
+    """Return an array of what may be a number or a list."""
     return value if isinstance(value, np.ndarray | jax.Array) else np.asarray(value)
+
+
+def completed(fit: Any, model: Any) -> Any:
+    """Return the fit of a Module with all that is no parameter put back.
+
+    Outside jit, where that would come back as arrays.
+    """
+    rest = eqx.filter(model, _problem.is_parameter, inverse=True)
+    return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
+
+
+def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
+    """Return the start, ``(params, x) -> y``, and the function that was given.
+
+    A Module (`splitted`) holds its own start and is no function.
+    """
+    if params0 is not None:
+        _problem.check_params(params0)
+        function = model.func if isinstance(model, jax.tree_util.Partial) else model
+        return params0, model, function
+    module = eqx.combine(model.arrays, model.rest)
+    params0, rest = eqx.partition(module, _problem.is_parameter)
+    _problem.check_params(params0)
+    return params0, lambda params, x: eqx.combine(params, rest)(x), None
 
 
 def _fit_impl(
@@ -203,15 +227,7 @@ def _fit_impl(
     nan_policy,
     linear,
 ):
-    function = None
-    if params0 is None:
-        module = eqx.combine(model.arrays, model.rest)
-        params0, rest = eqx.partition(module, _problem.is_parameter)
-        evaluate = lambda params, x: eqx.combine(params, rest)(x)
-    else:
-        evaluate = model
-        function = model.func if isinstance(model, jax.tree_util.Partial) else model
-    _problem.check_params(params0)
+    params0, evaluate, function = resolved(model, params0)
     out = jax.eval_shape(evaluate, params0, x)
     if not hasattr(out, "shape") or out.shape != y.shape:
         got = getattr(out, "shape", jax.tree.structure(out))
@@ -251,18 +267,12 @@ def _fit_impl(
     if unscaled is not None and not absolute_sigma:
         points = y.size if data.num_used is None else data.num_used
         dof = dof_of(points, solution.param_status)
-        scale = 2.0 * solution.cost / jnp.maximum(dof, 1).astype(outcome.p.dtype)
-        infinite = jnp.where(unscaled != 0.0, jnp.inf, 0.0)
-        covariance = jnp.where(dof > 0, unscaled * scale, infinite)
-    fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
+        covariance = _statistics.scaled(unscaled, solution.cost, dof)
     if likelihood is not None:
-        fields["residual"] = residual_of(solution.residual)
-    if data.num_used is not None:
-        # no data at all: zero residuals, yet nothing was learned
-        nothing = jnp.int32(Status.SINGULAR)
-        fields["status"] = jnp.where(data.num_used > 0, solution.status, nothing)
+        observed = residual_of(solution.residual)
+        solution = dataclasses.replace(solution, residual=observed)
     return CurveFit(
-        **fields,
+        **fields_of(solution, data.num_used),
         covariance=covariance,
         rank=rank,
         num_used=data.num_used,
@@ -278,6 +288,16 @@ _fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
 
 def _pearson(problem, f):
     return jnp.sum(problem.term.rows(f)[0] ** 2)
+
+
+def fields_of(solution: Solution, num_used) -> dict[str, Any]:
+    """Return what a fit to data takes over from its solution."""
+    fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
+    if num_used is not None:
+        # no data at all: zero residuals, yet nothing was learned
+        nothing = jnp.int32(Status.SINGULAR)
+        fields["status"] = jnp.where(num_used > 0, solution.status, nothing)
+    return fields
 
 
 def _inverse(problem, p, solution):

@@ -49,7 +49,7 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
     if mask is not None:
         if mask.dtype != bool:
             raise TypeError(f"mask: expected booleans (True = use), got {mask.dtype}")
-        mask = _broadcast("mask", mask, y.shape)
+        mask = broadcast("mask", mask, y.shape)
     if nan_policy == "omit":
         present = ~jnp.isnan(y)
         mask = present if mask is None else mask & present
@@ -57,11 +57,11 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
     if mask is not None:
         num_used = jnp.sum(mask, dtype=jnp.int32)
         y = jnp.where(mask, y, 0.0)
-        x = _safe_inputs(x, mask)
+        x = safe_inputs(x, mask)
     return Data(x, y, mask, _whitening(sigma, mask, y, dtype), num_used)
 
 
-def _safe_inputs(x, mask):
+def safe_inputs(x: Any, mask: Bool[Array, "..."]) -> Any:
     """Replace masked inputs by one that counts, so the model never sees padding.
 
     A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN
@@ -84,22 +84,24 @@ def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
     def per_point(path, leaf):
         leaf = jnp.asarray(leaf, dtype)
         name = "likelihood." + name_of(path)
-        return _broadcast(name, leaf, shape) if leaf.ndim else leaf
+        return broadcast(name, leaf, shape) if leaf.ndim else leaf
 
     spread = jax.tree_util.tree_map_with_path(per_point, likelihood)
     mask = data.mask
     if mask is not None:
-        spread, mask = _safe_inputs(spread, mask), mask.ravel()
+        spread, mask = safe_inputs(spread, mask), mask.ravel()
     flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
     return Likely(flat, data.y.ravel(), mask)
 
 
-def _broadcast(name, value, shape):
+def broadcast(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Return an array as large as y, or raise an error that names the argument."""
     try:
         return jnp.broadcast_to(value, shape)
     except ValueError as error:
         raise ValueError(
-            f"{name}: expected a shape that broadcasts to y, {shape}, got {value.shape}"
+            f"{name}: expected a shape that broadcasts to y, {shape}, got "
+            f"{jnp.shape(value)}"
         ) from error
 
 
@@ -122,7 +124,7 @@ def _whitening(sigma, mask, y, dtype):
     sigma = jnp.asarray(sigma, dtype)
     if is_covariance(sigma, y.size, y.ndim):
         return _correlated(None, sigma, keep, masked)
-    sigma = _broadcast("sigma", sigma, y.shape).ravel()
+    sigma = broadcast("sigma", sigma, y.shape).ravel()
     # NaN where sigma is not positive; masked points may carry anything
     sigma = jnp.where(sigma > 0.0, sigma, jnp.nan)
     if keep is not None:

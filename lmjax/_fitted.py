@@ -16,20 +16,13 @@ from lmjax._status import ParamStatus
 from lmjax._types import Params
 
 
-class CurveFit(Solution):
-    """A `Solution` with the statistics of a fit to data.
+class DataFit(Solution):
+    """A `Solution` of a fit to data: all that depends on the points and their number.
 
     Everything here works on a batch (leading axes) as well, except the functions of x,
     which take one fit: use ``jax.vmap`` for those.
 
     Attributes:
-        covariance: Covariance of the parameters in ravel order; rows and columns of
-            parameters that are fixed, at a bound or without effect are zero. None where
-            ``normal_matrix`` is, above 1,000 parameters: errors are NaN then.
-        rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
-            combination of parameters is not determined by the data: the covariance is
-            then the one of least norm, and the parameters along it are arbitrary. None
-            where ``covariance`` is.
         num_used: Observations that count, None if all do.
         pearson_chi2: Pearson's statistic, the sum over points of slope^2 / information
             (of ``(y - f)^2 / variance``, for counts), whose mean is close to ``dof``
@@ -39,8 +32,6 @@ class CurveFit(Solution):
         model: The model, None where ``params`` is itself the callable model.
     """
 
-    covariance: Float[Array, "*batch n n"] | None
-    rank: Int[Array, "*batch"] | None
     num_used: Int[Array, "*batch"] | None
     pearson_chi2: Float[Array, "*batch"] | None
     absolute_sigma: bool = eqx.field(static=True)
@@ -89,26 +80,6 @@ class CurveFit(Solution):
         return jnp.where(self.dof > 0, self.chi2 / dof, jnp.nan)
 
     @property
-    def stderr(self) -> Params:
-        """Standard errors, a pytree like ``params``; NaN where there is none."""
-        held = ~has_error(self.param_status)
-        if self.covariance is None:
-            return self._unravel(jnp.full(held.shape, jnp.nan, self.cost.dtype))
-        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
-        return self._unravel(flat)
-
-    @property
-    def correlation(self) -> Float[Array, "*batch n n"]:
-        """Correlation matrix; zero off the diagonal where there is no error."""
-        covariance = self._covariance()
-        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
-        scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
-        corr = covariance / (scale[..., :, None] * scale[..., None, :])
-        eye = jnp.eye(variance.shape[-1], dtype=bool)
-        return jnp.where(eye, 1.0, corr)
-
-    @property
     def aic(self) -> Float[Array, "*batch"]:
         """Akaike's criterion: ``-2 log L + 2 k`` up to a constant of the data.
 
@@ -126,13 +97,11 @@ class CurveFit(Solution):
         k = (self.num_points - self.dof).astype(self.cost.dtype)
         return self._minus_two_log_likelihood() + k * jnp.log(n)
 
-    def _covariance(self) -> Float[Array, "*batch n n"]:
-        if self.covariance is None:
-            raise ValueError(
-                "covariance: not formed above 1,000 parameters by a matrix-free solver "
-                "or with fewer residuals than parameters"
-            )
-        return self.covariance
+    def _errors(self, variance: Float[Array, "*batch n"]) -> Params:
+        """Return standard errors, NaN for parameters that have none."""
+        held = ~has_error(self.param_status)
+        flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
+        return self._unravel(flat)
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
@@ -157,6 +126,55 @@ class CurveFit(Solution):
         if self.model is not None:
             return self.model(params, x)
         return eqx.combine(params, self.params)(x)
+
+
+class CurveFit(DataFit):
+    """A `Solution` with the statistics of a fit to data.
+
+    Everything here works on a batch (leading axes) as well, except the functions of x,
+    which take one fit: use ``jax.vmap`` for those.
+
+    Attributes:
+        covariance: Covariance of the parameters in ravel order; rows and columns of
+            parameters that are fixed, at a bound or without effect are zero. None where
+            ``normal_matrix`` is, above 1,000 parameters: errors are NaN then.
+        rank: Rank of the Jacobian over the free parameters. Below ``num_free`` some
+            combination of parameters is not determined by the data: the covariance is
+            then the one of least norm, and the parameters along it are arbitrary. None
+            where ``covariance`` is.
+        num_used: Observations that count, None if all do.
+        absolute_sigma: Whether sigma was taken at face value.
+        model: The model, None where ``params`` is itself the callable model.
+    """
+
+    covariance: Float[Array, "*batch n n"] | None
+    rank: Int[Array, "*batch"] | None
+
+    @property
+    def stderr(self) -> Params:
+        """Standard errors, a pytree like ``params``; NaN where there is none."""
+        if self.covariance is None:
+            nan = jnp.full(self.param_status.shape, jnp.nan, self.cost.dtype)
+            return self._unravel(nan)
+        return self._errors(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
+
+    @property
+    def correlation(self) -> Float[Array, "*batch n n"]:
+        """Correlation matrix; zero off the diagonal where there is no error."""
+        covariance = self._covariance()
+        variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+        scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
+        corr = covariance / (scale[..., :, None] * scale[..., None, :])
+        eye = jnp.eye(variance.shape[-1], dtype=bool)
+        return jnp.where(eye, 1.0, corr)
+
+    def _covariance(self) -> Float[Array, "*batch n n"]:
+        if self.covariance is None:
+            raise ValueError(
+                "covariance: not formed above 1,000 parameters by a matrix-free solver "
+                "or with fewer residuals than parameters"
+            )
+        return self.covariance
 
     def predict(self, x: Any) -> Array:
         """Return the fitted model at ``x``."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax import _problem, _solve
+from lmjax._arrow import Arrow
 from lmjax._callables import as_pytree
 from lmjax._doors import (
     blame,
@@ -159,6 +160,7 @@ def solve(
     jac,
     whiten: Callable | None = None,
     linear: tuple[bool, ...] | None = None,
+    arrow: Arrow | None = None,
 ) -> tuple[Solution, Problem, _solve.Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
     problem, p0, unravel, unravel_residual = _problem.build(
@@ -170,6 +172,7 @@ def solve(
         jac=jac,
         whiten=whiten,
         linear=linear,
+        arrow=arrow,
     )
     outcome = derivative.solve(problem, p0, solver)
     history = None

@@ -112,7 +112,7 @@ class DenseLinearization(eqx.Module):
 
     def promise(self, dp: Float[Array, " n"]) -> Scalar:
         """Return the reduction of the cost that the model expects of ``dp``."""
-        return _promise(self.mv(dp), self.residual)
+        return promise(self.mv(dp), self.residual)
 
 
 class MatrixFreeLinearization(eqx.Module):
@@ -185,10 +185,11 @@ class MatrixFreeLinearization(eqx.Module):
 
     def promise(self, dp: Float[Array, " n"]) -> Scalar:
         """Return the reduction of the cost that the model expects of ``dp``."""
-        return _promise(self.mv(dp), self.residual)
+        return promise(self.mv(dp), self.residual)
 
 
-def _promise(jdp, residual):
+def promise(jdp: Float[Array, " m"], residual: Float[Array, " m"]) -> Scalar:
+    """Return the reduction of ``|residual|^2 / 2`` when ``jdp`` is added to it."""
     return -jnp.sum(jdp * (residual + 0.5 * jdp))
 
 

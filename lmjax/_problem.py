@@ -14,6 +14,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from lmjax import _arrow
+from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._linearize import (
@@ -37,6 +39,7 @@ class Problem(eqx.Module):
         m: Number of residuals.
         linear: Which parameters the residual is affine in, to be solved out (see
             `lmjax._separable`), or None.
+        arrow: Pattern of J where the parameters belong to curves, else None.
     """
 
     residual_fn: Callable
@@ -45,7 +48,8 @@ class Problem(eqx.Module):
     conditions: Conditions
     term: Term | None
     m: int = eqx.field(static=True)
-    linear: tuple[bool, ...] | None = eqx.field(default=None, static=True)
+    arrow: Arrow | None = eqx.field(static=True)
+    linear: tuple[bool, ...] | None = eqx.field(static=True)
 
     def jac_fn(self, p: Float[Array, " n"]) -> Float[Array, "m n"]:
         """Return the Jacobian of the residual."""
@@ -56,7 +60,7 @@ class Problem(eqx.Module):
 
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
-    ) -> DenseLinearization | MatrixFreeLinearization:
+    ) -> DenseLinearization | MatrixFreeLinearization | ArrowLinearization:
         """Return the linear model of the cost at ``p``, whose residual is ``r``."""
         row = None
         if self.term is not None:
@@ -66,6 +70,8 @@ class Problem(eqx.Module):
             return MatrixFreeLinearization(
                 r, p, rows, jnp.ones_like(p), self.residual_fn
             )
+        if self.arrow is not None:
+            return _arrow.linearize(self.arrow, self.residual_fn, p, r, row)
         jac = self.jac_fn(p)
         return DenseLinearization(r, jac if row is None else row[:, None] * jac)
 
@@ -98,11 +104,12 @@ def build(
     jac: Callable | str | None,
     whiten: Callable | None = None,
     linear: tuple[bool, ...] | None = None,
+    arrow: Arrow | None = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
     ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian
-    needs it.
+    needs it. ``arrow`` is the pattern of J if there is one, for flat ``params0``.
 
     Returns:
         The problem, the flat start, and the functions that restore the pytree of the
@@ -142,6 +149,7 @@ def build(
         Conditions(box, fixed),
         None if term is None else term.prepared(m, dtype),
         m,
+        arrow,
         linear,
     )
     return problem, p0, unravel, unravel_residual

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax._arrow import ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._linearize import Linearization, sums
 from lmjax._problem import Problem
@@ -137,7 +138,13 @@ class OneFit(NamedTuple):
         return jnp.zeros_like(cost)
 
 
-def point_at(conditions: Conditions, p, r, linearization: Linearization, cost) -> Point:
+def point_at(
+    conditions: Conditions,
+    p,
+    r,
+    linearization: Linearization | ArrowLinearization,
+    cost,
+) -> Point:
     """Return the point at ``p``, given its linear model."""
     grad, norms, size = linearization.moments()
     free = conditions.free(p, grad)

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
-from lmjax._problem import is_parameter, parameter_names
+from lmjax._problem import is_parameter, name_of, parameter_names
 from lmjax._solver import default_tolerances
 from lmjax._status import ParamStatus, Status
 
+FEW_CURVES = 6  # of a global fit, listed one by one
 CORRELATIONS_FROM = 0.1  # as in lmfit: weaker ones are rarely worth a line
 
 
@@ -29,21 +30,68 @@ def curve_fit(fit) -> str:
     """Return the report of a `CurveFit` (or of a batch of them)."""
     if np.ndim(fit.status):
         return _batch(fit)
-    held = int(fit.num_points) - int(fit.dof)
     lines = [
         *_outcome(fit),
+        *_statistics(fit),
+        "Parameters",
+        *_parameter_lines(fit, range(fit.param_status.size)),
+        *_remarks(fit),
+        *_correlation_lines(fit),
+        *_machinery(fit),
+    ]
+    return "\n".join(lines)
+
+
+def global_fit(fit) -> str:
+    """Return the report of a `GlobalFit` (or of a batch of them)."""
+    if np.ndim(fit.status):
+        return _batch(fit)
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(_numbers(fit.params))]
+    flags = np.repeat(fit.shared, sizes)
+    lines = [
+        *_outcome(fit),
+        *_statistics(fit),
+        "Shared parameters",
+        *_parameter_lines(fit, np.flatnonzero(flags)),
+        *_own_lines(fit),
+        *_remarks(fit),
+        *_machinery(fit),
+    ]
+    return "\n".join(lines)
+
+
+def _own_lines(fit):
+    """Return all own parameters of a few curves, a summary of those of many."""
+    leaves = jax.tree_util.tree_leaves_with_path(_numbers(fit.params))
+    errors = jax.tree.leaves(_numbers(fit.stderr))
+    curves = fit.residual.shape[0]
+    flags = np.repeat(fit.shared, [np.size(leaf) for _, leaf in leaves])
+    if curves <= FEW_CURVES:
+        lines = _parameter_lines(fit, np.flatnonzero(~flags))
+        return [f"Parameters of {curves} curves", *lines]
+    lines = [f"Parameters of {curves} curves: median [5 %, 95 %], median error"]
+    for (path, leaf), error, shared in zip(leaves, errors, fit.shared, strict=True):
+        if not shared:
+            errors_of = np.asarray(error).reshape(curves, -1).T
+            for line, each in zip(
+                _percentiles(path, np.asarray(leaf)), errors_of, strict=True
+            ):
+                known = each[~np.isnan(each)]
+                middle = f", {np.median(known):.3g}" if known.size else ""
+                lines.append(line + middle)
+    return lines
+
+
+def _statistics(fit):
+    held = int(fit.num_points) - int(fit.dof)
+    return [
         "Statistics",
         f"    data points          {int(fit.num_points)}",
         f"    fitted parameters    {held}",
         *_misfit_lines(fit),
         f"    AIC                  {float(fit.aic):.8g}",
         f"    BIC                  {float(fit.bic):.8g}",
-        "Parameters",
-        *_parameter_lines(fit),
-        *_correlation_lines(fit),
-        *_machinery(fit),
     ]
-    return "\n".join(lines)
 
 
 def _misfit_lines(fit):
@@ -59,18 +107,24 @@ def _misfit_lines(fit):
     ]
 
 
-def _parameter_lines(fit):
+def _parameter_lines(fit, which):
+    """Return a line for each of the flat parameters in ``which``."""
     names = _names(fit.params)
     values, errors = _flat(fit.params), _flat(fit.stderr)
-    width = max(map(len, names))
+    width = max(len(names[j]) for j in which)
     lines = []
-    for j, name in enumerate(names):
+    for j in which:
         status = ParamStatus(int(fit.param_status[j]))
         error = "" if np.isnan(errors[j]) else f" +/- {errors[j]:.3g}"
         if error and values[j] != 0:
             error += f" ({100 * abs(errors[j] / values[j]):.2f}%)"
         remark = f"  ({status.remark})" if status.remark else ""
-        lines.append(f"    {name:<{width}}  {values[j]:.8g}{error}{remark}")
+        lines.append(f"    {names[j]:<{width}}  {values[j]:.8g}{error}{remark}")
+    return lines
+
+
+def _remarks(fit):
+    lines = []
     if fit.rank is None:
         lines.append("    So many parameters get no errors: J^T J was not formed.")
     elif int(fit.rank) < int(fit.num_free):
@@ -141,16 +195,20 @@ def _batch(sol):
     for path, leaf in jax.tree_util.tree_leaves_with_path(_numbers(sol.params)):
         if not good.any():
             break
-        values = np.asarray(leaf)[good]
-        columns = values.reshape(values.shape[0], -1).T
-        names = parameter_names(
-            jax.tree_util.tree_unflatten(jax.tree.structure(0), [values[0]])
-        )
-        base = jax.tree_util.keystr(path, simple=True, separator=".")
-        for suffix, column in zip(names, columns, strict=True):
-            low, middle, high = np.percentile(column, [5, 50, 95])
-            lines.append(f"    {base}{suffix}  {middle:.6g} [{low:.6g}, {high:.6g}]")
+        lines += _percentiles(path, np.asarray(leaf)[good])
     return "\n".join(lines)
+
+
+def _percentiles(path, values):
+    """Return a line for each number in the rows of ``values``."""
+    columns = values.reshape(values.shape[0], -1).T
+    names = parameter_names(values[0]) if values.ndim > 1 else [""]
+    base = name_of(path) or ("" if values.ndim > 1 else "params")
+    lines = []
+    for suffix, column in zip(names, columns, strict=True):
+        low, middle, high = np.percentile(column, [5, 50, 95])
+        lines.append(f"    {base}{suffix}  {middle:.6g} [{low:.6g}, {high:.6g}]")
+    return lines
 
 
 def _names(params):

@@ -30,7 +30,8 @@ class Outcome(NamedTuple):
         num_accepted: Steps taken.
         optimality: Largest cosine between the residual and a free column of J.
         damping: Lambda at the end.
-        normal_matrix: ``J^T J`` of the (robust) linear model; None where n is large.
+        normal_matrix: ``J^T J`` of the (robust) linear model, as the linearization
+            forms it; None where n is large.
         free: Which parameters may move at ``p``.
         norms: Norms of the columns of J at ``p``.
         in_batch: Whether the batch engine ran.
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
     num_accepted: Int[Array, ""]
     optimality: Float[Array, ""]
     damping: Float[Array, ""]
-    normal_matrix: Float[Array, "n n"] | None
+    normal_matrix: Any
     free: Bool[Array, " n"]
     norms: Float[Array, " n"]
     in_batch: Bool[Array, ""]
@@ -133,6 +134,7 @@ def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
     """Return what a single fit leaves behind."""
     point = state.point
     forms = solver.forms_normal_matrix(problem.m, point.p.size)
+    forms |= problem.arrow is not None
     free = jnp.ones_like(point.p, bool) if point.free is None else point.free
     return Outcome(
         p=point.p,

@@ -13,16 +13,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linearize import PRECISION
 from lmjax._rarely import rarely
-from lmjax._types import Scalar
+from lmjax._types import Flag, Scalar
 
 
 def unscaled_covariance(
-    normal_matrix: Float[Array, "n n"], jac_of: Callable, operands: Any, m: int
+    normal_matrix: Float[Array, "n n"],
+    jac_of: Callable,
+    operands: Any,
+    m: int,
+    squares: Float[Array, " n"] | None = None,
 ) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
     """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
 
@@ -30,15 +34,20 @@ def unscaled_covariance(
     of zeros count as absent. A well-conditioned normal matrix is inverted as it is.
     Otherwise the singular values of ``J = jac_of(operands)`` (m rows) decide, which do
     not suffer from squaring the condition number, and a deficient J gets the inverse of
-    least norm: what the data do not determine has no error.
+    least norm: what the data do not determine has no error. ``squares`` are the squared
+    norms of the columns, unless the diagonal tells: of what they were before a
+    projection, which set the rounding of what it left.
 
     Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
     """
     arrays, rest = eqx.partition(operands, eqx.is_array)
+    if squares is None:
+        squares = jnp.diagonal(normal_matrix)
 
     @jax.custom_jvp
-    def inverse(normal_matrix, arrays):
-        return _inverse(normal_matrix, jac_of, eqx.combine(arrays, rest), m)
+    def inverse(normal_matrix, squares, arrays):
+        operands = eqx.combine(arrays, rest)
+        return _inverse(normal_matrix, squares, jac_of, operands, m)
 
     @inverse.defjvp
     def _(primals, tangents):
@@ -52,37 +61,75 @@ def unscaled_covariance(
         change = jnp.where(finite, change, 0.0)
         return (cov, rank), (change, np.zeros((), jax.dtypes.float0))
 
-    return inverse(normal_matrix, arrays)
+    return inverse(normal_matrix, squares, arrays)
 
 
-def _inverse(normal_matrix, jac_of, operands, m: int):
-    n = normal_matrix.shape[0]
-    dtype = normal_matrix.dtype
-    squares = jnp.diagonal(normal_matrix)
-    present = squares > 0.0
-    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
-    outer = scale[:, None] * scale[None, :]
-    both = present[:, None] & present[None, :]
-    eye = jnp.eye(n, dtype=dtype)
-    eps = jnp.finfo(dtype).eps
+def _inverse(normal_matrix, squares, jac_of, operands, m: int):
+    scale, both, scaled = unit_columns(normal_matrix, squares)
 
     def through_jacobian(given):
         scale, operands = given
-        _, s, vt = singular_values(jac_of(operands) / scale[None, :])
-        kept = s > eps * max(m, n) * jnp.max(s)
-        weighted = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-        inverse = jnp.dot(weighted.T, weighted, precision=PRECISION)
-        return inverse, jnp.sum(kept, dtype=jnp.int32)
+        root, rank = root_of_inverse(jac_of(operands) / scale[None, :], m)
+        return jnp.dot(root.T, root, precision=PRECISION), rank
 
-    # Absent columns become unit vectors. The diagonal of the inverse of a matrix with
-    # unit diagonal is the variance inflation 1 / (1 - R_j^2): above 1/sqrt(eps), half
-    # of the digits are gone.
-    scaled = jnp.where(both, normal_matrix / outer, eye)
-    inverse = solve_positive(scaled, eye)
-    healthy = jnp.max(jnp.diagonal(inverse)) < eps**-0.5  # NaN compares false
-    usual = inverse, jnp.sum(present, dtype=jnp.int32)
+    inverse, healthy = healthy_inverse(scaled)
+    usual = inverse, jnp.sum(squares > 0.0, dtype=jnp.int32)
     inverse, rank = rarely(~healthy, through_jacobian, usual, (scale, operands))
-    return jnp.where(both, inverse / outer, 0.0), rank
+    return jnp.where(both, inverse / (scale[:, None] * scale[None, :]), 0.0), rank
+
+
+def unit_columns(
+    normal_matrix: Float[Array, "n n"], squares: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Bool[Array, "n n"], Float[Array, "n n"]]:
+    """Return the norms of the columns, which entries count, and the matrix scaled.
+
+    Absent columns become unit vectors of norm 1.
+    """
+    present = squares > 0.0
+    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
+    both = present[:, None] & present[None, :]
+    eye = jnp.eye(squares.size, dtype=squares.dtype)
+    scaled = normal_matrix / (scale[:, None] * scale[None, :])
+    return scale, both, jnp.where(both, scaled, eye)
+
+
+def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Flag]:
+    """Return the inverse of a matrix of unit columns, and whether it can be trusted.
+
+    The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
+    ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone.
+    """
+    eye = jnp.eye(scaled.shape[0], dtype=scaled.dtype)
+    inverse = solve_positive(scaled, eye)
+    limit = jnp.finfo(scaled.dtype).eps ** -0.5
+    return inverse, jnp.max(jnp.diagonal(inverse)) < limit  # NaN compares false
+
+
+def root_of_inverse(
+    jac: Float[Array, "m n"], m: int
+) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
+    """Return L with ``L^T L`` the pseudo-inverse of ``J^T J``, and the rank of J.
+
+    By singular values; those that cannot be told from rounding are left out. ``J L^T``
+    has orthonormal columns.
+    """
+    eps = jnp.finfo(jac.dtype).eps
+    _, s, vt = singular_values(jac)
+    # the largest is 1 at least, unless J is rounding and nothing else
+    kept = s > eps * max(m, jac.shape[1]) * jnp.maximum(jnp.max(s), 1.0)
+    root = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
+    return root, jnp.sum(kept, dtype=jnp.int32)
+
+
+def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:
+    """Return covariances times the reduced chi-square; infinite without freedom."""
+    scale = 2.0 * cost / jnp.maximum(dof, 1).astype(cost.dtype)
+
+    def one(block):
+        infinite = jnp.where(block != 0.0, jnp.inf, 0.0).astype(block.dtype)
+        return jnp.where(dof > 0, block * scale, infinite)
+
+    return jax.tree.map(one, unscaled)
 
 
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:

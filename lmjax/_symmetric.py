@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from lmjax._arrow import ArrowMatrix
 from lmjax._linear_solvers.dense import singular_values, solve_positive
+from lmjax._linear_solvers.schur import solve_arrow, solve_blocks
 from lmjax._linearize import PRECISION
 from lmjax._rarely import rarely
 from lmjax._types import Flag, Scalar
@@ -30,6 +32,74 @@ class Inverse(NamedTuple):
     matrix: Float[Array, "n n"]
     rank: Int[Array, ""]
     healthy: Flag
+
+    def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return the product with a vector."""
+        return jnp.dot(self.matrix, v, precision=PRECISION)
+
+
+class ArrowInverse(NamedTuple):
+    """The inverse of a positive definite arrow, by elimination.
+
+    Attributes:
+        arrow: What is inverted.
+        healthy: True.
+    """
+
+    arrow: ArrowMatrix
+    healthy: Flag
+
+    def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return the product with a vector."""
+        return solve_arrow(self.arrow, v)
+
+
+def arrow_inverse(matrix: ArrowMatrix, squares: Float[Array, " n"]) -> ArrowInverse:
+    """Return the inverse of an arrow, where it is positive definite beyond doubt.
+
+    A curve whose own block is not is replaced by its diagonal and parted from the
+    shared parameters; if what is left does not determine those, every curve is. What
+    comes out is close to the inverse, and always positive definite.
+
+    Args:
+        matrix: The matrix.
+        squares: Least size of each diagonal entry.
+    """
+    squares = jnp.maximum(jnp.abs(matrix.diagonal()), squares)
+    squares = jnp.where(squares > 0.0, squares, 1.0)
+    absent = (matrix.diagonal() == 0.0).astype(squares.dtype)
+    matrix = matrix.plus_diagonal(absent * squares)
+    scaled, arrow = matrix.rescale(1.0 / jnp.sqrt(squares)), matrix.arrow
+    eye = jnp.eye(arrow.own, dtype=squares.dtype)[:, :, None]
+    inverse = solve_blocks(scaled.own, jnp.repeat(eye, arrow.curves, axis=2))
+    healthy = _beyond_doubt(jnp.diagonal(inverse))[None, None]
+    own_squares, shared_squares = arrow.split(squares)
+    matrix = ArrowMatrix(
+        jnp.where(healthy, matrix.own, eye * own_squares[None]),
+        jnp.where(healthy, matrix.cross, 0.0),
+        matrix.shared,
+    )
+    scaled = matrix.rescale(1.0 / jnp.sqrt(squares))
+    zeros = jnp.zeros((arrow.own, arrow.curves), squares.dtype)
+    column = lambda e: arrow.split(solve_arrow(scaled, arrow.join(zeros, e)))[1]
+    inverse = jax.vmap(column)(jnp.eye(arrow.shared, dtype=squares.dtype))
+    healthy = _beyond_doubt(jnp.diagonal(inverse))
+    matrix = ArrowMatrix(
+        matrix.own,
+        jnp.where(healthy, matrix.cross, 0.0),
+        jnp.where(healthy, matrix.shared, jnp.diag(shared_squares)),
+    )
+    return ArrowInverse(matrix, jnp.array(True))
+
+
+def _beyond_doubt(variances: Float[Array, "*g n"]) -> Bool[Array, "*g"]:
+    """Return whether the diagonal of the inverse of a scaled matrix is a healthy one.
+
+    The same test as in `pseudo_inverse`; NaN compares false.
+    """
+    n = variances.shape[-1]
+    cutoff = 8.0 * n * jnp.finfo(variances.dtype).eps
+    return jnp.max(variances, axis=-1) * cutoff < 0.1 / n
 
 
 def pseudo_inverse(

@@ -152,7 +152,7 @@ def _with_value(x: Array, value: Array) -> Array:
 
 def _attached_step(problem: Problem, p, lam, scale, free) -> Float[Array, " n"]:
     """Return where the damped Gauss-Newton step from ``p`` leads."""
-    dense = p.size <= _curvature.DENSE_UP_TO
+    dense = p.size <= _curvature.DENSE_UP_TO and problem.arrow is None
     free = jnp.ones_like(p, bool) if free is None else free
     linearization = problem.linearize(p, problem.residual_fn(p), not dense)
     grad = jnp.where(free, linearization.rmv(linearization.residual), 0.0)

@@ -11,3 +11,4 @@ from lmjax._linear_solvers.dense import QR as QR
 from lmjax._linear_solvers.dense import SVD as SVD
 from lmjax._linear_solvers.dense import Cholesky as Cholesky
 from lmjax._linear_solvers.dual import Dual as Dual
+from lmjax._linear_solvers.schur import Schur as Schur

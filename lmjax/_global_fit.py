@@ -1,0 +1,315 @@
+"""The public door to fits of many curves that share some of their parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax import _data, _groups, _problem, _statistics
+from lmjax._block_statistics import unscaled_blocks
+from lmjax._callables import as_pytree
+from lmjax._curve_fit import (
+    as_array,
+    check_choices,
+    completed,
+    fields_of,
+    resolved,
+    splitted,
+)
+from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._fitted import dof_of, has_error
+from lmjax._global_result import GlobalFit
+from lmjax._groups import Layout
+from lmjax._implicit import Implicit
+from lmjax._least_squares import solve
+from lmjax._linear_solvers import CG, QR, SVD, Cholesky, Dual, Schur
+from lmjax._result import Solution
+from lmjax._solver import LevenbergMarquardt
+from lmjax._types import Params
+from lmjax._unrolled import Derivative, detach
+
+_DEFAULT = LevenbergMarquardt()
+_EXACT = Implicit()
+
+
+def global_fit(
+    model: Callable,
+    x: Any,
+    y: Any,
+    params0: Params = None,
+    *,
+    shared: Any,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    mask: Any = None,
+    nan_policy: str = "propagate",
+    bounds: tuple[Any, Any] | None = None,
+    fixed: Any = None,
+    loss: str | Callable | None = None,
+    loss_scale: Any = 1.0,
+    solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
+) -> GlobalFit:
+    """Fit ``model(params, x)`` to many curves at once, some parameters shared by all.
+
+    One fit of one cost, with all errors and correlations of a joint fit, in the time of
+    as many independent fits: own parameters are eliminated curve by curve (`Schur`).
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced.
+
+    Args:
+        model: ``model(params, x)`` returns one curve. A callable ``eqx.Module`` may
+            hold its own start, as in `curve_fit`.
+        x: Independent variables. A leaf whose shape begins with that of ``y`` holds
+            those of each curve; any other is common to all curves.
+        y: Observations, curves on the first axis; or a list of curves of unequal
+            length, with lists for x (for leaves of x), sigma and mask that match.
+        params0: Start: parameters of one curve, the same for all. A leaf that is not
+            shared and whose first axis is as long as there are curves is a start for
+            each curve.
+        shared: Prefix pytree of booleans: True = one value for all curves. What is left
+            out has a value per curve.
+        sigma: Standard deviation of the observations: a number, or an array that
+            broadcasts to ``y``.
+        absolute_sigma: As in `curve_fit`.
+        mask: Booleans that broadcast to ``y``: True = use the point. A curve that is
+            masked entirely keeps its start and has no errors.
+        nan_policy: "propagate" lets a NaN anywhere in ``y`` end the fit with a status;
+            "omit" treats it as masked.
+        bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
+        fixed: As ``bounds``: True keeps a parameter at its start.
+        loss: As in `curve_fit`.
+        loss_scale: As in `curve_fit`.
+        solver: Algorithm and settings; its ``linear_solver`` is `Schur`.
+        derivative: As in `curve_fit`.
+
+    Returns:
+        The `GlobalFit`. A fit that fails does not raise: see its ``status``.
+
+    Raises:
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong.
+        TypeError: If parameters or data are not real floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> def decay(p, t):
+        ...     return p["amplitude"] * jnp.exp(-t / p["tau"])
+        >>> t = jnp.linspace(0.0, 5.0, 6)
+        >>> y = jnp.array([[3.02, 1.80, 1.11, 0.68, 0.41, 0.24],
+        ...                [1.01, 0.61, 0.36, 0.22, 0.13, 0.09]])
+        >>> start = {"amplitude": 1.0, "tau": 1.0}
+        >>> fit = lmjax.global_fit(decay, t, y, start, shared={"tau": True})
+        >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
+        tau = 1.99 +- 0.02
+        >>> print(fit.params["amplitude"].shape)
+        (2,)
+    """
+    check_choices(model, params0, nan_policy)
+    _check_solver(solver)
+    x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
+    y = as_array(y)
+    _check_data(y, sigma)
+    _data.check_sigma(sigma, mask, y.size, y.ndim)
+    check_pair(bounds)
+    term = resolve_loss(loss, loss_scale)
+    x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
+    start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
+    try:
+        fit = _fit(
+            as_pytree(model) if params0 is not None else splitted(model),
+            x,
+            y,
+            params0,
+            np.asarray(sigma) if isinstance(sigma, list) else sigma,
+            None if mask is None else as_array(mask),
+            bounds,
+            fixed,
+            term,
+            solver,
+            derivative,
+            _groups.shared_leaves(shared, start),
+            absolute_sigma,
+            nan_policy,
+        )
+    except TypeError as error:
+        named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
+        named |= {"bounds": bounds, "fixed": fixed}
+        raise blame(error, solver, derivative, named) from error
+    if bounds is not None:
+        check_feasible(fit.status, bounds, fit.params)
+    return completed(fit, model) if params0 is None else fit
+
+
+def _check_solver(solver):
+    if not isinstance(solver, LevenbergMarquardt):
+        return  # `blame` says so
+    if isinstance(solver.linear_solver, QR | Cholesky | SVD | Dual | CG):
+        raise ValueError(
+            "solver: expected linear_solver=Schur() (or None, or a function of an "
+            f"arrow linearization), got {solver.linear_solver!r}"
+        )
+    if solver.jac not in (None, "fwd"):
+        raise ValueError(
+            f"solver: expected jac='fwd' (or None) for curves, got {solver.jac!r}"
+        )
+
+
+def _check_data(y, sigma):
+    if y.ndim < 2:
+        raise ValueError(
+            "y: expected an array with the curves on its first axis, or a list of "
+            f"curves; got shape {y.shape}"
+        )
+    if isinstance(sigma, tuple):
+        raise ValueError(
+            "sigma: expected standard deviations that broadcast to y, got a tuple"
+        )
+
+
+def _fit_impl(
+    model,
+    x,
+    y,
+    params0,
+    sigma,
+    mask,
+    bounds,
+    fixed,
+    term,
+    solver,
+    derivative,
+    shared,
+    absolute_sigma,
+    nan_policy,
+):
+    params0, evaluate, function = resolved(model, params0)
+    layout, start = _groups.lay_out(params0, shared, len(y))
+    axes = _groups.axes_of(x, y.shape)
+    out = _one_curve(evaluate, layout, start, x, axes)
+    if not hasattr(out, "shape") or out.shape != y.shape[1:]:
+        got = getattr(out, "shape", jax.tree.structure(out))
+        raise ValueError(
+            f"model: expected a curve of the shape {y.shape[1:]} of those in y, got "
+            f"{got}"
+        )
+    dtype = out.dtype
+    if jnp.issubdtype(y.dtype, jnp.inexact):
+        dtype = _problem.common_dtype(out.dtype, y.dtype)
+    data = _groups.curves_last(x, axes, y, sigma, mask, nan_policy, dtype)
+
+    def residual_fn(p):
+        each = lambda own, common, x: evaluate(layout.of_one(own, common), x)
+        own, common = layout.arrow.split(p)
+        curves = jax.vmap(each, in_axes=(-1, None, axes), out_axes=-1)
+        r = curves(own, common, data.x).astype(dtype) - data.y
+        return data.whiten(r.ravel())
+
+    work = _problem.common_dtype(*jax.tree.leaves(params0), dtype)
+    start = jax.tree.map(lambda leaf: leaf.astype(work), start)
+    solution, problem, outcome = solve(
+        residual_fn,
+        layout.flatten(start),
+        bounds=_bounds(bounds, layout, start),
+        fixed=_fixed(fixed, layout, start, data.mask),
+        term=term,
+        solver=_with_schur(solver),
+        derivative=derivative,
+        jac="fwd",
+        arrow=layout.arrow,
+    )
+    points = y.size if data.num_used is None else data.num_used
+    covariance, rank = _covariance(
+        problem, outcome, solution, None if absolute_sigma else points
+    )
+    return GlobalFit(
+        **fields_of(_by_curve(solution, layout, data.y.shape), data.num_used),
+        covariance=covariance,
+        rank=rank,
+        num_used=data.num_used,
+        absolute_sigma=absolute_sigma,
+        model=function,
+        shared=shared,
+        per_curve=tuple(axis is not None for axis in _groups.axis_list(axes)),
+    )
+
+
+_fit = jax.jit(_fit_impl, static_argnums=(11, 12, 13))
+
+
+def _one_curve(evaluate, layout: Layout, start, x, axes):
+    """Return what the model makes of one curve, its shape and dtype."""
+
+    def one(start, x):
+        pick = lambda axis, leaf: leaf if axis is None else leaf[0]
+        x = jax.tree.map(pick, axes, x, is_leaf=lambda axis: axis is None)
+        leaves = jax.tree.leaves(start)
+        pairs = zip(layout.shared, leaves, strict=True)
+        params = [leaf if flag else leaf[0] for flag, leaf in pairs]
+        return evaluate(jax.tree.unflatten(layout.structure, params), x)
+
+    return jax.eval_shape(one, start, x)
+
+
+def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:
+    if solver.linear_solver is not None:
+        return solver
+    return dataclasses.replace(solver, linear_solver=Schur())
+
+
+def _bounds(bounds, layout: Layout, start):
+    """Return the bounds of the flat parameters."""
+    if bounds is None:
+        return None
+    dtype = jax.tree.leaves(start)[0].dtype
+    spread = lambda k, default: layout.unravel(
+        _problem.ravel_prefix(f"bounds[{k}]", bounds[k], start, default, dtype)
+    )
+    return spread(0, -jnp.inf), spread(1, jnp.inf)
+
+
+def _fixed(fixed, layout: Layout, start, mask):
+    """Return which flat parameters are fixed; those of a curve without data are."""
+    held = None
+    if fixed is not None:
+        flags = _problem.ravel_prefix("fixed", fixed, start, False, bool)
+        held = layout.unravel(flags)
+    if mask is None:
+        return held
+    arrow = layout.arrow
+    empty = ~jnp.any(mask.reshape(-1, arrow.curves), axis=0)
+    own = jnp.repeat(empty[None], arrow.own, axis=0)
+    empty = arrow.join(own, jnp.zeros(arrow.shared, bool))
+    return empty if held is None else held | empty
+
+
+def _covariance(problem, outcome, solution, points):
+    """Return the covariance and the rank; ``points`` is None for absolute sigma."""
+    free = has_error(solution.param_status)
+    p, problem = detach((outcome.p, problem))
+    linearization = problem.linearize(p, problem.residual_fn(p), False)
+    columns = linearization.rescale(free.astype(p.dtype)).columns
+    matrix = outcome.normal_matrix.kept(free)
+    covariance, rank = unscaled_blocks(matrix, columns)
+    if points is not None:
+        dof = dof_of(points, solution.param_status)
+        covariance = _statistics.scaled(covariance, solution.cost, dof)
+    return covariance, rank
+
+
+def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
+    """Return the solution with its flat arrays as pytrees, curves first."""
+    history = solution.history
+    if history is not None:
+        params = jax.vmap(layout.unflatten)(history.params)
+        history = dataclasses.replace(history, params=params)
+    return dataclasses.replace(
+        solution,
+        params=layout.unflatten(solution.params),
+        residual=jnp.moveaxis(solution.residual.reshape(shape), -1, 0),
+        param_status=layout.ravel(solution.param_status),
+        normal_matrix=None,
+        history=history,
+    )

@@ -1,0 +1,80 @@
+"""What a global fit returns: `GlobalFit`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from lmjax import _report
+from lmjax._block_statistics import CovarianceBlocks
+from lmjax._fitted import DataFit
+from lmjax._types import Params
+
+
+class GlobalFit(DataFit):
+    """Outcome of `global_fit`: a `Solution` of the joint problem, with statistics.
+
+    Leaves of ``params`` that are not shared have a leading axis of curves, and so has
+    ``residual``. ``param_status`` is in ravel order of ``params``; a curve without data
+    counts as fixed. ``normal_matrix`` is None: see ``covariance``. Everything but
+    ``predict`` and ``report`` works on a batch (leading axes) as well.
+
+    Attributes:
+        covariance: The `CovarianceBlocks`; rows and columns of parameters that are
+            fixed, at a bound or without effect are zero.
+        rank: Rank of the Jacobian over the free parameters. Below ``num_free`` the data
+            leave some combination of them open: its errors are those of least norm
+            within a curve, NaN for a shared parameter that own ones can replace.
+        shared: Which leaves of ``params`` all curves share, in flat order.
+        per_curve: Which leaves of x differed per curve, in flat order.
+        num_used: Observations that count, None if all do.
+        absolute_sigma: Whether sigma was taken at face value.
+        model: The model, None where ``params`` is itself the callable model.
+    """
+
+    covariance: CovarianceBlocks
+    rank: Int[Array, "*batch"]
+    shared: tuple[bool, ...] = eqx.field(static=True)
+    per_curve: tuple[bool, ...] = eqx.field(static=True)
+
+    @property
+    def stderr(self) -> Params:
+        """Standard errors, a pytree like ``params``; NaN where there is none."""
+        diagonal = lambda block: jnp.diagonal(block, axis1=-2, axis2=-1)
+        blocks, batch = self.covariance, self.cost.ndim
+        own, shared = diagonal(blocks.own), diagonal(blocks.shared)
+        # zero though not everything is determined: nothing is known about it
+        open_ = (shared == 0.0) & (self.rank < self.num_free)[..., None]
+        shared = jnp.where(open_, jnp.nan, shared)
+        parts, at = [], {True: 0, False: 0}
+        for flag, leaf in zip(self.shared, self._leaves(), strict=True):
+            source, lead = (shared, batch) if flag else (own, batch + 1)
+            size = leaf[(0,) * lead].size
+            part = source[..., at[flag] : at[flag] + size]
+            at[flag] += size
+            parts.append(part.reshape(*leaf.shape[:batch], -1))
+        return self._errors(jnp.concatenate(parts, axis=-1))
+
+    def _leaves(self):
+        return jax.tree.leaves(self._varied())
+
+    def predict(self, x: Any) -> Array:
+        """Return the fitted curves at ``x``, curves on the first axis.
+
+        Leaves of x that differed per curve in the fit do so here, on their first axis.
+        """
+        leaves, structure = jax.tree.flatten(self._varied())
+        in_axes = jax.tree.unflatten(
+            structure, [None if flag else 0 for flag in self.shared]
+        )
+        x_axes = jax.tree.unflatten(
+            jax.tree.structure(x), [0 if flag else None for flag in self.per_curve]
+        )
+        params = jax.tree.unflatten(structure, leaves)
+        return jax.vmap(self._evaluate, in_axes=(in_axes, x_axes))(params, x)
+
+    def report(self) -> str:
+        """Return a table: shared parameters, a summary of own ones, how it went."""
+        return _report.global_fit(self)
