@@ -5,6 +5,8 @@ Write the residual once; fit one curve or a million without changing it.
 
 from lmjax import losses as losses
 from lmjax import models as models
+from lmjax._bootstrap import Bootstrap as Bootstrap
+from lmjax._bootstrap import bootstrap as bootstrap
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
@@ -19,6 +21,9 @@ from lmjax._linear_solvers import QR as QR
 from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
 from lmjax._linear_solvers import Dual as Dual
+from lmjax._profile import Profile as Profile
+from lmjax._profile import ProfileStatus as ProfileStatus
+from lmjax._profile import profile as profile
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History

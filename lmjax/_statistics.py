@@ -85,6 +85,7 @@ def _inverse(normal_matrix, jac_of, operands, m: int):
     return jnp.where(both, inverse / outer, 0.0), rank
 
 
+@jax.jit
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
     """Return t such that P(-t < T < t) equals ``level`` for Student's T.
 
