@@ -22,7 +22,6 @@ from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
 from lmjax._linear_solvers import Dual as Dual
 from lmjax._profile import Profile as Profile
-from lmjax._profile import ProfileStatus as ProfileStatus
 from lmjax._profile import profile as profile
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
@@ -32,6 +31,7 @@ from lmjax._retry import multi_start as multi_start
 from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
+from lmjax._status import ProfileStatus as ProfileStatus
 from lmjax._status import Status as Status
 from lmjax._unrolled import OneStep as OneStep
 from lmjax._unrolled import Unrolled as Unrolled

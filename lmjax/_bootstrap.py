@@ -1,7 +1,7 @@
 r"""Bootstrap: the scatter of a fit, seen by fitting data that might have been measured.
 
 Each replica is a data set made from the fit and fitted again; all of them run as one
-batch. With ``e_i`` the residual in units of sigma, ``f_i`` the fitted curve and ``C`` the
+batch. With ``e`` the residual in units of sigma, ``f`` the fitted curve and ``C`` the
 factor that turns white noise into that of y, the kinds are
 
     residual     y* = f - C e*,        e* drawn from the e_i with replacement
@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lmjax._data import Data, is_covariance
 from lmjax._fitted import CurveFit
-from lmjax._refit import FitOptions, Refit, check_same_data, refit
+from lmjax._refit import FitOptions, Refit, refit
 from lmjax._status import ParamStatus, Status
 from lmjax._types import Params, Scalar
 
@@ -63,7 +63,9 @@ class Bootstrap(eqx.Module):
     @property
     def bias(self) -> Params:
         """Mean of the replicas less the fitted parameters."""
-        return jax.tree.map(jnp.subtract, self._summary(jnp.nanmean), self.fit._varied())
+        return jax.tree.map(
+            jnp.subtract, self._summary(jnp.nanmean), self.fit._varied()
+        )
 
     def interval(self, level: float | Scalar = 0.95) -> tuple[Params, Params]:
         """Return (lower, upper): the percentiles that hold ``level`` of the replicas.
@@ -163,15 +165,12 @@ def bootstrap(
                 "kind: points with correlated errors cannot be drawn one by one; use "
                 "'residual' or 'parametric'"
             )
-    result, same = _bootstrap(key, again, num, kind)
-    check_same_data(same)
-    return result
+    return _bootstrap(key, again, num, kind)
 
 
 @eqx.filter_jit
-def _bootstrap(key, again: Refit, num: int, kind: str):
+def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
     fit, data = again.fit, again.data
-    same = again.same_data(data)
     curve = fit.predict(data.x).astype(data.y.dtype)
 
     def replica(key):
@@ -181,11 +180,11 @@ def _bootstrap(key, again: Refit, num: int, kind: str):
             noise = data.colour(_noise(key, kind, fit, data))
             new = again(again.p, y=curve + noise.reshape(curve.shape))
         failed = jnp.minimum(fit.status, Status.RUNNING)
-        return new._varied(), jnp.where(fit.success & same, new.status, failed)
+        return new._varied(), jnp.where(again.usable, new.status, failed)
 
     varied, status = jax.vmap(replica)(jax.random.split(key, num))
     rest = eqx.filter(fit.params, eqx.is_inexact_array, inverse=True)
-    return Bootstrap(eqx.combine(varied, rest), status, fit), same
+    return Bootstrap(eqx.combine(varied, rest), status, fit)
 
 
 def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:

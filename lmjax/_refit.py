@@ -40,12 +40,14 @@ class Refit(eqx.Module):
         x: Independent variables.
         y: Observations.
         options: The `FitOptions` that were given.
+        usable: Whether the fit converged, and on these data.
     """
 
     fit: CurveFit
     x: Any
     y: Array
     options: dict[str, Any]
+    usable: Flag
 
     @property
     def p(self) -> Float[Array, " n"]:
@@ -69,29 +71,31 @@ class Refit(eqx.Module):
     @property
     def data(self) -> Data:
         """The observations with their weights."""
-        given = (self.options.get(name) for name in ("sigma", "mask"))
-        policy = self.options.get("nan_policy", "propagate")
-        dtype = self.fit.cost.dtype
-        return _data.prepare(self.x, self.y, *given, policy, dtype)
+        given = self.options.get
+        policy = given("nan_policy", "propagate")
+        return _data.prepare(
+            self.x, self.y, given("sigma"), given("mask"), policy, self.fit.cost.dtype
+        )
 
     def residual(self, data: Data, p: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return the residual at ``p`` in units of sigma."""
         curve = self.fit._evaluate(self.fit._unravel(p), data.x)
         return data.whiten((curve.astype(data.y.dtype) - data.y).ravel())
 
-    def same_data(self, data: Data) -> Flag:
-        """Return whether the data leave the residual that the fit has.
-
-        Whoever forgets the sigma of the fit would get an answer, and a wrong one.
-        """
+    @eqx.filter_jit
+    def same_data(self) -> Flag:
+        """Return whether the data leave the residual that the fit has."""
+        data = self.data
         there = self.fit.residual.ravel()
         size = jnp.max(jnp.abs(data.whiten(data.y.ravel()))) + jnp.max(jnp.abs(there))
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
         # NaN is no contradiction: that fit failed
         return ~(error > jnp.finfo(there.dtype).eps ** 0.5 * size)
 
-    def __call__(self, p: Float[Array, " n"], y: Any = None, **changes: Any) -> CurveFit:
-        """Fit again from ``p``, with some keywords changed; ``jax.vmap`` makes batches."""
+    def __call__(
+        self, p: Float[Array, " n"], y: Any = None, **changes: Any
+    ) -> CurveFit:
+        """Fit again from ``p``, with some keywords changed; ``vmap`` makes batches."""
         fit = self.fit
         start: Params = fit._unravel(p)
         if fit.model is None:
@@ -109,12 +113,14 @@ class Refit(eqx.Module):
         )
 
 
-def refit(fit: Any, x: Any, y: Any, options: dict[str, Any]) -> Refit:
+def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     """Check what a user hands over and return it as a pytree.
 
     Raises:
         TypeError: If ``fit`` is no `CurveFit`, or a keyword is none of `FitOptions`.
-        ValueError: If ``fit`` is a batch, or y has another shape than was fitted.
+        ValueError: If ``fit`` is a batch, or x, y or options are not what was fitted:
+            whoever forgets a sigma would get an answer, and a wrong one. Inside a trace
+            the result is unusable instead.
     """
     if not isinstance(fit, CurveFit):
         raise TypeError(f"fit: expected what curve_fit returns, got {fit!r}")
@@ -134,19 +140,17 @@ def refit(fit: Any, x: Any, y: Any, options: dict[str, Any]) -> Refit:
             f"y: expected the shape that was fitted, {fit.residual.shape}, "
             f"got {jnp.shape(y)}"
         )
-    listed = lambda value: np.asarray(value) if isinstance(value, list) else value
-    options = {k: listed(v) if k in ("sigma", "mask") else v for k, v in options.items()}
+    lists = {k: np.asarray(v) for k, v in options.items() if isinstance(v, list)}
+    given = dict(options) | lists
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
-    return Refit(fit, x, y, jax.tree.map(traced, options))
-
-
-def check_same_data(same: Flag) -> None:
-    """Raise if the data are not those of the fit; inside a trace the result says so."""
+    again = Refit(fit, x, y, jax.tree.map(traced, given), fit.success)
+    same = again.same_data()
     if not isinstance(same, Tracer) and not same:
         raise ValueError(
             "x, y: expected the data of the fit, and the keywords that curve_fit was "
             "given (sigma, mask, ...); these leave another residual"
         )
+    return eqx.tree_at(lambda again: again.usable, again, fit.success & same)

@@ -51,6 +51,7 @@ ORDER = [
     "lmjax._curve_fit",
     "lmjax._refit",
     "lmjax._bracket",
+    "lmjax._profile_search",
     "lmjax._profile",
     "lmjax._bootstrap",
     "lmjax._checkpoint",
