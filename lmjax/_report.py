@@ -1,5 +1,7 @@
 """Plain-text reports, parameters by their pytree path."""
 
+import math
+
 import jax
 import numpy as np
 
@@ -15,8 +17,8 @@ def solution(sol) -> str:
     if np.ndim(sol.status):
         return _batch(sol)
     lines = _outcome(sol) + ["Parameters"]
-    values = _flat(sol.params)
-    names = _names(sol.params)
+    values = flat_of(sol.params)
+    names = names_of(sol.params)
     for name, value, code in zip(
         names, values, np.asarray(sol.param_status), strict=True
     ):
@@ -48,8 +50,8 @@ def curve_fit(fit) -> str:
 
 
 def _parameter_lines(fit):
-    names = _names(fit.params)
-    values, errors = _flat(fit.params), _flat(fit.stderr)
+    names = names_of(fit.params)
+    values, errors = flat_of(fit.params), flat_of(fit.stderr)
     width = max(map(len, names))
     lines = []
     for j, name in enumerate(names):
@@ -74,7 +76,7 @@ def _parameter_lines(fit):
 def _correlation_lines(fit):
     if fit.covariance is None:
         return []
-    names = _names(fit.params)
+    names = names_of(fit.params)
     corr = np.asarray(fit.correlation)
     pairs = [
         (abs(corr[i, j]), f"    {names[i]}, {names[j]}  {corr[i, j]:+.3f}")
@@ -126,26 +128,32 @@ def _batch(sol):
     steps = np.asarray(sol.num_steps)
     lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
     lines.append("Parameters of converged fits: median [5 %, 95 %]")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_numbers(sol.params)):
-        if not good.any():
-            break
-        values = np.asarray(leaf)[good]
-        columns = values.reshape(values.shape[0], -1).T
-        names = parameter_names(
-            jax.tree_util.tree_unflatten(jax.tree.structure(0), [values[0]])
-        )
-        base = jax.tree_util.keystr(path, simple=True, separator=".")
-        for suffix, column in zip(names, columns, strict=True):
-            low, middle, high = np.percentile(column, [5, 50, 95])
-            lines.append(f"    {base}{suffix}  {middle:.6g} [{low:.6g}, {high:.6g}]")
+    for name, values in columns(sol.params, good.ndim).items():
+        if good.any():
+            low, middle, high = np.percentile(values[good.ravel()], [5, 50, 95])
+            lines.append(f"    {name}  {middle:.6g} [{low:.6g}, {high:.6g}]")
     return "\n".join(lines)
 
 
-def _names(params):
+def columns(params, axes: int) -> dict[str, np.ndarray]:
+    """Return the values of every parameter of a batch with so many leading axes."""
+    leaves, structure = jax.tree.flatten(_numbers(params))
+    shapes = [np.shape(leaf)[axes:] for leaf in leaves]
+    one = jax.tree.unflatten(structure, [np.empty(shape) for shape in shapes])
+    rows = [
+        np.reshape(leaf, (-1, math.prod(shape)))
+        for leaf, shape in zip(leaves, shapes, strict=True)
+    ]
+    return dict(zip(parameter_names(one), np.hstack(rows).T, strict=True))
+
+
+def names_of(params) -> list[str]:
+    """Return one name per flat parameter, those of a callable model too."""
     return parameter_names(_numbers(params))
 
 
-def _flat(params):
+def flat_of(params) -> np.ndarray:
+    """Return the parameters in ravel order."""
     return np.concatenate(
         [np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))]
     )

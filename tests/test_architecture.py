@@ -75,6 +75,10 @@ ORDER = [
     "lmjax",
     "lmjax.optax",
     "lmjax.scipy",
+    "lmjax.plot._panels",
+    "lmjax.plot._single",
+    "lmjax.plot._many",
+    "lmjax.plot",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.
