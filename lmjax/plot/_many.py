@@ -99,13 +99,16 @@ def batch(
     good = np.asarray(fits.success)
     _quality(places[1], fits, good)
     steps = np.asarray(fits.num_steps)
-    bins = np.arange(0.5, min(steps.max(), 200) + 1.5)
-    places[2].hist(np.minimum(steps, 200), bins=list(bins), color=BLUE)
+    most = np.percentile(steps, 100.0 - TAIL)
+    bins = np.linspace(-0.5, most + 0.5, int(min(most + 2, BINS)))
+    places[2].hist(steps, bins=list(bins), color=BLUE)
     places[2].set_xlabel("steps")
     for ax, (name, values) in zip(places[3:], columns.items(), strict=True):
         _histogram(ax, values[good])
         ax.set_xlabel(name)
     few_ticks(*places[1:])
+    for ax in (places[1], *places[COLUMNS::COLUMNS]):
+        ax.set_ylabel("fits")
     return figure
 
 
@@ -124,13 +127,11 @@ def _outcomes(ax: Axes, status: np.ndarray) -> None:
 
 
 def _quality(ax: Axes, fits: Solution, good: np.ndarray) -> None:
-    """Draw the reduced chi-square, or the cost where there is none, on a log scale."""
+    """Draw the reduced chi-square, or the cost where there is none."""
     measured = isinstance(fits, CurveFit)
     values = np.asarray(fits.reduced_chi2 if measured else fits.cost)[good]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        _histogram(ax, np.log10(values))
+    _histogram(ax, values)
     ax.set_xlabel("reduced chi-square" if measured else "cost")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{10**value:.3g}")
 
 
 def _histogram(ax: Axes, values: np.ndarray) -> None:
@@ -139,7 +140,7 @@ def _histogram(ax: Axes, values: np.ndarray) -> None:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=GREY)
         return
     low, high = np.percentile(values, [TAIL, 100.0 - TAIL])
-    if high > low:
+    if high - low > 1e-9 * max(abs(low), abs(high)):  # more than rounding
         ax.hist(values, bins=BINS, range=(low, high), color=BLUE)
     else:
         ax.hist(values, bins=1, color=BLUE)

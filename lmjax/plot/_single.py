@@ -6,6 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from lmjax import _report
 from lmjax._fitted import CurveFit
@@ -23,6 +24,7 @@ from lmjax.plot._panels import (
 )
 
 GRID = 400  # points of a curve: more than a figure has pixels to spare
+WIDEST = 2.0  # linear half-widths of a profile to show where a limit is missing
 NUMBERS_UP_TO = 12  # parameters whose correlations are printed
 
 
@@ -82,14 +84,13 @@ def fit(
     # what one observation scatters by; the residuals are in units of it
     scale = 1.0 if fit.absolute_sigma else float(np.sqrt(fit.reduced_chi2))
     unit = scale * (np.ones(y.shape) if error is None else error)
-    _curve(top, fit, x, error, level)
     top.errorbar(
         x, y, None if error is None else unit, fmt="o", color="k", ms=3.5, lw=1.0,
         label="data", zorder=3,
     )  # fmt: skip
+    _curve(top, fit, x, error, level)
     top.set_ylabel("y")
-    handles, labels = top.get_legend_handles_labels()
-    top.legend(handles[::-1], labels[::-1], frameon=False, fontsize="small")
+    top.legend(frameon=False, fontsize="small")
     bottom.axhspan(-1.0, 1.0, color=GREY, alpha=0.25, lw=0)
     bottom.axhline(0.0, color=BLUE, lw=1.0)
     bottom.plot(x, (y - np.asarray(fit.predict(x))) / unit, "o", color="k", ms=3.5)
@@ -113,9 +114,11 @@ def _curve(ax: Axes, fit: CurveFit, x, error, level) -> None:
     )
     percent = f"{100 * level:g} %"
     new = fit.prediction_band(here, level, at)
-    ax.fill_between(here, *new, color=BLUE, alpha=0.13, lw=0, label=f"{percent}, data")
+    ax.fill_between(
+        here, *new, color=BLUE, alpha=0.13, lw=0, label=f"{percent} of new data"
+    )
     band = fit.confidence_band(here, level)
-    ax.fill_between(here, *band, color=BLUE, alpha=0.35, lw=0, label=f"{percent}, fit")
+    ax.fill_between(here, *band, color=BLUE, alpha=0.35, lw=0, label=f"{percent} band")
 
 
 def correlation(fit: CurveFit, ax: Axes | None = None) -> AnyFigure:
@@ -146,7 +149,9 @@ def correlation(fit: CurveFit, ax: Axes | None = None) -> AnyFigure:
     image = ax.imshow(corr, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
     ticks = range(len(names))
     ax.set_yticks(ticks, names)
-    ax.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    short = max(map(len, names)) <= 6
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(ticks, names, **({} if short else slant))
     if len(names) <= NUMBERS_UP_TO:
         for (i, j), value in np.ndenumerate(corr):
             text = "1" if i == j else f"{value:.2f}".replace("-", "−")
@@ -216,6 +221,9 @@ def convergence(sol: Solution, axes: Any = None) -> AnyFigure:
     axes[2].axhline(1.0, color=GREY, lw=0.8, zorder=0)
     # a refused step may have promised little and lost much
     axes[2].set_yscale("symlog", linthresh=1.0)
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    axes[2].margins(y=0.1)
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[2].set_xlabel("step")
     axes[0].legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
     return figure
@@ -255,27 +263,36 @@ def profile(profile: Profile, axes: Any = None) -> AnyFigure:
     axes[0].set_ylabel("z")
     axes[0].legend(frameon=False, fontsize="small", loc="upper left")
     few_ticks(*axes)
+    for ax in axes:
+        ax.yaxis.set_major_locator(MultipleLocator(1.0))
     return figure
 
 
 def _one_profile(ax: Axes, profile: Profile, k: int, ends) -> None:
     threshold, centre = float(profile.threshold), float(profile.flat[k])
     value, z = (np.asarray(array[k]) for array in (profile.value, profile.z))
-    # the lower side counts backwards; far looks would squeeze all others
+    # the lower side counts backwards
     signed = z * np.array([[-1.0], [1.0]])
-    seen = np.isfinite(value) & np.isfinite(z) & (np.abs(z) <= 1.5 * threshold)
-    order = np.argsort(value[seen])
-    at, height = value[seen][order], signed[seen][order]
     error = float(profile.stderr[k])
+    # the search for a limit that is not there goes far: it would squeeze all others
+    known = np.abs(ends - centre)[np.isfinite(ends)]
+    reach = np.nanmax([*known, WIDEST * threshold * error])
+    seen = np.isfinite(value) & np.isfinite(z) & (np.abs(z) <= 1.5 * threshold)
+    seen &= ~(np.abs(value - centre) > reach * 1.1)
+    order = np.argsort(value[seen])
+    ax.plot(
+        value[seen][order], signed[seen][order], "o-",
+        color=BLUE, ms=3.0, lw=1.4, label="profile",
+    )  # fmt: skip
+    low, high = ax.get_xlim()
     if np.isfinite(error):
-        reach = 1.25 * threshold
-        line = centre + error * np.array([-reach, reach])
-        ax.plot(line, [-reach, reach], "--", color=GREY, lw=1.0, label="linear")
-    ax.plot(at, height, "o-", color=BLUE, ms=3.0, lw=1.4, label="profile")
+        line = np.array([-1.25, 1.25]) * threshold
+        ax.plot(centre + error * line, line, "--", color=GREY, lw=1.0, label="linear")
     for level in (-threshold, threshold):
         ax.axhline(level, color=GREY, ls=":", lw=1.0)
-    low, high = ax.get_xlim()
     if not np.isnan(ends).any():
         ax.axvspan(*np.clip(ends, low, high), color=BLUE, alpha=0.13, lw=0)
+        lower, upper = (f"{end:.4g}".replace("inf", "∞") for end in ends)
+        ax.set_title(f"{lower} to {upper}".replace("-", "−"), fontsize="small")
     ax.set_xlim(low, high)
     ax.set_ylim(-1.5 * threshold, 1.5 * threshold)
