@@ -7,6 +7,8 @@ from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
 from lmjax import models as models
 from lmjax._block_statistics import CovarianceBlocks as CovarianceBlocks
+from lmjax._bootstrap import Bootstrap as Bootstrap
+from lmjax._bootstrap import bootstrap as bootstrap
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
@@ -24,6 +26,8 @@ from lmjax._linear_solvers import SVD as SVD
 from lmjax._linear_solvers import Cholesky as Cholesky
 from lmjax._linear_solvers import Dual as Dual
 from lmjax._linear_solvers import Schur as Schur
+from lmjax._profile import Profile as Profile
+from lmjax._profile import profile as profile
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History
@@ -32,6 +36,7 @@ from lmjax._retry import multi_start as multi_start
 from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
 from lmjax._status import ParamStatus as ParamStatus
+from lmjax._status import ProfileStatus as ProfileStatus
 from lmjax._status import Status as Status
 from lmjax._unrolled import OneStep as OneStep
 from lmjax._unrolled import Unrolled as Unrolled

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
+from lmjax._linearize import PRECISION
 from lmjax._problem import name_of
 from lmjax._terms import Likely
 from lmjax.likelihoods import Likelihood
@@ -25,6 +26,7 @@ class Data(NamedTuple):
         mask: Which points count, or None for all.
         whiten: Function that divides a flat residual by the noise and zeroes masked
             points.
+        colour: Its inverse on points that count: turns white noise into noise of y.
         num_used: How many points count, None if all do.
     """
 
@@ -32,6 +34,7 @@ class Data(NamedTuple):
     y: Array
     mask: Bool[Array, "..."] | None
     whiten: Callable
+    colour: Callable
     num_used: Int[Array, ""] | None
 
 
@@ -58,7 +61,8 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         num_used = jnp.sum(mask, dtype=jnp.int32)
         y = jnp.where(mask, y, 0.0)
         x = safe_inputs(x, mask)
-    return Data(x, y, mask, _whitening(sigma, mask, y, dtype), num_used)
+    whiten, colour = _whitening(sigma, mask, y, dtype)
+    return Data(x, y, mask, whiten, colour, num_used)
 
 
 def safe_inputs(x: Any, mask: Bool[Array, "..."]) -> Any:
@@ -112,7 +116,7 @@ def _whitening(sigma, mask, y, dtype):
         return r if keep is None else jnp.where(keep, r, 0.0)
 
     if sigma is None:
-        return masked
+        return masked, masked
     if isinstance(sigma, tuple):
         factor, lower = sigma
         factor = jnp.asarray(factor, dtype)
@@ -129,7 +133,7 @@ def _whitening(sigma, mask, y, dtype):
     sigma = jnp.where(sigma > 0.0, sigma, jnp.nan)
     if keep is not None:
         sigma = jnp.where(keep, sigma, 1.0)
-    return lambda r: masked(r) / sigma
+    return lambda r: masked(r) / sigma, lambda r: masked(r) * sigma
 
 
 def is_covariance(sigma, size: int, ndim: int) -> bool:
@@ -145,7 +149,8 @@ def _correlated(factor, covariance, keep, masked):
         factor = jnp.linalg.cholesky(jnp.where(used, covariance, eye))
     elif factor is None:
         factor = jnp.linalg.cholesky(covariance)
-    return lambda r: jax.scipy.linalg.solve_triangular(factor, masked(r), lower=True)
+    whiten = lambda r: jax.scipy.linalg.solve_triangular(factor, masked(r), lower=True)
+    return whiten, lambda r: masked(jnp.dot(factor, r, precision=PRECISION))
 
 
 def _check_square(name, matrix, y):

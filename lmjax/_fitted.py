@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _report, _statistics
+from lmjax._linearize import PRECISION
 from lmjax._result import Solution
 from lmjax._status import ParamStatus
 from lmjax._types import Params
@@ -180,13 +181,51 @@ class CurveFit(DataFit):
         """Return the fitted model at ``x``."""
         return self._evaluate(self._varied(), x)
 
-    def _standard_deviation(self, x):
-        """Return the standard deviation of the fitted curve at x, ``sqrt(J C J^T)``."""
-        varied = self._varied()
-        flat, unravel = ravel_pytree(varied)
-        jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
-        variance = jnp.einsum("...i,ij,...j->...", jac, self._covariance(), jac)
-        return jnp.sqrt(jnp.maximum(variance, 0.0))
+    def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
+        """Return (value, standard error) of what follows from the parameters.
+
+        The delta method: ``value = fn(params)`` and ``stderr = sqrt(J C J^T)`` with J
+        the derivative of ``fn`` and C the covariance, so correlations count. Fixed
+        parameters, and those at a bound, are constants. It is as good as ``fn`` is
+        straight over a few standard errors; `bootstrap` does not ask for that.
+
+        Args:
+            fn: ``fn(params)`` returns an array or a pytree of arrays, floating-point.
+
+        Returns:
+            Two pytrees like what ``fn`` returns, with the axes of the batch in front.
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> t = jnp.linspace(0.0, 5.0, 6)
+            >>> y = jnp.array([3.02, 1.80, 1.11, 0.68, 0.41, 0.24])
+            >>> decay = lambda p, t: p["amplitude"] * jnp.exp(-t / p["tau"])
+            >>> fit = lmjax.curve_fit(decay, t, y, {"amplitude": 1.0, "tau": 1.0})
+            >>> half_life, error = fit.propagate(lambda p: p["tau"] * jnp.log(2.0))
+            >>> print(f"{half_life:.3f} +- {error:.3f}")
+            1.377 +- 0.012
+
+        References:
+            Casella and Berger (2002), "Statistical Inference", section 5.5.4.
+        """
+        arrays, rest = eqx.partition(self.params, eqx.is_array)
+
+        def one(arrays, covariance):
+            params = eqx.combine(arrays, rest)
+            varied, other = eqx.partition(params, eqx.is_inexact_array)
+            flat, unravel = ravel_pytree(varied)
+            derived = lambda p: fn(eqx.combine(unravel(p), other))
+            jac = jax.jacfwd(derived)(flat)
+            return derived(flat), jax.tree.map(lambda j: _spread(j, covariance), jac)
+
+        for _ in self.cost.shape:
+            one = jax.vmap(one)
+        return one(arrays, self._covariance())
+
+    def _curve(self, x):
+        """Return the fitted curve and its standard error at x."""
+        varied = lambda params: eqx.filter(params, eqx.is_inexact_array)
+        return self.propagate(lambda params: self._evaluate(varied(params), x))
 
     def _quantile(self, level):
         dof = self.dof.astype(self.cost.dtype)
@@ -210,8 +249,8 @@ class CurveFit(DataFit):
             >>> bool(jnp.all((low < 2 * x) & (2 * x < high)))
             True
         """
-        centre, half = self.predict(x), self._quantile(level)
-        half = half * self._standard_deviation(x)
+        centre, spread = self._curve(x)
+        half = self._quantile(level) * spread
         return centre - half, centre + half
 
     def prediction_band(
@@ -233,9 +272,8 @@ class CurveFit(DataFit):
                 f"prediction_band: new observations of a {self.likelihood} fit are not "
                 "normal; confidence_band has the limits of the curve"
             )
-        centre = self.predict(x)
+        centre, spread = self._curve(x)
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
-        spread = self._standard_deviation(x)
         half = self._quantile(level) * jnp.sqrt(
             spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
         )
@@ -244,6 +282,13 @@ class CurveFit(DataFit):
     def report(self) -> str:
         """Return a table of parameters, errors, correlations and how the fit went."""
         return _report.curve_fit(self)
+
+
+def _spread(jac, covariance):
+    """Return ``sqrt(J C J^T)`` for each row of J."""
+    variance = jnp.einsum("...i,ij,...j", jac, covariance, jac, precision=PRECISION)
+    zero = variance <= 0.0  # where a square root has no derivative
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, variance)))
 
 
 def has_error(param_status):

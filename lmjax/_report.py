@@ -1,9 +1,11 @@
 """Plain-text reports, parameters by their pytree path."""
 
+import math
+
 import jax
 import numpy as np
 
-from lmjax._problem import is_parameter, name_of, parameter_names
+from lmjax._problem import is_parameter, parameter_names
 from lmjax._solver import default_tolerances
 from lmjax._status import ParamStatus, Status
 
@@ -16,8 +18,8 @@ def solution(sol) -> str:
     if np.ndim(sol.status):
         return _batch(sol)
     lines = _outcome(sol) + ["Parameters"]
-    values = _flat(sol.params)
-    names = _names(sol.params)
+    values = flat_of(sol.params)
+    names = names_of(sol.params)
     for name, value, code in zip(
         names, values, np.asarray(sol.param_status), strict=True
     ):
@@ -62,24 +64,27 @@ def global_fit(fit) -> str:
 
 def _own_lines(fit):
     """Return all own parameters of a few curves, a summary of those of many."""
-    leaves = jax.tree_util.tree_leaves_with_path(_numbers(fit.params))
-    errors = jax.tree.leaves(_numbers(fit.stderr))
     curves = fit.residual.shape[0]
-    flags = np.repeat(fit.shared, [np.size(leaf) for _, leaf in leaves])
     if curves <= FEW_CURVES:
-        lines = _parameter_lines(fit, np.flatnonzero(~flags))
+        sizes = [np.size(leaf) for leaf in jax.tree.leaves(_numbers(fit.params))]
+        lines = _parameter_lines(fit, np.flatnonzero(~np.repeat(fit.shared, sizes)))
         return [f"Parameters of {curves} curves", *lines]
     lines = [f"Parameters of {curves} curves: median [5 %, 95 %], median error"]
-    for (path, leaf), error, shared in zip(leaves, errors, fit.shared, strict=True):
-        if not shared:
-            errors_of = np.asarray(error).reshape(curves, -1).T
-            for line, each in zip(
-                _percentiles(path, np.asarray(leaf)), errors_of, strict=True
-            ):
-                known = each[~np.isnan(each)]
-                middle = f", {np.median(known):.3g}" if known.size else ""
-                lines.append(line + middle)
+    values, errors = (columns(_own(fit, t), 1) for t in (fit.params, fit.stderr))
+    for name in values:
+        known = errors[name][~np.isnan(errors[name])]
+        middle = f", {np.median(known):.3g}" if known.size else ""
+        lines.append(_percentiles(name, values[name]) + middle)
     return lines
+
+
+def _own(fit, tree):
+    leaves, structure = jax.tree.flatten(_numbers(tree))
+    own = [
+        None if shared else leaf
+        for leaf, shared in zip(leaves, fit.shared, strict=True)
+    ]
+    return jax.tree.unflatten(structure, own)
 
 
 def _statistics(fit):
@@ -109,8 +114,8 @@ def _misfit_lines(fit):
 
 def _parameter_lines(fit, which):
     """Return a line for each of the flat parameters in ``which``."""
-    names = _names(fit.params)
-    values, errors = _flat(fit.params), _flat(fit.stderr)
+    names = names_of(fit.params)
+    values, errors = flat_of(fit.params), flat_of(fit.stderr)
     width = max(len(names[j]) for j in which)
     lines = []
     for j in which:
@@ -140,7 +145,7 @@ def _remarks(fit):
 def _correlation_lines(fit):
     if fit.covariance is None:
         return []
-    names = _names(fit.params)
+    names = names_of(fit.params)
     corr = np.asarray(fit.correlation)
     pairs = [
         (abs(corr[i, j]), f"    {names[i]}, {names[j]}  {corr[i, j]:+.3f}")
@@ -192,30 +197,36 @@ def _batch(sol):
     steps = np.asarray(sol.num_steps)
     lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
     lines.append("Parameters of converged fits: median [5 %, 95 %]")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_numbers(sol.params)):
-        if not good.any():
-            break
-        lines += _percentiles(path, np.asarray(leaf)[good])
+    for name, values in columns(sol.params, good.ndim).items():
+        if good.any():
+            lines.append(_percentiles(name, values[good.ravel()]))
     return "\n".join(lines)
 
 
-def _percentiles(path, values):
-    """Return a line for each number in the rows of ``values``."""
-    columns = values.reshape(values.shape[0], -1).T
-    names = parameter_names(values[0]) if values.ndim > 1 else [""]
-    base = name_of(path) or ("" if values.ndim > 1 else "params")
-    lines = []
-    for suffix, column in zip(names, columns, strict=True):
-        low, middle, high = np.percentile(column, [5, 50, 95])
-        lines.append(f"    {base}{suffix}  {middle:.6g} [{low:.6g}, {high:.6g}]")
-    return lines
+def _percentiles(name, values):
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    return f"    {name}  {middle:.6g} [{low:.6g}, {high:.6g}]"
 
 
-def _names(params):
+def columns(params, axes: int) -> dict[str, np.ndarray]:
+    """Return the values of every parameter of a batch with so many leading axes."""
+    leaves, structure = jax.tree.flatten(_numbers(params))
+    shapes = [np.shape(leaf)[axes:] for leaf in leaves]
+    one = jax.tree.unflatten(structure, [np.empty(shape) for shape in shapes])
+    rows = [
+        np.reshape(leaf, (-1, math.prod(shape)))
+        for leaf, shape in zip(leaves, shapes, strict=True)
+    ]
+    return dict(zip(parameter_names(one), np.hstack(rows).T, strict=True))
+
+
+def names_of(params) -> list[str]:
+    """Return one name per flat parameter, those of a callable model too."""
     return parameter_names(_numbers(params))
 
 
-def _flat(params):
+def flat_of(params) -> np.ndarray:
+    """Return the parameters in ravel order."""
     return np.concatenate(
         [np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))]
     )

@@ -132,6 +132,7 @@ def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:
     return jax.tree.map(one, unscaled)
 
 
+@jax.jit
 def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
     """Return t such that P(-t < T < t) equals ``level`` for Student's T.
 

@@ -88,3 +88,33 @@ _REMARKS = {
     ParamStatus.IDLE: "no effect on the residual, no error bar",
     ParamStatus.UNMOVED: "never left its start",
 }
+
+
+class ProfileStatus(enum.IntEnum):
+    """What stands at one end of a profile interval.
+
+    Example:
+        >>> import lmjax
+        >>> lmjax.ProfileStatus.OPEN.remark
+        'no limit: the threshold is never reached'
+    """
+
+    FOUND = 1
+    AT_BOUND = 2
+    OPEN = 3
+    HELD = 0
+    LOST = -1
+
+    @property
+    def remark(self) -> str:
+        """A few words for a report."""
+        return _PROFILE_REMARKS[self]
+
+
+_PROFILE_REMARKS = {
+    ProfileStatus.FOUND: "",
+    ProfileStatus.AT_BOUND: "a bound, or the end of where the model is finite",
+    ProfileStatus.OPEN: "no limit: the threshold is never reached",
+    ProfileStatus.HELD: "fixed, without effect or not asked for",
+    ProfileStatus.LOST: "the fit, or the refits on the way, failed",
+}

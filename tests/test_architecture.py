@@ -56,6 +56,11 @@ ORDER = [
     "lmjax._statistics",
     "lmjax._fitted",
     "lmjax._curve_fit",
+    "lmjax._refit",
+    "lmjax._bracket",
+    "lmjax._profile_search",
+    "lmjax._profile",
+    "lmjax._bootstrap",
     "lmjax._checkpoint",
     "lmjax._fit_batch",
     "lmjax._retry",
@@ -81,6 +86,10 @@ ORDER = [
     "lmjax",
     "lmjax.optax",
     "lmjax.scipy",
+    "lmjax.plot._panels",
+    "lmjax.plot._single",
+    "lmjax.plot._many",
+    "lmjax.plot",
     "lmjax._cli",
 ]
 # Late imports, inside a function, keep optional packages optional.

@@ -40,6 +40,8 @@ CALLED = [
     lmjax.multi_start,
     lmjax.pad_ragged,
     lmjax.rescue,
+    lmjax.profile,
+    lmjax.bootstrap,
     lmjax.LevenbergMarquardt,
     lmjax.QR,
     lmjax.Cholesky,
@@ -55,7 +57,14 @@ CALLED = [
     *LIKELIHOODS,
     *MODELS.values(),
 ]
-RETURNED = [lmjax.Solution, lmjax.History, lmjax.CurveFit, lmjax.DerivativeCheck]
+RETURNED = [
+    lmjax.Solution,
+    lmjax.History,
+    lmjax.CurveFit,
+    lmjax.DerivativeCheck,
+    lmjax.Profile,
+    lmjax.Bootstrap,
+]
 
 MAX_EXAMPLE_LINES = 80
 MAX_NOTEBOOK_BYTES = 500_000
@@ -247,7 +256,8 @@ def test_public_methods_are_documented(thing):
 
 def test_every_public_class_that_is_called_is_listed_here():
     known = {*CALLED, *RETURNED, lmjax.FitError, lmjax.Status, lmjax.ParamStatus}
+    known.add(lmjax.ProfileStatus)
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
     assert known == public | {*LIKELIHOODS, *MODELS.values()}
-    assert all(issubclass(thing, eqx.Module) for thing in CALLED[6:])
+    assert all(issubclass(thing, eqx.Module) for thing in CALLED[8:])

@@ -1,0 +1,218 @@
+r"""Bootstrap: the scatter of a fit, seen by fitting data that might have been measured.
+
+Each replica is a data set made from the fit and fitted again; all of them run as one
+batch. With ``e`` the residual in units of sigma, ``f`` the fitted curve and ``C`` the
+factor that turns white noise into that of y, the kinds are
+
+    residual     y* = f - C e*,        e* drawn from the e_i with replacement
+    wild         y* = f - C (v e),     v_i = +1 or -1 with equal probability
+    parametric   y* = f + s C n,       n standard normal, s^2 the reduced chi-square
+    case         y* = y,               point i counted as often as it was drawn
+
+The first two multiply the residuals by ``sqrt(N / dof)``, which makes up for what the
+fit took from their size: Davison and Hinkley (1997), chapters 6 and 7.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from lmjax._data import Data, is_covariance
+from lmjax._fitted import CurveFit
+from lmjax._refit import FitOptions, Refit, refit
+from lmjax._status import ParamStatus, Status
+from lmjax._types import Params, Scalar
+
+KINDS = ("residual", "case", "parametric", "wild")
+
+
+class Bootstrap(eqx.Module):
+    """Outcome of `bootstrap`; replicas that failed are left out of every number.
+
+    Attributes:
+        params: Parameters of every replica, with a leading axis; a callable model holds
+            arrays with that axis.
+        status: `Status` of every replica.
+        fit: The fit that was handed over.
+    """
+
+    params: Params
+    status: Int[Array, "*batch num"]
+    fit: CurveFit
+
+    @property
+    def success(self) -> Bool[Array, "*batch num"]:
+        """Which replicas converged."""
+        return self.status > 0
+
+    @property
+    def num_failed(self) -> Int[Array, "*batch"]:
+        """How many replicas failed and are left out."""
+        return jnp.sum(~self.success, axis=-1, dtype=jnp.int32)
+
+    @property
+    def stderr(self) -> Params:
+        """Standard deviation of the replicas, NaN for parameters that are fixed."""
+        return self._summary(partial(jnp.nanstd, ddof=1))
+
+    @property
+    def bias(self) -> Params:
+        """Mean of the replicas less the fitted parameters."""
+        return jax.tree.map(
+            jnp.subtract, self._summary(jnp.nanmean), self.fit._varied()
+        )
+
+    def interval(self, level: float | Scalar = 0.95) -> tuple[Params, Params]:
+        """Return (lower, upper): the percentiles that hold ``level`` of the replicas.
+
+        A few hundred replicas give an error, a few thousand a 95 % interval. With few
+        degrees of freedom it is too narrow: it knows no Student's t.
+
+        References:
+            Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
+        """
+        tail = 50.0 * (1.0 - level)
+        lower = self._summary(partial(jnp.nanpercentile, q=tail))
+        return lower, self._summary(partial(jnp.nanpercentile, q=100.0 - tail))
+
+    def _summary(self, over: Callable) -> Params:
+        """Return a statistic of the replicas that converged, per parameter."""
+        axis = self.fit.cost.ndim
+        fixed = self.fit._unravel(self.fit.param_status == ParamStatus.FIXED)
+
+        def one(values, fixed):
+            trailing = tuple(range(self.status.ndim, values.ndim))
+            good = jnp.expand_dims(self.success, trailing)
+            return jnp.where(
+                fixed, jnp.nan, over(jnp.where(good, values, jnp.nan), axis=axis)
+            )
+
+        varied = eqx.filter(self.params, eqx.is_inexact_array)
+        return jax.tree.map(one, varied, fixed)
+
+
+def bootstrap(
+    key: PRNGKeyArray,
+    fit: CurveFit,
+    x: Any,
+    y: Any,
+    *,
+    num: int = 1000,
+    kind: str = "residual",
+    **options: Unpack[FitOptions],
+) -> Bootstrap:
+    """Fit ``num`` data sets that might as well have been measured.
+
+    Every replica starts at ``fit.params``. Works under ``jax.jit`` and ``jax.vmap``
+    (over keys, fits and their data), and has derivatives as every fit has.
+
+    Args:
+        key: Random key, ``jax.random.key(seed)``.
+        fit: What `curve_fit` returned: one fit.
+        x: Independent variables, as given there.
+        y: Observations, as given there.
+        num: Number of replicas.
+        kind: "residual" draws the residuals anew: their distribution counts, and they
+            are alike but for sigma. "wild" flips their signs: each keeps its own size,
+            for noise that sigma does not describe. "parametric" draws normal noise of
+            the size of sigma. "case" draws the points: x is random, too, and the model
+            may be wrong.
+        options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
+            bounds, fixed, loss, loss_scale, solver.
+
+    Returns:
+        The `Bootstrap`. Replicas that fail do not raise: see its ``num_failed``. If
+        ``fit`` failed all of them have its status.
+
+    Raises:
+        ValueError: If x, y or options are not those of the fit, or ``kind`` or ``num``
+            is none; if points are to be drawn whose errors are correlated.
+        TypeError: If ``fit`` is no `CurveFit` or a keyword is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, lmjax
+        >>> x = jnp.linspace(0.0, 4.0, 20)
+        >>> y = 1.0 + 2.0 * x + 0.1 * jnp.cos(40.0 * x)
+        >>> line = lambda p, x: p["slope"] * x + p["offset"]
+        >>> fit = lmjax.curve_fit(line, x, y, {"slope": 1.0, "offset": 0.0})
+        >>> boot = lmjax.bootstrap(jax.random.key(0), fit, x, y, num=500)
+        >>> low, high = boot.interval(0.9)
+        >>> bool(low["slope"] < fit.params["slope"] < high["slope"])
+        True
+
+    References:
+        Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapters 9 and
+        13; Davison and Hinkley (1997), "Bootstrap Methods and their Application",
+        chapters 6 and 7; Wu (1986), Annals of Statistics 14, 1261-1295, for "wild".
+    """
+    again = refit(fit, x, y, options)
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if not isinstance(num, int) or num < 2:
+        raise ValueError(f"num: expected an int >= 2, got {num!r}")
+    sigma = again.options.get("sigma")
+    if kind == "case" and sigma is not None:
+        correlated = isinstance(sigma, tuple) or is_covariance(
+            jnp.asarray(sigma), again.y.size, again.y.ndim
+        )
+        if correlated:
+            raise ValueError(
+                "kind: points with correlated errors cannot be drawn one by one; use "
+                "'residual' or 'parametric'"
+            )
+    return _bootstrap(key, again, num, kind)
+
+
+@eqx.filter_jit
+def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
+    fit, data = again.fit, again.data
+    curve = fit.predict(data.x).astype(data.y.dtype)
+
+    def replica(key):
+        if kind == "case":
+            new = again(again.p, **_drawn(key, again, data))
+        else:
+            noise = data.colour(_noise(key, kind, fit, data))
+            new = again(again.p, y=curve + noise.reshape(curve.shape))
+        failed = jnp.minimum(fit.status, Status.RUNNING)
+        return new._varied(), jnp.where(again.usable, new.status, failed)
+
+    varied, status = jax.vmap(replica)(jax.random.split(key, num))
+    rest = eqx.filter(fit.params, eqx.is_inexact_array, inverse=True)
+    return Bootstrap(eqx.combine(varied, rest), status, fit)
+
+
+def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:
+    """Return noise in units of sigma."""
+    e = -fit.residual.ravel()
+    if kind == "parametric":
+        size = 1.0 if fit.absolute_sigma else jnp.sqrt(fit.reduced_chi2)
+        return size * jax.random.normal(key, e.shape, e.dtype)
+    shrunk = fit.num_points.astype(e.dtype) / jnp.maximum(fit.dof, 1).astype(e.dtype)
+    e = jnp.sqrt(shrunk) * e
+    if kind == "wild":
+        return e * jax.random.rademacher(key, e.shape, e.dtype)
+    used = _used(data)
+    mean = jnp.sum(e) / jnp.sum(used)  # masked residuals are zero
+    return jax.random.choice(key, e - mean, e.shape, p=used / jnp.sum(used))
+
+
+def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
+    """Return the keywords that count every point as often as it was drawn."""
+    used = _used(data)
+    drawn = jax.random.choice(key, used.size, used.shape, p=used / jnp.sum(used))
+    counts = jnp.zeros_like(used).at[drawn].add(1.0).reshape(data.y.shape)
+    sigma = jnp.asarray(again.options.get("sigma", 1.0), used.dtype)
+    return {"sigma": sigma / jnp.sqrt(jnp.maximum(counts, 1.0)), "mask": counts > 0.0}
+
+
+def _used(data: Data) -> Float[Array, " m"]:
+    """Return 1 for points that count and 0 for the others."""
+    if data.mask is None:
+        return jnp.ones(data.y.size, data.y.dtype)
+    return data.mask.ravel().astype(data.y.dtype)

@@ -1,0 +1,193 @@
+"""The bootstrap against closed forms of linear models and NumPy's own resampling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import _data
+
+M = 20
+X = np.linspace(-1.0, 2.0, M)
+DESIGN = np.stack([np.ones(M), X], axis=1)
+# noise that grows with x, so that the kinds differ
+E = (0.2 + 0.3 * (X + 1.0)) * np.random.default_rng(11).normal(size=M)
+Y = 1.0 + 0.5 * X + E
+REPEATS, NUM = 8, 600  # several runs of one compiled function: 4,800 replicas
+
+
+def line(p, x):
+    return p[0] + p[1] * x
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return lmjax.curve_fit(line, X, Y, jnp.zeros(2))
+
+
+def replicas(fit, kind):
+    runs = [
+        lmjax.bootstrap(jax.random.key(seed), fit, X, Y, num=NUM, kind=kind)
+        for seed in range(REPEATS)
+    ]
+    assert all(run.num_failed == 0 for run in runs)
+    return np.concatenate([run.params for run in runs])
+
+
+def residuals(fit):
+    return Y - DESIGN @ np.asarray(fit.params)
+
+
+def sandwich(middle):
+    """Return the covariance of estimates whose data vary by ``middle`` each."""
+    pinv = np.linalg.pinv(DESIGN)
+    return pinv @ np.diag(middle) @ pinv.T
+
+
+def by_numpy(_):
+    """Return the covariance over rows drawn and solved by NumPy."""
+    rng = np.random.default_rng(3)
+    rows = rng.integers(0, M, (20_000, M))
+    solved = [np.linalg.lstsq(DESIGN[i], Y[i])[0] for i in rows]
+    return np.cov(np.array(solved).T)
+
+
+EXPECTED = {
+    "residual": lambda fit: sandwich(np.full(M, np.sum(residuals(fit) ** 2) / (M - 2))),
+    "parametric": lambda fit: sandwich(
+        np.full(M, np.sum(residuals(fit) ** 2) / (M - 2))
+    ),
+    "wild": lambda fit: sandwich(residuals(fit) ** 2 * M / (M - 2)),
+    "case": by_numpy,
+}
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_replicas_scatter_as_they_should(kind, fit):
+    drawn = replicas(fit, kind)
+    expected = EXPECTED[kind](fit)
+    errors = np.sqrt(np.diag(expected))
+    # a standard deviation over 4,800 replicas is known to 1 %, of long tails to 2 %
+    np.testing.assert_allclose(np.std(drawn, axis=0), errors, rtol=0.05)
+    correlation = np.corrcoef(drawn.T)[0, 1]
+    assert correlation == pytest.approx(expected[0, 1] / np.prod(errors), abs=0.05)
+    shift = np.mean(drawn, axis=0) - np.asarray(fit.params)
+    # 5 standard errors of a mean, or a bias of case resampling of order 1/M
+    assert np.all(np.abs(shift) < (5 / 4_800**0.5 + (kind == "case") / M) * errors)
+
+
+@jax.jit
+@jax.vmap
+def lanes(key, y, mask, fixed):
+    options = {"mask": mask, "fixed": fixed}
+    fit = lmjax.curve_fit(line, X, y, jnp.array([0.0, 0.5]), **options)
+    boot = lmjax.bootstrap(key, fit, X, y, num=64, **options)
+    return boot, boot.stderr, boot.interval(0.5), boot.bias
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Return a plain lane, one with masked outliers, one fixed, one with NaN."""
+    keys = jax.random.split(jax.random.key(1), 4)
+    y = np.stack([Y, np.where(X > 1.0, 1e6, Y), Y, np.where(X > 1.9, np.nan, Y)])
+    mask = np.stack([np.ones(M, bool), X <= 1.0, np.ones(M, bool), np.ones(M, bool)])
+    fixed = np.zeros((4, 2), bool)
+    fixed[2, 1] = True
+    return lanes(keys, y, mask, fixed)
+
+
+def test_numbers_are_those_of_numpy(outcomes):
+    boot, stderr, (low, high), bias = outcomes
+    params = np.asarray(boot.params[0])
+    assert params.shape == (64, 2)
+    np.testing.assert_allclose(stderr[0], np.std(params, axis=0, ddof=1))
+    np.testing.assert_allclose(low[0], np.percentile(params, 25, axis=0))
+    np.testing.assert_allclose(high[0], np.percentile(params, 75, axis=0))
+    np.testing.assert_allclose(bias[0], params.mean(axis=0) - boot.fit.params[0])
+
+
+def test_batch_of_fits_has_the_same_numbers_after_vmap(outcomes):
+    boot, stderr, interval, bias = outcomes
+    np.testing.assert_array_equal(boot.stderr, stderr)
+    np.testing.assert_array_equal(boot.interval(0.5), interval)
+    np.testing.assert_array_equal(boot.bias, bias)
+    assert boot.num_failed.tolist() == [0, 0, 0, 64]
+
+
+def test_masked_points_are_never_drawn(outcomes):
+    boot = outcomes[0]
+    assert np.max(np.abs(boot.params[1])) < 10.0
+
+
+def test_fixed_parameter_has_no_scatter(outcomes):
+    boot, stderr, _, _ = outcomes
+    np.testing.assert_array_equal(boot.params[2][:, 1], 0.5)
+    assert np.isnan(stderr[2, 1])
+    assert stderr[2, 0] > 0.0
+
+
+def test_failed_fit_has_only_failed_replicas(outcomes):
+    boot, stderr, _, _ = outcomes
+    assert np.all(boot.status[3] == lmjax.Status.NONFINITE_START)
+    assert np.all(np.isnan(stderr[3]))
+
+
+def test_callable_model_keeps_its_form():
+    x = jnp.linspace(0.0, 4.0, 20)
+    y = 2.0 * jnp.exp(-x) + 0.02 * jnp.cos(9.0 * x)
+    fit = lmjax.curve_fit(lmjax.models.Exponential.guess(x, y), x, y, sigma=0.02)
+    boot = lmjax.bootstrap(jax.random.key(0), fit, x, y, num=50, sigma=0.02)
+    assert isinstance(boot.params, lmjax.models.Exponential)
+    assert boot.params.rate.shape == (50,)
+    assert 0.3 < boot.stderr.rate / fit.stderr.rate < 3.0
+
+
+@pytest.mark.parametrize("kind", ["array", "matrix", "factor"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_colour_undoes_whiten(kind, masked, rng):
+    root = rng.normal(size=(M, M)) + M * np.eye(M)
+    sigma = {
+        "array": jnp.linspace(0.5, 2.0, M),
+        "matrix": jnp.asarray(root @ root.T),
+        "factor": jax.scipy.linalg.cho_factor(root @ root.T),
+    }[kind]
+    mask = jnp.arange(M) % 3 > 0 if masked else None
+    data = _data.prepare(jnp.asarray(X), jnp.asarray(Y), sigma, mask, "omit", float)
+    noise = rng.normal(size=M) * (1 if mask is None else np.asarray(mask))
+    np.testing.assert_allclose(data.colour(data.whiten(noise)), noise, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("kind: expected one of residual, case", {"kind": "jackknife"}),
+        ("num: expected an int >= 2", {"num": 1}),
+        ("kind: points with correlated errors", {"kind": "case", "sigma": np.eye(M)}),
+    ],
+)
+def test_bad_request_is_refused(message, call, fit):
+    with pytest.raises(ValueError, match=message):
+        lmjax.bootstrap(jax.random.key(0), fit, X, Y, **call)
+
+
+@pytest.mark.slow
+def test_percentile_intervals_cover_as_often_as_they_say():
+    # 10,000 seeded data sets with 200 replicas each: two million fits
+    x = jnp.linspace(0.0, 3.0, 40)
+    truth = jnp.array([2.0, 1.1])
+    decay = lambda p, x: p[0] * jnp.exp(-p[1] * x)
+
+    @jax.jit
+    @jax.vmap
+    def covered(key, noise):
+        y = decay(truth, x) + noise
+        fit = lmjax.curve_fit(decay, x, y, jnp.array([1.5, 1.0]))
+        boot = lmjax.bootstrap(key, fit, x, y, num=200)
+        low, high = boot.interval()
+        return (low <= truth) & (truth <= high)
+
+    noise = 0.05 * jax.random.normal(jax.random.key(5), (10_000, 40), float)
+    inside = covered(jax.random.split(jax.random.key(6), 10_000), noise)
+    share = np.mean(inside, axis=0)
+    assert np.all((share >= 0.93) & (share <= 0.97)), share
