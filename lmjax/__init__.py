@@ -5,6 +5,7 @@ Write the residual once; fit one curve or a million without changing it.
 
 from lmjax import losses as losses
 from lmjax import models as models
+from lmjax._convolve import convolve as convolve
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed

@@ -54,6 +54,7 @@ ORDER = [
     "lmjax._checkpoint",
     "lmjax._fit_batch",
     "lmjax._retry",
+    "lmjax._convolve",
     "lmjax.models._stable",
     "lmjax.models._model",
     "lmjax.models._faddeeva",
