@@ -9,6 +9,7 @@ from lmjax import models as models
 from lmjax._block_statistics import CovarianceBlocks as CovarianceBlocks
 from lmjax._bootstrap import Bootstrap as Bootstrap
 from lmjax._bootstrap import bootstrap as bootstrap
+from lmjax._convolve import convolve as convolve
 from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed

@@ -100,6 +100,8 @@ def resolve_linear(
     linear: Any, params0: Any, *, bounds, terms, solver, derivative
 ) -> tuple[bool, ...] | None:
     """Return which flat parameters are marked, as a static value; None if none is."""
+    if linear is None:
+        return None
     for leaf in jax.tree.leaves(linear):
         if isinstance(leaf, Tracer) or np.asarray(leaf).dtype != np.bool_:
             raise TypeError(

@@ -15,7 +15,9 @@ is orthogonal to r, so ``J^T r`` is the exact gradient.
 """
 
 import dataclasses
+from functools import reduce
 from itertools import groupby
+from operator import add
 
 import equinox as eqx
 import jax
@@ -27,7 +29,7 @@ from lmjax._bounds import Conditions
 from lmjax._problem import Problem
 from lmjax._projection import Basis, eliminate, finished, least_norm
 from lmjax._rarely import rarely
-from lmjax._types import Flag
+from lmjax._types import Flag, Scalar
 
 
 class Separated(eqx.Module):
@@ -81,7 +83,7 @@ class Separated(eqx.Module):
         if self.problem.user_jac is not None:
             jac = self.problem.user_jac(self.join(q, c))
             columns = [jac[:, j] for j in indices(self.problem, False)]
-            return sum(column * q_dot[j] for j, column in enumerate(columns))
+            return reduce(add, (a * q_dot[j] for j, a in enumerate(columns)))
         along = lambda q: self.problem.residual_fn(self.join(q, c))
         return jax.jvp(along, (q,), (q_dot,))[1]
 
@@ -97,24 +99,29 @@ class Separated(eqx.Module):
         change = rarely(jnp.any(basis.dropped), solve, change, (r, columns))
         return self.join(q, self.base - change)
 
-    def is_affine(self, q: Float[Array, " n-k"], start: Float[Array, " k"]) -> Flag:
+    def is_affine(self, p: Float[Array, " n"], start: Array, size: Scalar) -> Flag:
         """Return whether the residual is affine in c, as far as one trial can tell.
 
         From the base to the start (or 1 where that is 0) it must go where its
         derivative points, to half of the digits. Where the residual is not finite there
         is nothing to tell.
+
+        Args:
+            p: All parameters; the linear ones play no part.
+            start: The linear ones at the start.
+            size: Size of the terms that the residual is the sum of, beyond those seen.
         """
+        q = p[indices(self.problem, False)]
         r, columns = self.expand(q)
-        probe = jnp.where(start == 0.0, 1.0, start)
-        change = probe - self.base
+        change = jnp.where(start == 0.0, 1.0, start) - self.base
         if self.free is not None:
             change = jnp.where(self.free, change, 0.0)
         steps = [change[j] * column for j, column in enumerate(columns)]
         ahead = self.problem.residual_fn(self.join(q, self.base + change))
-        size = jnp.abs(r) + sum(jnp.abs(step) for step in steps)
-        size = jnp.max(size) * jnp.finfo(size.dtype).eps ** 0.5
-        error = jnp.max(jnp.abs(ahead - r - sum(steps)))
-        return (error <= size) | ~jnp.isfinite(size)
+        error = jnp.max(jnp.abs(reduce(add, steps, r) - ahead))
+        size = size + jnp.max(reduce(add, map(jnp.abs, steps), jnp.abs(r)))
+        half = jnp.finfo(p.dtype).eps ** 0.5
+        return (error <= half * size) | ~jnp.isfinite(size)
 
 
 @jax.custom_jvp

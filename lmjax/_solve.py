@@ -96,7 +96,8 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
         same = {name: getattr(inner, name) for name in kept}
         outcome = outcome._replace(record=record, **same)
         status = inner.status
-    affine = separated.is_affine(q, start)
+    size = jnp.max(state.point.norms * jnp.abs(p))
+    affine = separated.is_affine(p, start, size)
     status = jnp.where(affine, status, Status.NOT_AFFINE).astype(jnp.int32)
     return outcome._replace(status=status)
 

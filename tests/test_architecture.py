@@ -68,6 +68,7 @@ ORDER = [
     "lmjax._groups",
     "lmjax._global_result",
     "lmjax._global_fit",
+    "lmjax._convolve",
     "lmjax.models._stable",
     "lmjax.models._model",
     "lmjax.models._faddeeva",
