@@ -203,7 +203,7 @@ class CurveFit(DataFit):
             >>> fit = lmjax.curve_fit(decay, t, y, {"amplitude": 1.0, "tau": 1.0})
             >>> half_life, error = fit.propagate(lambda p: p["tau"] * jnp.log(2.0))
             >>> print(f"{half_life:.3f} +- {error:.3f}")
-            1.377 +- 0.012
+            1.381 +- 0.012
 
         References:
             Casella and Berger (2002), "Statistical Inference", section 5.5.4.

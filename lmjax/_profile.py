@@ -100,7 +100,7 @@ def profile(
         >>> fit = lmjax.curve_fit(rise, x, y, {"top": 3.0, "half": 1.0})
         >>> lower, upper = lmjax.profile(fit, x, y, "top").interval
         >>> print(f"{lower['top']:.2f} < {fit.params['top']:.2f} < {upper['top']:.2f}")
-        3.32 < 3.68 < 4.11
+        3.48 < 3.84 < 4.29
 
     References:
         Bates and Watts (1988), "Nonlinear Regression Analysis and Its Applications",

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import lmjax
 from lmjax import _data
@@ -102,8 +103,9 @@ def test_numbers_are_those_of_numpy(outcomes):
     params = np.asarray(boot.params[0])
     assert params.shape == (64, 2)
     np.testing.assert_allclose(stderr[0], np.std(params, axis=0, ddof=1))
-    np.testing.assert_allclose(low[0], np.percentile(params, 25, axis=0))
-    np.testing.assert_allclose(high[0], np.percentile(params, 75, axis=0))
+    tail = scipy.stats.norm.cdf(scipy.stats.t.ppf(0.25, M - 2))
+    expected = np.quantile(params, [tail, 1 - tail], axis=0, method="weibull")
+    np.testing.assert_allclose([low[0], high[0]], expected)
     np.testing.assert_allclose(bias[0], params.mean(axis=0) - boot.fit.params[0])
 
 

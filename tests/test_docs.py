@@ -13,6 +13,7 @@ import equinox as eqx
 import pytest
 
 import lmjax
+import lmjax.plot
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -22,6 +23,7 @@ MODELS = {
     name: thing for name, thing in vars(lmjax.models).items() if inspect.isclass(thing)
 }
 LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
+PLOTS = {n: f for n, f in vars(lmjax.plot).items() if inspect.isfunction(f)}
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
@@ -29,6 +31,7 @@ PUBLIC = {
         (lmjax.losses, lmjax.losses.NAMES),
         (lmjax.likelihoods, lmjax.likelihoods.NAMES),
         (lmjax.models, MODELS),
+        (lmjax.plot, PLOTS),
     )
     for name in names
 }
@@ -165,7 +168,7 @@ def test_example_keeps_the_form(path):
         for name in ([a.name for a in node.names] if hasattr(node, "names") else [])
         if "lmjax" in (getattr(node, "module", None) or name)
     ]
-    assert modules in (["lmjax"], ["lmjax.optax"])
+    assert modules in (["lmjax"], ["lmjax.optax"], ["lmjax", "plot"])
     assert not re.search(r"lmjax\.(\w+\.)*_", source), "uses a private name"
 
 
@@ -215,7 +218,9 @@ def test_public_name_is_documented(name):
     assert summary.endswith("."), summary
 
 
-@pytest.mark.parametrize("thing", CALLED, ids=lambda thing: thing.__name__)
+@pytest.mark.parametrize(
+    "thing", [*CALLED, *PLOTS.values()], ids=lambda thing: thing.__name__
+)
 def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
     doc = inspect.getdoc(thing)
     assert "Example:\n    >>> " in doc

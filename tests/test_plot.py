@@ -130,6 +130,7 @@ def test_profile_is_drawn_with_its_interval(fit, tmp_path):
 
 
 def test_batch_counts_outcomes_and_shows_the_worst(fits, tmp_path):
+    fits = jax.tree.map(np.asarray, fits)  # as fit_batch returns them
     figure = drawn(lmjax.plot.batch(fits, CURVES, X, worst=3), tmp_path)
     top, bottom = figure.subfigs
     outcomes, quality, steps, *parameters = top.axes

@@ -128,11 +128,11 @@ def test_no_degrees_of_freedom_means_no_errors():
 
 
 def test_intervals_cover_as_often_as_they_say():
-    # 95 % of 4,000 seeded replicas; the standard deviation of that count is 0.34 %
+    # 95 % of 10,000 seeded replicas; the standard deviation of that count is 0.22 %
     decay = lambda p, x: p[0] * jnp.exp(-p[1] * x)
     x = jnp.linspace(0.0, 3.0, 15)
     truth = jnp.array([2.0, 1.1])
-    noise = 0.05 * jax.random.normal(jax.random.key(5), (4000, 15), dtype=float)
+    noise = 0.05 * jax.random.normal(jax.random.key(5), (10_000, 15), dtype=float)
     start = jnp.array([1.5, 1.0])
 
     @jax.jit
@@ -145,5 +145,5 @@ def test_intervals_cover_as_often_as_they_say():
         return jnp.abs(fit.params - truth) <= t * fit.stderr, inside[0]
 
     params, band = covered(noise)
-    np.testing.assert_allclose(np.mean(params, axis=0), 0.95, atol=0.0125)
-    np.testing.assert_allclose(np.mean(band), 0.95, atol=0.0125)
+    np.testing.assert_allclose(np.mean(params, axis=0), 0.95, atol=0.01)
+    np.testing.assert_allclose(np.mean(band), 0.95, atol=0.01)

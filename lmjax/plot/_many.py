@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
@@ -153,7 +154,7 @@ def _worst(figure, fits: CurveFit, y: np.ndarray, x: Any, shown: int, rows: int)
     places = grid(figure, rows, COLUMNS, shown)
     each = np.shape(x) == y.shape
     for ax, i in zip(places, rank[:shown], strict=True):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], fits)
+        one = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), fits)
         at = np.asarray(x)[i] if each else x
         _data_and_curve(ax, y[i], at, np.asarray(one.predict(at)))
         kind = Status(int(status[i]))

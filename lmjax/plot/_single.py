@@ -261,7 +261,7 @@ def profile(profile: Profile, axes: Any = None) -> AnyFigure:
         _one_profile(ax, profile, k, ends[name])
         ax.set_xlabel(name)
     axes[0].set_ylabel("z")
-    axes[0].legend(frameon=False, fontsize="small", loc="upper left")
+    axes[0].legend(frameon=False, fontsize="small", loc="lower right")
     few_ticks(*axes)
     for ax in axes:
         ax.yaxis.set_major_locator(MultipleLocator(1.0))
