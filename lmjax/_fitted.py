@@ -38,7 +38,8 @@ class DataFit(Solution):
         if self.num_used is not None:
             return self.num_used
         batch = self.cost.shape
-        points = int(np.prod(self.residual.shape[len(batch) :]))
+        sizes = [leaf.shape[len(batch) :] for leaf in jax.tree.leaves(self.residual)]
+        points = sum(int(np.prod(size)) for size in sizes)
         return jnp.full(batch, points, jnp.int32)
 
     @property
@@ -167,8 +168,12 @@ class CurveFit(DataFit):
         varied = self._varied()
         flat, unravel = ravel_pytree(varied)
         jac = jax.jacfwd(lambda p: self._evaluate(unravel(p), x))(flat)
-        variance = jnp.einsum("...i,ij,...j->...", jac, self._covariance(), jac)
-        return jnp.sqrt(jnp.maximum(variance, 0.0))
+
+        def deviation(jac):
+            variance = jnp.einsum("...i,ij,...j->...", jac, self._covariance(), jac)
+            return jnp.sqrt(jnp.maximum(variance, 0.0))
+
+        return jax.tree.map(deviation, jac)
 
     def _quantile(self, level):
         dof = self.dof.astype(self.cost.dtype)
@@ -191,9 +196,7 @@ class CurveFit(DataFit):
             >>> bool(jnp.all((low < 2 * x) & (2 * x < high)))
             True
         """
-        centre, half = self.predict(x), self._quantile(level)
-        half = half * self._standard_deviation(x)
-        return centre - half, centre + half
+        return self._band(x, level, self._standard_deviation(x))
 
     def prediction_band(
         self, x: Any, level: float = 0.95, sigma: Any = 1.0
@@ -206,13 +209,19 @@ class CurveFit(DataFit):
             sigma: Its standard deviation in the units given to ``curve_fit``; scaled by
                 ``sqrt(reduced_chi2)`` unless sigma was absolute.
         """
-        centre = self.predict(x)
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
-        spread = self._standard_deviation(x)
-        half = self._quantile(level) * jnp.sqrt(
-            spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
-        )
-        return centre - half, centre + half
+
+        def combined(spread):
+            noise = scale * jnp.asarray(sigma, spread.dtype) ** 2
+            return jnp.sqrt(spread**2 + noise)
+
+        spread = jax.tree.map(combined, self._standard_deviation(x))
+        return self._band(x, level, spread)
+
+    def _band(self, x, level, spread):
+        centre, quantile = self.predict(x), self._quantile(level)
+        low = jax.tree.map(lambda y, s: y - quantile * s, centre, spread)
+        return low, jax.tree.map(lambda y, s: y + quantile * s, centre, spread)
 
     def report(self) -> str:
         """Return a table of parameters, errors, correlations and how the fit went."""
