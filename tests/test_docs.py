@@ -35,6 +35,7 @@ CALLED = [
     lmjax.least_squares,
     lmjax.curve_fit,
     lmjax.fit_batch,
+    lmjax.global_fit,
     lmjax.multi_start,
     lmjax.pad_ragged,
     lmjax.rescue,
@@ -44,6 +45,7 @@ CALLED = [
     lmjax.SVD,
     lmjax.CG,
     lmjax.Dual,
+    lmjax.Schur,
     lmjax.Implicit,
     lmjax.Unrolled,
     lmjax.OneStep,
@@ -52,7 +54,14 @@ CALLED = [
     lmjax.Fixed,
     *MODELS.values(),
 ]
-RETURNED = [lmjax.Solution, lmjax.History, lmjax.CurveFit, lmjax.DerivativeCheck]
+RETURNED = [
+    lmjax.Solution,
+    lmjax.History,
+    lmjax.CurveFit,
+    lmjax.GlobalFit,
+    lmjax.CovarianceBlocks,
+    lmjax.DerivativeCheck,
+]
 
 MAX_EXAMPLE_LINES = 80
 MAX_NOTEBOOK_BYTES = 500_000
@@ -247,4 +256,4 @@ def test_every_public_class_that_is_called_is_listed_here():
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
     assert known == public | {*MODELS.values()}
-    assert all(issubclass(thing, eqx.Module) for thing in CALLED[6:])
+    assert all(issubclass(thing, eqx.Module) for thing in CALLED[7:])
