@@ -1,13 +1,14 @@
 """The public door to fitting a model to data, and what it returns."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from lmjax import _data, _problem, _statistics
 from lmjax._callables import Split, as_pytree
@@ -65,14 +66,19 @@ def curve_fit(
             floating-point leaves are the start, and ``fit.params`` is the fitted
             Module.
         x: Independent variables, handed to the model as they are (lists become arrays).
-        y: Observations, an array of any shape.
+        y: Observations, an array of any shape; or several data sets in one fit, a dict
+            or tuple of arrays like the one that the model returns. Parameters of the
+            same name are common to all. Points masked in one of several sets are kept
+            from the model where x has the structure of y.
         params0: Start: any pytree of floating-point numbers or arrays.
         sigma: Standard deviation of the observations: a number, an array that
             broadcasts to ``y``, an (m, m) covariance matrix for one-dimensional ``y``,
-            or the pair returned by ``jax.scipy.linalg.cho_factor`` of one.
+            or the pair returned by ``jax.scipy.linalg.cho_factor`` of one. With several
+            data sets a prefix pytree of y, of numbers and arrays as above.
         absolute_sigma: Take sigma at face value. By default only its relative size
             counts and errors are scaled by ``sqrt(reduced_chi2)``.
-        mask: Booleans that broadcast to ``y``: True = use the point.
+        mask: Booleans that broadcast to ``y``: True = use the point. With several data
+            sets a prefix pytree of y.
         nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
             treats it as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
@@ -110,12 +116,16 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y = as_array(y)
-    _data.check_sigma(sigma, mask, y.size, y.ndim)
+    y, sigma, mask = _arrays(y), _arrays(sigma), _arrays(mask)
+    _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
+    if likelihood is not None and not hasattr(y, "shape"):
+        raise ValueError(
+            "y: expected one array beside likelihood=, got several data sets"
+        )
     start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
     marked = resolve_linear(
         linear,
@@ -132,8 +142,8 @@ def curve_fit(
             x,
             y,
             params0,
-            np.asarray(sigma) if isinstance(sigma, list) else sigma,
-            None if mask is None else as_array(mask),
+            sigma,
+            mask,
             bounds,
             fixed,
             term,
@@ -179,6 +189,32 @@ def splitted(model: Any) -> Split:
     """Return a Module whose parameters, plain floats too, are traced, not compiled."""
     traced = lambda leaf: eqx.is_array(leaf) or _problem.is_parameter(leaf)
     return Split(*eqx.partition(model, traced))
+
+
+def _arrays(value: Any) -> Any:
+    """Return an array, or the arrays of several data sets.
+
+    A dict holds data sets, and so does a tuple with more than numbers in it.
+    """
+    many = isinstance(value, tuple) and any(np.ndim(part) for part in value)
+    if value is None or not (many or isinstance(value, Mapping)):
+        return value if value is None else as_array(value)
+    is_list = lambda part: isinstance(part, list)
+    return jax.tree.map(as_array, value, is_leaf=is_list)
+
+
+def dtype_of(out: Any, y: Any) -> Any:
+    """Return the dtype of the residual; raise unless the model returns what y holds."""
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if shapes(out) != shapes(y):
+        raise ValueError(
+            f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
+        )
+    observed = (leaf.dtype for leaf in jax.tree.leaves(y))
+    inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
+    return _problem.common_dtype(
+        *(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact
+    )
 
 
 def as_array(value: Any) -> np.ndarray | jax.Array:
@@ -229,19 +265,17 @@ def _fit_impl(
 ):
     params0, evaluate, function = resolved(model, params0)
     out = jax.eval_shape(evaluate, params0, x)
-    if not hasattr(out, "shape") or out.shape != y.shape:
-        got = getattr(out, "shape", jax.tree.structure(out))
-        raise ValueError(f"model: expected an array of y's shape {y.shape}, got {got}")
-    dtype = out.dtype
-    if jnp.issubdtype(y.dtype, jnp.inexact):
-        dtype = _problem.common_dtype(out.dtype, y.dtype)
+    dtype = dtype_of(out, y)
     data = _data.prepare(x, y, sigma, mask, nan_policy, dtype)
 
     def predict(params):
-        return evaluate(params, data.x).astype(dtype)
+        cast = lambda leaf: leaf.astype(dtype)
+        return jax.tree.map(cast, evaluate(params, data.x))
 
     def residual_of(f):
-        return data.whiten((f - data.y).ravel()).reshape(y.shape)
+        r = jax.tree.map(jnp.subtract, f, data.y)
+        flat, unravel = ravel_pytree(r)
+        return unravel(data.whiten(flat))
 
     residual_fn = lambda params: residual_of(predict(params))
     if likelihood is not None:
@@ -265,7 +299,7 @@ def _fit_impl(
     unscaled, rank = _inverse(problem, outcome.p, solution)
     covariance = unscaled
     if unscaled is not None and not absolute_sigma:
-        points = y.size if data.num_used is None else data.num_used
+        points = problem.m if data.num_used is None else data.num_used
         dof = dof_of(points, solution.param_status)
         covariance = _statistics.scaled(unscaled, solution.cost, dof)
     if likelihood is not None:

@@ -1,6 +1,7 @@
 """Measured data: from model, y, sigma, mask and NaN policy to one weighted residual."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +23,8 @@ class Data(NamedTuple):
 
     Attributes:
         x: Independent variables, safe to evaluate the model at.
-        y: Observations with masked points replaced by 0.
-        mask: Which points count, or None for all.
+        y: Observations with masked points replaced by 0, a pytree if given as one.
+        mask: Which points of an array count, or None for all.
         whiten: Function that divides a flat residual by the noise and zeroes masked
             points.
         colour: Its inverse on points that count: turns white noise into noise of y.
@@ -31,7 +32,7 @@ class Data(NamedTuple):
     """
 
     x: Any
-    y: Array
+    y: Any
     mask: Bool[Array, "..."] | None
     whiten: Callable
     colour: Callable
@@ -39,7 +40,58 @@ class Data(NamedTuple):
 
 
 def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
-    """Check shapes and build the weights.
+    """Check shapes and build the weights, of an array or of a pytree of data sets."""
+    structure = jax.tree.structure(y)
+    if jax.tree_util.treedef_is_leaf(structure):
+        return _prepare_one(x, y, sigma, mask, nan_policy, dtype)
+    try:  # x with the structure of y: what belongs to each data set
+        own_x = structure.flatten_up_to(x)
+    except (ValueError, TypeError):
+        own_x = None
+    given = zip(
+        own_x or [()] * structure.num_leaves,
+        jax.tree.leaves(y),
+        per_set("sigma", sigma, y),
+        per_set("mask", mask, y),
+        strict=True,
+    )
+    sets = [_prepare_one(*one, nan_policy, dtype) for one in given]
+    ends = np.cumsum([one.y.size for one in sets])[:-1]
+
+    def each(function: str, r):
+        parts = zip(sets, jnp.split(r, ends), strict=True)
+        return jnp.concatenate([getattr(one, function)(part) for one, part in parts])
+
+    num_used = None
+    if any(one.num_used is not None for one in sets):
+        num_used = jnp.int32(0)
+        for one in sets:
+            num_used += one.y.size if one.num_used is None else one.num_used
+    if own_x is not None:
+        x = structure.unflatten([one.x for one in sets])
+    y = structure.unflatten([one.y for one in sets])
+    whiten, colour = partial(each, "whiten"), partial(each, "colour")
+    return Data(x, y, None, whiten, colour, num_used)
+
+
+def per_set(name: str, prefix: Any, y: Any) -> list[Any]:
+    """Return what a prefix pytree of y (None among them) holds for each data set."""
+    structure = jax.tree.structure(y)
+    single = jax.tree_util.treedef_is_leaf(structure)
+    if single or prefix is None or jax.tree_util.all_leaves([prefix]):
+        return [prefix] * structure.num_leaves
+    try:
+        full = jax.tree.broadcast(prefix, y, is_leaf=lambda value: value is None)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected a prefix of y, {structure}, got "
+            f"{jax.tree.structure(prefix)}"
+        ) from error
+    return structure.flatten_up_to(full)
+
+
+def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
+    """Check shapes and build the weights of an array.
 
     A sigma that is not positive turns the residual into NaN, so that the fit reports a
     non-finite start instead of a wrong answer.
@@ -161,14 +213,22 @@ def _check_square(name, matrix, y):
         )
 
 
-def check_sigma(sigma, mask, size: int, ndim: int) -> None:
+def check_sigma(sigma: Any, mask: Any, y: Any) -> None:
     """Raise if a concrete sigma is not positive (or not positive definite)."""
+    leaves = jax.tree.leaves(y)
+    for one in zip(
+        per_set("sigma", sigma, y), per_set("mask", mask, y), leaves, strict=True
+    ):
+        _check_sigma_of_one(*one)
+
+
+def _check_sigma_of_one(sigma, mask, y):
     if sigma is None or isinstance(sigma, tuple | Tracer):
         return
     if isinstance(mask, Tracer):
         return
     values = np.asarray(sigma)
-    if is_covariance(values, size, ndim):
+    if is_covariance(values, y.size, y.ndim):
         values = np.diagonal(values)
     if mask is not None and np.shape(mask) == values.shape:
         values = values[np.asarray(mask, bool)]  # masked points may carry anything

@@ -45,7 +45,8 @@ class DataFit(Solution):
         if self.num_used is not None:
             return self.num_used
         batch = self.cost.shape
-        points = int(np.prod(self.residual.shape[len(batch) :]))
+        sizes = [leaf.shape[len(batch) :] for leaf in jax.tree.leaves(self.residual)]
+        points = sum(int(np.prod(size)) for size in sizes)
         return jnp.full(batch, points, jnp.int32)
 
     @property
@@ -249,9 +250,7 @@ class CurveFit(DataFit):
             >>> bool(jnp.all((low < 2 * x) & (2 * x < high)))
             True
         """
-        centre, spread = self._curve(x)
-        half = self._quantile(level) * spread
-        return centre - half, centre + half
+        return self._band(*self._curve(x), level)
 
     def prediction_band(
         self, x: Any, level: float = 0.95, sigma: Any = 1.0
@@ -272,12 +271,19 @@ class CurveFit(DataFit):
                 f"prediction_band: new observations of a {self.likelihood} fit are not "
                 "normal; confidence_band has the limits of the curve"
             )
-        centre, spread = self._curve(x)
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
-        half = self._quantile(level) * jnp.sqrt(
-            spread**2 + scale * jnp.asarray(sigma, spread.dtype) ** 2
-        )
-        return centre - half, centre + half
+
+        def combined(spread):
+            noise = scale * jnp.asarray(sigma, spread.dtype) ** 2
+            return jnp.sqrt(spread**2 + noise)
+
+        centre, spread = self._curve(x)
+        return self._band(centre, jax.tree.map(combined, spread), level)
+
+    def _band(self, centre, spread, level):
+        quantile = self._quantile(level)
+        low = jax.tree.map(lambda y, s: y - quantile * s, centre, spread)
+        return low, jax.tree.map(lambda y, s: y + quantile * s, centre, spread)
 
     def report(self) -> str:
         """Return a table of parameters, errors, correlations and how the fit went."""

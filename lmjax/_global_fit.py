@@ -16,6 +16,7 @@ from lmjax._curve_fit import (
     as_array,
     check_choices,
     completed,
+    dtype_of,
     fields_of,
     resolved,
     splitted,
@@ -112,7 +113,7 @@ def global_fit(
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
     y = as_array(y)
     _check_data(y, sigma)
-    _data.check_sigma(sigma, mask, y.size, y.ndim)
+    _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
     x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
@@ -189,15 +190,7 @@ def _fit_impl(
     layout, start = _groups.lay_out(params0, shared, len(y))
     axes = _groups.axes_of(x, y.shape)
     out = _one_curve(evaluate, layout, start, x, axes)
-    if not hasattr(out, "shape") or out.shape != y.shape[1:]:
-        got = getattr(out, "shape", jax.tree.structure(out))
-        raise ValueError(
-            f"model: expected a curve of the shape {y.shape[1:]} of those in y, got "
-            f"{got}"
-        )
-    dtype = out.dtype
-    if jnp.issubdtype(y.dtype, jnp.inexact):
-        dtype = _problem.common_dtype(out.dtype, y.dtype)
+    dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(x, axes, y, sigma, mask, nan_policy, dtype)
 
     def residual_fn(p):
