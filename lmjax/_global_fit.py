@@ -128,7 +128,7 @@ def global_fit(
             x,
             y,
             params0,
-            sigma,
+            None if sigma is None else as_array(sigma),
             None if mask is None else as_array(mask),
             bounds,
             fixed,
