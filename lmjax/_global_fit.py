@@ -61,6 +61,10 @@ def global_fit(
     as many independent fits: own parameters are eliminated curve by curve (`Schur`).
     Works under ``jax.jit`` and ``jax.vmap``; every number may be traced.
 
+    One damping serves all curves: one that starts far from its minimum holds up the
+    others, and may be led astray by what is good for the sum. Bounds help, and so does
+    a start per curve from independent fits.
+
     Args:
         model: ``model(params, x)`` returns one curve. A callable ``eqx.Module`` may
             hold its own start, as in `curve_fit`.
@@ -104,7 +108,7 @@ def global_fit(
         >>> start = {"amplitude": 1.0, "tau": 1.0}
         >>> fit = lmjax.global_fit(decay, t, y, start, shared={"tau": True})
         >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
-        tau = 1.99 +- 0.02
+        tau = 1.99 +- 0.01
         >>> print(fit.params["amplitude"].shape)
         (2,)
     """
@@ -124,7 +128,7 @@ def global_fit(
             x,
             y,
             params0,
-            np.asarray(sigma) if isinstance(sigma, list) else sigma,
+            None if sigma is None else as_array(sigma),
             None if mask is None else as_array(mask),
             bounds,
             fixed,

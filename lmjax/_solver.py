@@ -34,7 +34,8 @@ class LevenbergMarquardt(eqx.Module):
         damping: `Nielsen`, `Classical` or `Fixed`.
         linear_solver: `QR`, `Cholesky`, `SVD`, `Dual`, `CG`, or a callable of your own
             ``(linearization, damping) -> dp``. None chooses `QR` up to 1,000 parameters
-            and `CG` beyond; with fewer residuals than parameters `SVD` and `Dual`.
+            and `CG` beyond; with fewer residuals than parameters `SVD` and `Dual`;
+            `Schur` in `global_fit`.
         jac: "fwd", "rev", or a function ``jac(params, *args)`` (``jac(params, x)`` in
             `curve_fit`) that returns what ``jax.jacfwd`` would. None takes forward
             mode, or reverse mode with more parameters than residuals.

@@ -201,9 +201,13 @@ def test_many_parameters_per_curve(rng):
 def test_lists_of_unequal_length_are_the_masked_arrays():
     lengths = [12, 7, 9, 12]
     cut = lambda rows: [list(row[:n]) for row, n in zip(rows, lengths, strict=True)]
-    got = fit(cut(Y), cut(np.tile(T, (CURVES, 1))), sigma=cut(0.1 + 0.0 * Y))
+    options = OPTIONS["data"][0]
+    lists = {name: cut(options[name]) for name in ("x", "sigma")}
+    ragged = cut(np.ones((CURVES, POINTS), bool))
     mask = np.arange(POINTS) < np.array(lengths)[:, None]
-    assert_same_fit(got, dense(mask=mask, sigma=0.1 + 0.0 * Y))
+    got = fit(cut(Y), **(options | lists | {"mask": ragged}))
+    assert_same_fit(got, fit(**(options | {"mask": mask})))
+    assert int(got.num_points) == sum(lengths)
 
 
 def spoil(y, curve):
@@ -291,6 +295,7 @@ def test_shared_parameter_that_own_ones_replace_has_no_error():
 # ---- starts, models, results
 
 
+@pytest.mark.slow
 def test_module_holds_its_start_and_comes_back_fitted():
     start = lmjax.models.Exponential.guess(T, Y[0])
     got = lmjax.global_fit(start, T, Y, shared={"rate": True})
@@ -328,6 +333,10 @@ def test_reports_name_shared_and_own_parameters():
     assert "Schur" in report
     assert f"tau  {float(got.params['tau']):.8g} +/-" in report
     assert f"amplitude[3]  {float(got.params['amplitude'][3]):.8g} +/-" in report
+
+
+@pytest.mark.slow
+def test_report_summarises_many_curves():
     many = fit(np.tile(Y, (2, 1)))
     middle = np.median(many.params["offset"])
     assert f"offset  {middle:.6g} [" in many.report()
