@@ -52,11 +52,10 @@ def eliminate(
     column counts as dependent only where it is known to be.
     """
     k, m = len(columns), x.size
-    squares = [dot(column, column) for column in columns]
     cutoff = (float(jnp.finfo(x.dtype).eps) * max(m, k)) ** 2
     if k > UNROLL_UP_TO:
-        matrix = jnp.stack([*columns, x], axis=1)
-        return _eliminate_in_a_loop(matrix, jnp.stack(squares), cutoff)
+        return _eliminate_in_a_loop(jnp.stack([*columns, x], axis=1), cutoff)
+    squares = [dot(column, column) for column in columns]
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
     for j in range(k):
@@ -76,9 +75,10 @@ def eliminate(
     return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 
-def _eliminate_in_a_loop(matrix, squares, cutoff):
+def _eliminate_in_a_loop(matrix, cutoff):
     """Do the same for many columns, one per turn; the last of the matrix is x."""
-    k = squares.size
+    k = matrix.shape[1] - 1
+    squares = jnp.sum(matrix**2, axis=0)
     index = jnp.arange(k + 1)
 
     def turn(j, carry):
