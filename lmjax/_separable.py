@@ -98,8 +98,7 @@ class Separated(eqx.Module):
         Where their columns depend on each other, those of least norm.
         """
         r, columns = self.expand(q)
-        # once per fit, under a plain vmap, which puts the fits first
-        basis, _, change = eliminate(columns, r, lambda a, b: jnp.sum(a * b))
+        basis, _, change = eliminate(columns, r)
         solve = lambda given: least_norm(jnp.stack(given[1], axis=1), given[0])
         change = rarely(jnp.any(basis.dropped), solve, change, (r, columns))
         return self.join(q, self.base - change)
