@@ -58,10 +58,12 @@ def convolve(
     Example:
         >>> import jax.numpy as jnp, lmjax
         >>> decay = jnp.array([8.0, 4.0, 2.0, 1.0])
-        >>> print(lmjax.convolve(decay, jnp.array([0.5, 0.5])).round(3))
-        [4. 6. 3. 1.5]
-        >>> print(lmjax.convolve(decay, jnp.array([0.5, 0.5]), periodic=True).round(3))
-        [4.5 6. 3. 1.5]
+        >>> response = jnp.array([0.5, 0.5])
+        >>> print(*(f"{value:.1f}" for value in lmjax.convolve(decay, response)))
+        4.0 6.0 3.0 1.5
+        >>> around = lmjax.convolve(decay, response, periodic=True)
+        >>> print(*(f"{value:.1f}" for value in around))
+        4.5 6.0 3.0 1.5
 
     References:
         Bracewell (2000), The Fourier Transform and Its Applications, 3rd edition,

@@ -128,9 +128,7 @@ class Separated(eqx.Module):
         return (error <= half * size) | ~jnp.isfinite(size)
 
 
-@jax.custom_jvp
-def _projected(separated: Separated, q):
-    return _best(separated, q)[0]
+_projected = jax.custom_jvp(lambda separated, q: _best(separated, q)[0])
 
 
 def _kaufman(primals, tangents):
