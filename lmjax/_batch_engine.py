@@ -25,15 +25,14 @@ from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import (
     UNROLL_UP_TO,
     NormalLinearization,
-    dot_points,
     gram_pairs,
-    sum_points,
     sums,
 )
 from lmjax._problem import Problem
 from lmjax._proposal import Point, Proposal, point_at
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
+from lmjax._sums import dot_points, sum_points
 
 # What a block of fits may take of a core's cache: data, columns of J and residual.
 CACHE_BYTES = 2**19

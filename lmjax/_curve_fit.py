@@ -111,6 +111,10 @@ def curve_fit(
         >>> fit = lmjax.curve_fit(decay, t, y, {"amplitude": 1.0, "tau": 1.0})
         >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
         tau = 1.99 +- 0.02
+        >>> start = {"amplitude": -50.0, "tau": 1.0}
+        >>> fit = lmjax.curve_fit(decay, t, y, start, linear={"amplitude": True})
+        >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
+        tau = 1.99 +- 0.02
 
     References:
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.

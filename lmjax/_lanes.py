@@ -16,6 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
+from lmjax._sums import dot_points
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -180,9 +182,13 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
     if not any(value.wide for value in given):
         # constants are found out now where NumPy can, by XLA where it cannot
         return _results(eqn, [value.array for value in given], wide=False)
+    name = eqn.primitive.name
     rule = _rule(eqn)
     if rule is not None:
         return _results(eqn, *rule(eqn, given, width))
+    if name == "dot_general" and all(var.aval.ndim == 1 for var in eqn.invars):
+        a, b = (x.array if x.wide else jnp.asarray(x.array)[:, None] for x in given)
+        return [Value(dot_points(a, b), True)]
     axes = tuple(-1 if value.wide else None for value in given)
     bind = lambda *args: eqn.primitive.bind(*args, **eqn.params)
     out = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in given))

@@ -6,7 +6,6 @@ which makes the coefficients and the rest as accurate as Householder's method do
 (Björck 1967, BIT 7, 1-21).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._linear_solvers.dense import back_substitute, singular_values
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, dot_points
+from lmjax._linearize import PRECISION, UNROLL_UP_TO
 
 
 class Basis(eqx.Module):
@@ -34,7 +33,7 @@ class Basis(eqx.Module):
     def outside(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return the part of x orthogonal to the basis."""
         if isinstance(self.vectors, list):
-            products = [dot_points(v, x) for v in self.vectors]
+            products = [_dot(v, x) for v in self.vectors]
             x, *products = finished(x, *products)
             for j, v in enumerate(self.vectors):
                 x = x - v * (products[j] * self.weights[j])
@@ -44,7 +43,7 @@ class Basis(eqx.Module):
 
 
 def eliminate(
-    columns: list[Float[Array, " m"]], x: Float[Array, " m"], dot: Callable = dot_points
+    columns: list[Float[Array, " m"]], x: Float[Array, " m"]
 ) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
     """Return a basis of the columns, ``x - A c``, and the c that makes it smallest.
 
@@ -52,15 +51,14 @@ def eliminate(
     column counts as dependent only where it is known to be.
     """
     k, m = len(columns), x.size
-    squares = [dot(column, column) for column in columns]
     cutoff = (float(jnp.finfo(x.dtype).eps) * max(m, k)) ** 2
     if k > UNROLL_UP_TO:
-        matrix = jnp.stack([*columns, x], axis=1)
-        return _eliminate_in_a_loop(matrix, jnp.stack(squares), cutoff)
+        return _eliminate_in_a_loop(jnp.stack([*columns, x], axis=1), cutoff)
+    squares = [_dot(column, column) for column in columns]
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
     for j in range(k):
-        products = [dot(columns[0], column) for column in columns]
+        products = [_dot(columns[0], column) for column in columns]
         products = finished(*products, *columns, *squares[j:])
         columns, squares[j:] = products[k + 1 - j : -(k - j)], products[-(k - j) :]
         weight, out = _weight(products[0], squares[j], cutoff)
@@ -76,15 +74,16 @@ def eliminate(
     return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 
-def _eliminate_in_a_loop(matrix, squares, cutoff):
+def _eliminate_in_a_loop(matrix, cutoff):
     """Do the same for many columns, one per turn; the last of the matrix is x."""
-    k = squares.size
+    k = matrix.shape[1] - 1
+    squares = jnp.sum(matrix**2, axis=0)
     index = jnp.arange(k + 1)
 
     def turn(j, carry):
         matrix, weights, dropped, upper = carry
         v = matrix[:, j]
-        weight, out = _weight(dot_points(v, v), squares[j], cutoff)
+        weight, out = _weight(_dot(v, v), squares[j], cutoff)
         row = jnp.dot(v, matrix, precision=PRECISION) * weight
         row = jnp.where(index > j, row, 0.0)
         return (
@@ -99,6 +98,10 @@ def _eliminate_in_a_loop(matrix, squares, cutoff):
     matrix, weights, dropped, upper = jax.lax.fori_loop(0, k, turn, start)
     c = back_substitute(upper[:, :k] + jnp.eye(k, dtype=upper.dtype), upper[:, k])
     return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
+
+
+def _dot(a, b):
+    return jnp.dot(a, b, precision=PRECISION)
 
 
 def _weight(square, before, cutoff):

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lmjax._bounds import Conditions
+from lmjax._linearize import UNROLL_UP_TO
 from lmjax._problem import Problem
 from lmjax._projection import Basis, eliminate, finished, least_norm
 from lmjax._rarely import rarely
@@ -71,7 +72,11 @@ class Separated(eqx.Module):
         else:
             along = lambda c: self.problem.residual_fn(self.join(q, c))
             r, derivative = jax.linearize(along, self.base)
-            columns = [derivative(e) for e in np.eye(self.base.size, dtype=r.dtype)]
+            units = np.eye(self.base.size, dtype=r.dtype)
+            few = self.base.size <= UNROLL_UP_TO
+            columns = list(
+                map(derivative, units) if few else jax.vmap(derivative)(units)
+            )
         if self.free is not None:
             columns = [
                 jnp.where(self.free[j], column, 0.0) for j, column in enumerate(columns)
@@ -93,8 +98,7 @@ class Separated(eqx.Module):
         Where their columns depend on each other, those of least norm.
         """
         r, columns = self.expand(q)
-        # once per fit, under a plain vmap, which puts the fits first
-        basis, _, change = eliminate(columns, r, lambda a, b: jnp.sum(a * b))
+        basis, _, change = eliminate(columns, r)
         solve = lambda given: least_norm(jnp.stack(given[1], axis=1), given[0])
         change = rarely(jnp.any(basis.dropped), solve, change, (r, columns))
         return self.join(q, self.base - change)
@@ -124,16 +128,17 @@ class Separated(eqx.Module):
         return (error <= half * size) | ~jnp.isfinite(size)
 
 
-@jax.custom_jvp
-def _projected(separated: Separated, q):
-    return _best(separated, q)[0]
+_projected = jax.custom_jvp(lambda separated, q: _best(separated, q)[0])
 
 
-@_projected.defjvp
-def _(primals, tangents):
+def _kaufman(primals, tangents):
     separated, q = primals
     r, basis, c = _best(separated, q)
     return r, basis.outside(separated.velocity(q, c, tangents[1]))
+
+
+# of the two arguments only q ever moves
+_projected.defjvp(_kaufman, symbolic_zeros=True)
 
 
 def _best(separated: Separated, q) -> tuple[Array, Basis, Array]:

@@ -95,7 +95,8 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
         kept = ("num_steps", "num_accepted", "damping", "in_batch", "lane_steps")
         same = {name: getattr(inner, name) for name in kept}
         outcome = outcome._replace(record=record, **same)
-        status = inner.status
+        # without any effect here, or not finite, whatever the way there looked like
+        status = jnp.where(state.status < 0, state.status, inner.status)
     size = jnp.max(state.point.norms * jnp.abs(p))
     affine = separated.is_affine(p, start, size)
     status = jnp.where(affine, status, Status.NOT_AFFINE).astype(jnp.int32)

@@ -22,6 +22,7 @@ ORDER = [
     "lmjax._status",
     "lmjax._callables",
     "lmjax._rarely",
+    "lmjax._sums",
     "lmjax._lanes",
     "lmjax.losses",
     "lmjax._rice",
