@@ -24,6 +24,10 @@ NAMES = ("Likelihood", "Poisson", "Rician", "Binomial")
 # times as often as there is something to count.
 FEWEST = 1e-7
 
+# Magnitudes below this share of the noise weigh as if they were as large. Information
+# of f^2 is none at f = 0, where a fit to nothing but noise leads: it should arrive.
+FAINTEST = 1e-2
+
 Number = float | Float[Array, "..."]
 Points = Float[Array, " m"]
 
@@ -75,7 +79,7 @@ class Likelihood(eqx.Module):
 
     @abc.abstractmethod
     def information(self, f: Points) -> Points:
-        """Return the Fisher information about f of one point, ``E[slope^2]``."""
+        """Return the Fisher information about f, ``E[slope^2]``, above zero."""
 
 
 class Poisson(Likelihood):
@@ -186,9 +190,12 @@ class Rician(Likelihood):
     """Magnitudes y of a complex signal, as in MR; the model returns the noiseless one.
 
     The density is ``y / s^2 exp(-(y^2 + f^2) / (2 s^2)) I0(y f / s^2)``, even in f. Its
-    Fisher information comes from a series good to 1e-7. At f = 0 it vanishes: magnitude
-    data say least about the faintest signals. A negative y raises, or fails the fit
-    inside a trace.
+    Fisher information comes from a series good to 1e-7. It goes with ``f^2`` below the
+    noise: magnitudes say least about the faintest signals. Where noise alone explains
+    the data best, f goes to 0 and with it the information (held at that of a hundredth
+    of the noise): give the amplitude a lower bound of 0 and the fit ends there; without
+    one it ends close to it as STALLED. A negative y raises, or fails the fit inside a
+    trace.
 
     Args:
         sigma: Standard deviation s of the noise in the real and in the imaginary part,
@@ -216,7 +223,7 @@ class Rician(Likelihood):
         """Return the most probable f: 0 up to ``y^2 = 2 s^2``, about y far above."""
         a2 = _rice.peak((y / self.sigma) ** 2)
         root = jnp.sqrt(jnp.where(a2 > 0.0, a2, 1.0))
-        best = self.sigma * jnp.where(a2 > 0.0, root, 0.0 * a2)
+        best = self.sigma * jnp.where(a2 > 0.0, root, a2)
         return jnp.where((y >= 0.0) & (self.sigma > 0.0), best, jnp.nan)
 
     def log_ratio(self, f: Points, f_new: Points, y: Points) -> Points:
@@ -233,7 +240,8 @@ class Rician(Likelihood):
 
     def information(self, f: Points) -> Points:
         """Return ``f^2 / s^4`` for faint signals, up to ``1 / s^2`` for strong ones."""
-        return _rice.information((f / self.sigma) ** 2) / self.sigma**2
+        v = jnp.maximum((f / self.sigma) ** 2, FAINTEST**2)
+        return _rice.information(v) / self.sigma**2
 
     def _magnitude(self, f):
         # not jnp.abs, whose derivative at 0 is 0
@@ -258,6 +266,7 @@ def _slope(f: Points, y: Points) -> Points:
 
 def _log_quotient(a: Array, b: Array) -> Array:
     """Return ``log(a / b)`` of positive numbers, with every digit where a is near b."""
-    near = jnp.abs(a - b) < 0.5 * b
-    small = jnp.log1p(jnp.where(near, (a - b) / b, 0.0))
-    return jnp.where(near, small, jnp.log(jnp.where(near, 1.0, a / b)))
+    ratio = a / b
+    # what rounding of the ratio hides from the logarithm: half the cost of a log1p
+    lost = ((a - b) / b - (ratio - 1.0)) / ratio
+    return jnp.log(ratio) + jnp.where(jnp.abs(ratio - 1.0) < 0.5, lost, 0.0)
