@@ -12,6 +12,7 @@ The deviances of `Poisson` and `Binomial` are those of McCullagh and Nelder (198
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -250,8 +251,8 @@ class Rician(Likelihood):
 
 def _log_ratio(f: Points, f_new: Points, y: Points) -> Points:
     """Return the log of the ratio of two Poisson likelihoods of the count y."""
-    # y = 0 allows f = 0, where the logarithm is not needed
-    safe = lambda f: jnp.where(f > 0.0, f, 1.0)
+    # y = 0 allows f = 0; second derivatives, 1 / f^2, must not overflow even so
+    safe = lambda f: jnp.maximum(f, jnp.finfo(f.dtype).tiny ** 0.5)
     possible = lambda f: (f > 0.0) | ((f == 0.0) & (y == 0.0))
     value = (f - f_new) + y * _log_quotient(safe(f_new), safe(f))
     value = jnp.where(possible(f_new), value, -jnp.inf)
@@ -261,12 +262,20 @@ def _log_ratio(f: Points, f_new: Points, y: Points) -> Points:
 def _slope(f: Points, y: Points) -> Points:
     """Return ``1 - y/f``, with `FEWEST` for the f that divides."""
     least = jnp.maximum(f, FEWEST)
-    return ((f - y) + (least - f)) / least
+    return ((f - y) + (least - f)) * (1.0 / least)
 
 
+@jax.custom_jvp
 def _log_quotient(a: Array, b: Array) -> Array:
     """Return ``log(a / b)`` of positive numbers, with every digit where a is near b."""
-    ratio = a / b
+    inverse = 1.0 / b
+    ratio = a * inverse
     # what rounding of the ratio hides from the logarithm: half the cost of a log1p
-    lost = ((a - b) / b - (ratio - 1.0)) / ratio
+    lost = ((a - b) * inverse - (ratio - 1.0)) / ratio
     return jnp.log(ratio) + jnp.where(jnp.abs(ratio - 1.0) < 0.5, lost, 0.0)
+
+
+@_log_quotient.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    return _log_quotient(a, b), da / a - db / b

@@ -471,6 +471,26 @@ def test_bound_of_zero_holds_where_nothing_was_counted():
     assert int(fit.param_status[2]) == lmjax.ParamStatus.AT_LOWER
 
 
+def test_derivative_where_the_model_underflows():
+    # f_k = a q^k: the likelihood is greatest where sum f = N and sum k f = m N, N being
+    # the sum of y and m the mean k: q = m / (1 + m), whichever points had counts
+    k, step = np.arange(20.0, dtype=np.float32), 0.25
+    y = np.where(k < 2, [40.0] + 19 * [1.0], 0.0).astype(np.float32)
+    fall = lambda p, k: p[0] * jnp.exp(-p[1] * step * k)
+    start = np.array([30.0, 19.0], np.float32)
+
+    def rate(y):
+        return lmjax.curve_fit(fall, k, y, start, likelihood="poisson").params[1]
+
+    total, mean = 41.0, 1 / 41
+    assert_close(rate(y), np.log(1 + 1 / mean) / step)
+    expected = -(k - mean) / (total * mean * (1 + mean) * step)
+    # below the root of the least number of the dtype, f has no influence left
+    seen = np.finfo("float32").tiny ** 0.5 < 40.0 * 42.0**-k
+    assert seen.sum() == 13
+    assert_close(jax.grad(rate)(y), np.where(seen, expected, 0.0))
+
+
 def test_start_outside_the_domain_is_reported():
     fit = lmjax.curve_fit(decay, T, COUNTS, -START, likelihood="poisson")
     assert int(fit.status) == Status.NONFINITE_START
