@@ -1,7 +1,8 @@
 """Second derivatives of the cost at a solution, and what they are good for.
 
-The cost is ``F(p) = 1/2 sum_i c^2 rho((r_i / c)^2)``; ``H`` below is its Hessian over
-the parameters that are free to move, or the Gauss-Newton part of it, ``J^T J``.
+The cost is ``F(p) = 1/2 sum_i r_i^2``, or a sum of robust losses or half deviances;
+``H`` below is its Hessian over the parameters that are free to move, or the
+Gauss-Newton part of it, ``J^T J``.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -82,9 +83,9 @@ def check_possible(status, likelihood: Likelihood, y, mask) -> None:
         return
     if status != Status.NONFINITE_START:
         return
-    y = np.asarray(y, float)
-    as_numbers = lambda leaf: np.broadcast_to(np.asarray(leaf, float), y.shape)
-    best = np.asarray(jax.tree.map(as_numbers, likelihood).best(y))
+    y = jnp.asarray(y, float)
+    per_point = lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), y.shape)
+    best = np.asarray(jax.tree.map(per_point, likelihood).best(y))
     wrong = np.isnan(best) & ~np.isnan(y)
     if mask is not None:
         wrong &= np.asarray(mask)

@@ -8,8 +8,8 @@ problem depends on: data, weights, constants, bounds, the scale of a loss. Hence
 Parameters held at a bound or fixed follow what holds them, ``dp_A = db_A``, and the
 others answer to that as well: ``dp_F = -H_FF^-1 (dg_F/dt dt + H_FA db_A)``. The rule is
 a ``custom_jvp`` whose only solve is one that autodiff can pass, so both modes, their
-mixtures and every order follow. The robust loss is part of the cost, so H has its
-second derivative too.
+mixtures and every order follow. The robust loss or likelihood is part of the cost,
+so H has its second derivative too.
 """
 
 from collections.abc import Callable

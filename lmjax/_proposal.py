@@ -23,9 +23,9 @@ class Point(NamedTuple):
 
     Attributes:
         p: Parameters.
-        r: Residual, before any loss; None where only sums of it are kept.
-        linearization: (Robust) linear model, unscaled; one of `lmjax._linearize`.
-        cost: Half the sum of squares or of losses.
+        r: Residual (prediction, with a likelihood); None where only sums are kept.
+        linearization: Linear model of the cost, unscaled; one of `lmjax._linearize`.
+        cost: Half the sum of squares, of losses or of deviances.
         grad: Gradient of the cost.
         norms: Norms of the columns of the linearization.
         free: Flags of the parameters that may move, or None for all.

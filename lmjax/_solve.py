@@ -23,14 +23,14 @@ class Outcome(NamedTuple):
 
     Attributes:
         p: Best parameters.
-        r: Residual there, before any loss.
-        cost: Half the sum of squares or of losses.
+        r: Residual there, before any loss; the prediction, with a likelihood.
+        cost: Half the sum of squares, of losses or of deviances.
         status: A `Status` value.
         num_steps: Steps proposed.
         num_accepted: Steps taken.
         optimality: Largest cosine between the residual and a free column of J.
         damping: Lambda at the end.
-        normal_matrix: ``J^T J`` of the (robust) linear model, as the linearization
+        normal_matrix: ``J^T J`` of the linear model of the cost, as the linearization
             forms it; None where n is large.
         free: Which parameters may move at ``p``.
         norms: Norms of the columns of J at ``p``.

@@ -47,8 +47,8 @@ _ADVICE = {
     Status.RUNNING: "Not finished.",
     Status.MAX_STEPS: "Ran out of steps: raise max_steps, improve the start, or loosen "
     "the tolerances.",
-    Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start: "
-    "check the data, sigma and params0.",
+    Status.NONFINITE_START: "The residual, its likelihood or its Jacobian is not "
+    "finite at the start: check the data, sigma and params0.",
     Status.STALLED: "No further step helps short of a proven minimum: the precision is "
     "exhausted (try float64), or the residual is not smooth, or its Jacobian is wrong.",
     Status.SINGULAR: "No free parameter has any effect on the residual here: start "

@@ -113,13 +113,9 @@ class Likely(eqx.Module):
         Fisher's curvature ``J^T diag(i) J``: the steps are those of Fisher's scoring.
         """
         y, f = self._counted(self.y), self._counted(f)
-        information = self.likelihood.information(f)
-        # no information, no slope: both vanish where the likelihood is flat
-        informed = information > 0.0
-        root = jnp.sqrt(jnp.where(informed, information, 1.0))
-        slope = self.likelihood.slope(f, y)
-        residual = jnp.where(informed, slope / root, 0.0 * slope)
-        return self._or_zero(residual), self._or_zero(jnp.where(informed, root, 0.0))
+        root = jnp.sqrt(self.likelihood.information(f))
+        residual = self.likelihood.slope(f, y) / root
+        return self._or_zero(residual), self._or_zero(root)
 
     def _counted(self, x):
         """Replace masked values by 1/2, which is harmless for any likelihood."""

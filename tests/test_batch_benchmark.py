@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.special import xlogy
 
 from benchmarks._report import RESULTS
 from benchmarks.batch import __main__ as command_line
@@ -18,6 +19,7 @@ STATED = {
     "headline_15x15": (225, 5, np.float32, 1e-4, 10),
     "gauss_fit_2d_30x30": (900, 5, np.float32, 1e-3, 20),
     "gauss2d_12x12": (144, 5, np.float32, 1e-4, 20),
+    "gauss2d_12x12_poisson": (144, 5, np.float32, 1e-4, 20),
     "gauss2d_constrained_20x20": (400, 5, np.float32, 1e-4, 20),
     "linear_regression": (20, 2, np.float32, 1e-3, 20),
     "decays": (50, 3, np.float64, 1e-6, 200),
@@ -136,6 +138,18 @@ def test_judge_finds_the_minimum_of_linear_problems():
     np.testing.assert_allclose(excess.scaled, 20 / (2 * rss / 18), rtol=1e-6)
     lost = judged.excess(np.full((FEW, 2), np.nan), np.arange(FEW))
     assert np.isinf(lost.relative).all()
+
+
+def test_judge_of_counts_finds_the_least_deviance():
+    load = catalogue.load("gauss2d_12x12_poisson", FEW)
+    assert peers.no_likelihood(load)
+    judged = Judge(load)
+    params, success, *_ = peers.LMJAX.prepare(load, 200).run(1e-6)
+    assert success.all()
+    f = evaluate(load.model, np.asarray(params, float), load.x)
+    deviance = 2 * np.sum(f - load.y + xlogy(load.y, load.y / f), axis=1)
+    np.testing.assert_allclose(judged.best, deviance, rtol=1e-5)  # float32
+    assert (judged.best < deviance * (1 + 1e-9)).all()
 
 
 def test_equal_cost_compares_median_and_tail_on_common_fits():

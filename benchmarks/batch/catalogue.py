@@ -12,6 +12,7 @@ SIMULATED: dict[str, tuple[int, Callable]] = {
     "headline_15x15": (10_000, partial(workloads.headline, size=15)),
     "gauss_fit_2d_30x30": (10_000, workloads.gauss_fit_2d),
     "gauss2d_12x12": (10_000, workloads.gauss2d),
+    "gauss2d_12x12_poisson": (10_000, workloads.gauss2d_poisson),
     "gauss2d_constrained_20x20": (20_000, workloads.gauss2d_constrained),
     "linear_regression": (10_000, workloads.linear_regression),
     "decays": (10_000, workloads.decays),

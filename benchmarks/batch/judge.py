@@ -78,9 +78,16 @@ class Judge:
         relative = (rss - best) / best
         return Excess(common, relative, relative * (m - n) / n)
 
+    def _residual(self, params, y, xp=jnp):
+        """Return what the fits square and sum; for counts, the roots of deviances."""
+        f = self._workload.model(params, self._x, xp)
+        if self._workload.likelihood is None:
+            return f - y
+        half = f - y + y * xp.log(xp.where(y > 0, y, 1.0) / f)
+        return xp.sign(f - y) * xp.sqrt(2.0 * xp.maximum(half, 0.0))
+
     def _sum_of_squares(self, params, y):
-        """The one place for the deviance of another likelihood."""
-        return jnp.sum((self._workload.model(params, self._x) - y) ** 2)
+        return jnp.sum(self._residual(params, y) ** 2)
 
     def _solve(self, start, y):
         workload = self._workload
@@ -95,7 +102,7 @@ class Judge:
         for i in spread(len(self.fits), POLISHED):
             with np.errstate(all="ignore"):
                 result = scipy.optimize.least_squares(
-                    lambda p, y: workload.model(p, self._x, np) - y,
+                    lambda p, y: self._residual(p, y, np),
                     params[i],
                     method="trf" if bounded else "lm",
                     x_scale="jac",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.batch import lanes
-from benchmarks.batch.peers import Peer, Runner
+from benchmarks.batch.peers import Peer, Runner, no_likelihood
 from benchmarks.batch.workloads import spread
 
 # About a tenth of a second to a second of SciPy; divides judge.JUDGED, see spread.
@@ -53,7 +53,7 @@ def _scipy_loop(workload, max_steps):
     return Runner(run, chosen)
 
 
-SCIPY = Peer("scipy", _scipy_loop, lane_steps=lanes.serial, limits=(1,))
+SCIPY = Peer("scipy", _scipy_loop, no_likelihood, lanes.serial, limits=(1,))
 
 
 def _pointer(array, kind):
@@ -102,7 +102,7 @@ def _cpufit(library, workload, max_steps):
             real(tol),
             integer(max_steps),
             _pointer(free, integer),
-            integer(0),  # least squares
+            integer(workload.likelihood == "poisson"),  # 0: least squares
             size(info.nbytes),
             _pointer(info, ctypes.c_char) if info.size else None,
             _pointer(params, real),

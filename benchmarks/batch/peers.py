@@ -89,12 +89,8 @@ def _jitted(fit_one):
 
 
 def problem(workload: Workload) -> dict[str, Any]:
-    """Return what ``lmjax.curve_fit`` is told about a workload besides its data.
-
-    The one place where ``likelihood="poisson"`` goes for ``noise == "poisson"`` once
-    lmjax has it; `Judge._sum_of_squares` is its counterpart.
-    """
-    return {} if workload.bounds is None else {"bounds": workload.bounds}
+    """Return what ``lmjax.curve_fit`` is told about a workload besides its data."""
+    return {"bounds": workload.bounds, "likelihood": workload.likelihood}
 
 
 def fit_lmjax(workload, max_steps, x, y, start, tol):
@@ -149,8 +145,13 @@ def fit_jaxopt(workload, max_steps, x, y, start, tol):
 
 
 def no_bounds(workload: Workload) -> str | None:
-    """Return why a solver without bounds refuses."""
-    return None if workload.bounds is None else "no bounds"
+    """Return why a solver without bounds and likelihoods refuses."""
+    return no_likelihood(workload) if workload.bounds is None else "no bounds"
+
+
+def no_likelihood(workload: Workload) -> str | None:
+    """Return why a solver of nothing but least squares refuses."""
+    return None if workload.likelihood is None else "no likelihood"
 
 
 LMJAX = Peer("lmjax", _jitted(fit_lmjax))

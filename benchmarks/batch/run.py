@@ -35,7 +35,7 @@ def run(workload: Workload, peers: list[Peer], rounds: int, say=print) -> dict:
         "parameters": workload.start.shape[1],
         "dtype": str(workload.y.dtype),
         "noise": workload.noise,
-        "likelihood": "gaussian",
+        "likelihood": workload.likelihood or "gaussian",
         "peers": records,
         "refused": refused,
     }

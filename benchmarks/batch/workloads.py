@@ -2,8 +2,8 @@
 
 Gpufit's own workloads follow the sources of its performance comparison and examples:
 sizes, true parameters, starts, noise, tolerances and limits. Theirs with Poisson noise
-are fitted by maximum likelihood there; here by least squares until lmjax has a
-likelihood, see `Workload.noise`.
+are fitted by maximum likelihood there; here by least squares, which every peer can do,
+and one of them both ways, see `Workload.likelihood`.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ class Workload(NamedTuple):
         start: Starts, (fits, n).
         ftol: Relative tolerance on the cost that lmjax runs with.
         max_steps: Most steps per fit.
-        noise: "gaussian", "poisson" or "measured": what a likelihood would have to be.
+        noise: "gaussian", "poisson" or "measured".
+        likelihood: "poisson" for fits of maximum likelihood, None for least squares.
         bounds: (lower, upper), each (n,), or None.
         truth: True parameters, (fits, n), or None for measured data.
         cpufit: Number of the model in Cpufit, or None.
@@ -41,6 +42,7 @@ class Workload(NamedTuple):
     ftol: float
     max_steps: int
     noise: str = "gaussian"
+    likelihood: str | None = None
     bounds: tuple[np.ndarray, np.ndarray] | None = None
     truth: np.ndarray | None = None
     cpufit: int | None = None
@@ -141,6 +143,11 @@ def gauss2d(fits: int) -> Workload:
     """Gpufit's gauss2d example of its Python binding."""
     true = (10.0, 5.5, 5.5, 3.0, 10.0)
     return _poisson_image("gauss2d_12x12", fits, 12, true, 1e-4)
+
+
+def gauss2d_poisson(fits: int) -> Workload:
+    """The same data as `gauss2d` by maximum likelihood, as Gpufit fits them."""
+    return gauss2d(fits)._replace(name="gauss2d_12x12_poisson", likelihood="poisson")
 
 
 def gauss2d_constrained(fits: int) -> Workload:
