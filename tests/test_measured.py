@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 EXAMPLE = runpy.run_path(
-    str(Path(__file__).parents[1] / "examples" / "15_measured.py"), run_name="measured"
+    str(Path(__file__).with_name("measured.py")), run_name="measured"
 )
 CLASSIC = EXAMPLE["load_classic"]()
 
