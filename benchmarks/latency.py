@@ -20,7 +20,7 @@ import scipy.optimize
 import lmjax
 from benchmarks._report import save
 
-CALLS, ROUNDS = 300, 7
+CALLS, ROUNDS = 100, 41
 
 
 def model(p, x):

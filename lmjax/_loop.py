@@ -219,7 +219,7 @@ def _stop(
     eps = jnp.finfo(lam.dtype).eps
     floor = quiet & (promise <= jitter)
     floor |= refused & (promise <= 300.0 * jitter)
-    floor |= refused & (promise <= ftol * cost) & (lam <= 1e-6)
+    floor |= refused & (promise <= ftol * cost) & (lam**2 <= eps)
     floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(
