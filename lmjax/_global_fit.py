@@ -226,6 +226,8 @@ def _fit_impl(
         covariance=covariance,
         rank=rank,
         num_used=data.num_used,
+        pearson_chi2=None,
+        likelihood=None,
         absolute_sigma=absolute_sigma,
         model=function,
         shared=shared,

@@ -112,7 +112,8 @@ def test_numbers_are_those_of_numpy(outcomes):
 def test_batch_of_fits_has_the_same_numbers_after_vmap(outcomes):
     boot, stderr, interval, bias = outcomes
     np.testing.assert_array_equal(boot.stderr, stderr)
-    np.testing.assert_array_equal(boot.interval(0.5), interval)
+    # two programs: they may round the place between two replicas differently
+    np.testing.assert_allclose(boot.interval(0.5), interval, rtol=1e-15)
     np.testing.assert_array_equal(boot.bias, bias)
     assert boot.num_failed.tolist() == [0, 0, 0, 64]
 
