@@ -9,6 +9,8 @@ factor that turns white noise into that of y, the kinds are
     parametric   y* = f + s C n,       n standard normal, s^2 the reduced chi-square
     case         y* = y,               point i counted as often as it was drawn
 
+With a likelihood "parametric" draws y* from it, around f, and is the only kind.
+
 The first two multiply the residuals by ``sqrt(N / dof)``, which makes up for what the
 fit took from their size: Davison and Hinkley (1997), chapters 6 and 7.
 """
@@ -20,9 +22,11 @@ from typing import Any, Unpack
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from lmjax._data import Data, is_covariance
+from lmjax import _data
+from lmjax._data import Data
 from lmjax._fitted import CurveFit
 from lmjax._refit import FitOptions, Refit, refit
 from lmjax._status import ParamStatus, Status
@@ -125,7 +129,7 @@ def bootstrap(
     y: Any,
     *,
     num: int = 1000,
-    kind: str = "residual",
+    kind: str | None = None,
     **options: Unpack[FitOptions],
 ) -> Bootstrap:
     """Fit ``num`` data sets that might as well have been measured.
@@ -139,13 +143,14 @@ def bootstrap(
         x: Independent variables, as given there.
         y: Observations, as given there.
         num: Number of replicas.
-        kind: "residual" draws the residuals anew: their distribution counts, and they
-            are alike but for sigma. "wild" flips their signs: each keeps its own size,
-            for noise that sigma does not describe. "parametric" draws normal noise of
-            the size of sigma. "case" draws the points: x is random, too, and the model
-            may be wrong.
+        kind: "residual", the default, draws the residuals anew: their distribution
+            counts, and they are alike but for sigma. "wild" flips their signs: each
+            keeps its own size, for noise that sigma does not describe. "parametric"
+            draws normal noise of the size of sigma. "case" draws the points: x is
+            random, too, and the model may be wrong. With a likelihood only
+            "parametric", the default then.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, loss, loss_scale, solver.
+            bounds, fixed, loss, loss_scale, solver, likelihood.
 
     Returns:
         The `Bootstrap`. Replicas that fail do not raise: see its ``num_failed``. If
@@ -173,34 +178,47 @@ def bootstrap(
         chapters 6 and 7; Wu (1986), Annals of Statistics 14, 1261-1295, for "wild".
     """
     again = refit(fit, x, y, options)
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    kinds = KINDS if fit.likelihood is None else ("parametric",)
+    kind = kinds[0] if kind is None else kind
+    if kind not in kinds:
+        raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
     if not isinstance(num, int) or num < 2:
         raise ValueError(f"num: expected an int >= 2, got {num!r}")
-    sigma = again.options.get("sigma")
-    if kind == "case" and sigma is not None:
-        correlated = isinstance(sigma, tuple) or is_covariance(
-            jnp.asarray(sigma), again.y.size, again.y.ndim
+    if kind == "case" and any(_correlated(*one) for one in _weighted(again)):
+        raise ValueError(
+            "kind: points with correlated errors cannot be drawn one by one; use "
+            "'residual' or 'parametric'"
         )
-        if correlated:
-            raise ValueError(
-                "kind: points with correlated errors cannot be drawn one by one; use "
-                "'residual' or 'parametric'"
-            )
     return _bootstrap(key, again, num, kind)
+
+
+def _weighted(again: Refit) -> list[tuple[Any, Array]]:
+    """Return (sigma, y) of every data set."""
+    sigma = _data.per_set("sigma", again.options.get("sigma"), again.y)
+    return list(zip(sigma, jax.tree.leaves(again.y), strict=True))
+
+
+def _correlated(sigma: Any, y: Array) -> bool:
+    if sigma is None:
+        return False
+    return isinstance(sigma, tuple) or _data.is_covariance(
+        jnp.asarray(sigma), y.size, y.ndim
+    )
 
 
 @eqx.filter_jit
 def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
     fit, data = again.fit, again.data
-    curve = fit.predict(data.x).astype(data.y.dtype)
+    curve, like_y = ravel_pytree(again.curve(data, again.p))
 
     def replica(key):
         if kind == "case":
             new = again(again.p, **_drawn(key, again, data))
+        elif fit.likelihood is not None:
+            new = again(again.p, y=like_y(_sample(key, again, data, curve)))
         else:
             noise = data.colour(_noise(key, kind, fit, data))
-            new = again(again.p, y=curve + noise.reshape(curve.shape))
+            new = again(again.p, y=like_y(curve + noise))
         failed = jnp.minimum(fit.status, Status.RUNNING)
         return new._varied(), jnp.where(again.usable, new.status, failed)
 
@@ -209,9 +227,15 @@ def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
     return Bootstrap(eqx.combine(varied, rest), status, fit)
 
 
+def _sample(key, again: Refit, data: Data, f: Float[Array, " m"]) -> Array:
+    """Return observations of f; where masked they do not matter."""
+    term = _data.likelihood_term(again.options["likelihood"], data, f.dtype)
+    return term.likelihood.sample(key, f).astype(f.dtype)
+
+
 def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:
     """Return noise in units of sigma."""
-    e = -fit.residual.ravel()
+    e = -ravel_pytree(fit.residual)[0]
     if kind == "parametric":
         size = 1.0 if fit.absolute_sigma else jnp.sqrt(fit.reduced_chi2)
         return size * jax.random.normal(key, e.shape, e.dtype)
@@ -228,13 +252,19 @@ def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
     """Return the keywords that count every point as often as it was drawn."""
     used = _used(data)
     drawn = jax.random.choice(key, used.size, used.shape, p=used / jnp.sum(used))
-    counts = jnp.zeros_like(used).at[drawn].add(1.0).reshape(data.y.shape)
-    sigma = jnp.asarray(again.options.get("sigma", 1.0), used.dtype)
-    return {"sigma": sigma / jnp.sqrt(jnp.maximum(counts, 1.0)), "mask": counts > 0.0}
+    _, like_y = ravel_pytree(data.y)
+    counts = like_y(jnp.zeros_like(used).at[drawn].add(1.0))
+    sigma = [1.0 if sigma is None else sigma for sigma, _ in _weighted(again)]
+    smaller = lambda sigma, counts: sigma / jnp.sqrt(jnp.maximum(counts, 1.0))
+    return {
+        "sigma": jax.tree.map(
+            smaller, jax.tree.unflatten(jax.tree.structure(data.y), sigma), counts
+        ),
+        "mask": jax.tree.map(lambda counts: counts > 0.0, counts),
+    }
 
 
 def _used(data: Data) -> Float[Array, " m"]:
     """Return 1 for points that count and 0 for the others."""
-    if data.mask is None:
-        return jnp.ones(data.y.size, data.y.dtype)
-    return data.mask.ravel().astype(data.y.dtype)
+    flat, _ = ravel_pytree(data.y)
+    return jnp.ones_like(flat) if data.mask is None else data.mask.astype(flat.dtype)

@@ -120,7 +120,7 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y, sigma, mask = _arrays(y), _arrays(sigma), _arrays(mask)
+    y, sigma, mask = as_arrays(y), as_arrays(sigma), as_arrays(mask)
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -195,7 +195,7 @@ def splitted(model: Any) -> Split:
     return Split(*eqx.partition(model, traced))
 
 
-def _arrays(value: Any) -> Any:
+def as_arrays(value: Any) -> Any:
     """Return an array, or the arrays of several data sets.
 
     A dict holds data sets, and so does a tuple with more than numbers in it.

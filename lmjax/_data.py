@@ -24,7 +24,7 @@ class Data(NamedTuple):
     Attributes:
         x: Independent variables, safe to evaluate the model at.
         y: Observations with masked points replaced by 0, a pytree if given as one.
-        mask: Which points of an array count, or None for all.
+        mask: Which points count, flat, or None for all.
         whiten: Function that divides a flat residual by the noise and zeroes masked
             points.
         colour: Its inverse on points that count: turns white noise into noise of y.
@@ -33,7 +33,7 @@ class Data(NamedTuple):
 
     x: Any
     y: Any
-    mask: Bool[Array, "..."] | None
+    mask: Bool[Array, " m"] | None
     whiten: Callable
     colour: Callable
     num_used: Int[Array, ""] | None
@@ -62,16 +62,17 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         parts = zip(sets, jnp.split(r, ends), strict=True)
         return jnp.concatenate([getattr(one, function)(part) for one, part in parts])
 
-    num_used = None
-    if any(one.num_used is not None for one in sets):
-        num_used = jnp.int32(0)
-        for one in sets:
-            num_used += one.y.size if one.num_used is None else one.num_used
+    mask = num_used = None
+    if any(one.mask is not None for one in sets):
+        every = lambda one: jnp.ones(one.y.size, bool)
+        parts = [every(one) if one.mask is None else one.mask for one in sets]
+        mask = jnp.concatenate(parts)
+        num_used = jnp.sum(mask, dtype=jnp.int32)
     if own_x is not None:
         x = structure.unflatten([one.x for one in sets])
     y = structure.unflatten([one.y for one in sets])
     whiten, colour = partial(each, "whiten"), partial(each, "colour")
-    return Data(x, y, None, whiten, colour, num_used)
+    return Data(x, y, mask, whiten, colour, num_used)
 
 
 def per_set(name: str, prefix: Any, y: Any) -> list[Any]:
@@ -113,6 +114,7 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         num_used = jnp.sum(mask, dtype=jnp.int32)
         y = jnp.where(mask, y, 0.0)
         x = safe_inputs(x, mask)
+    mask = None if mask is None else mask.ravel()
     whiten, colour = _whitening(sigma, mask, y, dtype)
     return Data(x, y, mask, whiten, colour, num_used)
 
@@ -145,7 +147,7 @@ def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
     spread = jax.tree_util.tree_map_with_path(per_point, likelihood)
     mask = data.mask
     if mask is not None:
-        spread, mask = safe_inputs(spread, mask), mask.ravel()
+        spread = safe_inputs(spread, mask.reshape(shape))
     flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
     return Likely(flat, data.y.ravel(), mask)
 
@@ -161,9 +163,7 @@ def broadcast(name: str, value: Any, shape: tuple[int, ...]) -> Array:
         ) from error
 
 
-def _whitening(sigma, mask, y, dtype):
-    keep = None if mask is None else mask.ravel()
-
+def _whitening(sigma, keep, y, dtype):
     def masked(r):
         return r if keep is None else jnp.where(keep, r, 0.0)
 

@@ -189,4 +189,5 @@ def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Da
     if data.mask is None:
         return data
     # what is common to all curves is safe where any curve uses it
-    return data._replace(x=_data.safe_inputs(data.x, jnp.any(data.mask, axis=-1)))
+    used = jnp.any(data.mask.reshape(data.y.shape), axis=-1)
+    return data._replace(x=_data.safe_inputs(data.x, used))

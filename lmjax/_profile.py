@@ -82,7 +82,7 @@ def profile(
             None takes all that are not fixed.
         level: Probability that an interval holds the true value.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, loss, loss_scale, solver. Bounds end an interval.
+            bounds, fixed, loss, loss_scale, solver, likelihood. Bounds end an interval.
 
     Returns:
         The `Profile`. Trouble does not raise: see its ``status`` and ``better``.

@@ -138,9 +138,7 @@ def _status(outcome, success: Flag):
 
 def _better(again: Refit, data: Data, one, other, j, value) -> Float[Array, " n"]:
     """Return the start of lower chi-square: a chord may leave where the model works."""
-    first, second = (
-        jnp.sum(again.residual(data, p.at[j].set(value)) ** 2) for p in (one, other)
-    )
+    first, second = (again.chi2(data, p.at[j].set(value)) for p in (one, other))
     return jnp.where(~(second < first) & jnp.isfinite(first), one, other)
 
 

@@ -12,11 +12,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from lmjax import _data, _problem
-from lmjax._curve_fit import curve_fit
+from lmjax._curve_fit import as_arrays, curve_fit
 from lmjax._data import Data
+from lmjax._doors import resolve_likelihood
 from lmjax._fitted import CurveFit
 from lmjax._solver import LevenbergMarquardt
-from lmjax._types import Flag, Params
+from lmjax._types import Flag, Params, Scalar
+from lmjax.likelihoods import Likelihood
 
 
 class FitOptions(TypedDict, total=False):
@@ -30,6 +32,7 @@ class FitOptions(TypedDict, total=False):
     loss: str | Callable | None
     loss_scale: Any
     solver: LevenbergMarquardt
+    likelihood: str | Likelihood | None
 
 
 class Refit(eqx.Module):
@@ -38,14 +41,14 @@ class Refit(eqx.Module):
     Attributes:
         fit: The fit: one, not a batch.
         x: Independent variables.
-        y: Observations.
+        y: Observations, a pytree if there are several data sets.
         options: The `FitOptions` that were given.
         usable: Whether the fit converged, and on these data.
     """
 
     fit: CurveFit
     x: Any
-    y: Array
+    y: Any
     options: dict[str, Any]
     usable: Flag
 
@@ -79,18 +82,38 @@ class Refit(eqx.Module):
 
     def residual(self, data: Data, p: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return the residual at ``p`` in units of sigma."""
+        flat = lambda tree: ravel_pytree(tree)[0]
+        return data.whiten(flat(self.curve(data, p)) - flat(data.y))
+
+    def curve(self, data: Data, p: Float[Array, " n"]) -> Any:
+        """Return the model at ``p``, a pytree like y."""
         curve = self.fit._evaluate(self.fit._unravel(p), data.x)
-        return data.whiten((curve.astype(data.y.dtype) - data.y).ravel())
+        return jax.tree.map(lambda f, y: f.astype(y.dtype), curve, data.y)
+
+    def chi2(self, data: Data, p: Float[Array, " n"]) -> Scalar:
+        """Return the sum of squared residuals at ``p``; the deviance, if likely."""
+        likelihood = self.options.get("likelihood")
+        if likelihood is None:
+            return jnp.sum(self.residual(data, p) ** 2)
+        f = self.curve(data, p)
+        term = _data.likelihood_term(likelihood, data, f.dtype)
+        return 2.0 * jnp.sum(term.half_terms(f.ravel()))
 
     @eqx.filter_jit
     def same_data(self) -> Flag:
         """Return whether the data leave the residual that the fit has."""
-        data = self.data
-        there = self.fit.residual.ravel()
-        size = jnp.max(jnp.abs(data.whiten(data.y.ravel()))) + jnp.max(jnp.abs(there))
+        data, fit = self.data, self.fit
+        there, _ = ravel_pytree(fit.residual)
+        given = data.whiten(ravel_pytree(data.y)[0])
+        size = jnp.max(jnp.abs(given)) + jnp.max(jnp.abs(there))
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
+        tolerance = jnp.finfo(there.dtype).eps ** 0.5
         # NaN is no contradiction: that fit failed
-        return ~(error > jnp.finfo(there.dtype).eps ** 0.5 * size)
+        same = ~(error > tolerance * size)
+        if fit.likelihood is not None:
+            off = jnp.abs(self.chi2(data, self.p) - fit.chi2)
+            same &= ~(off > tolerance * (fit.chi2 + there.size))
+        return same
 
     def __call__(
         self, p: Float[Array, " n"], y: Any = None, **changes: Any
@@ -108,7 +131,7 @@ class Refit(eqx.Module):
             self.x,
             self.y if y is None else y,
             params0,
-            absolute_sigma=fit.absolute_sigma,
+            absolute_sigma=fit.absolute_sigma and fit.likelihood is None,
             **{**self.options, **changes},
         )
 
@@ -134,14 +157,22 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"{min(unknown)}: expected a keyword of curve_fit out of "
             + ", ".join(FitOptions.__annotations__)
         )
-    x, y = (np.asarray(v) if isinstance(v, list | float) else v for v in (x, y))
-    if jnp.shape(y) != fit.residual.shape:
+    x, y = np.asarray(x) if isinstance(x, list) else x, as_arrays(y)
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if shapes(y) != shapes(fit.residual):
         raise ValueError(
-            f"y: expected the shape that was fitted, {fit.residual.shape}, "
-            f"got {jnp.shape(y)}"
+            f"y: expected the shape that was fitted, {shapes(fit.residual)}, "
+            f"got {shapes(y)}"
         )
-    lists = {k: np.asarray(v) for k, v in options.items() if isinstance(v, list)}
-    given = dict(options) | lists
+    likelihood = resolve_likelihood(options.get("likelihood"), {})
+    name = None if likelihood is None else type(likelihood).__name__
+    if name != fit.likelihood:
+        raise ValueError(
+            f"likelihood: expected the one that was fitted, {fit.likelihood}, "
+            f"got {name}"
+        )
+    data = {k: as_arrays(v) for k, v in options.items() if k in ("sigma", "mask")}
+    given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
@@ -151,6 +182,6 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     if not isinstance(same, Tracer) and not same:
         raise ValueError(
             "x, y: expected the data of the fit, and the keywords that curve_fit was "
-            "given (sigma, mask, ...); these leave another residual"
+            "given (sigma, mask, likelihood, ...); these leave another residual"
         )
     return eqx.tree_at(lambda again: again.usable, again, fit.success & same)

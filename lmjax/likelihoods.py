@@ -14,7 +14,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from lmjax import _rice
 
@@ -36,7 +36,8 @@ Points = Float[Array, " m"]
 class Likelihood(eqx.Module):
     """The noise of the data, point by point: subclass it for one of your own.
 
-    All four methods work on arrays, one element per point. Numbers and arrays in fields
+    The methods work on arrays, one element per point; `sample` is for `lmjax.bootstrap`
+    alone. Numbers and arrays in fields
     are data: they may be traced, differ per fit and be differentiated; arrays must
     broadcast to y.
 
@@ -81,6 +82,13 @@ class Likelihood(eqx.Module):
     @abc.abstractmethod
     def information(self, f: Points) -> Points:
         """Return the Fisher information about f, ``E[slope^2]``, above zero."""
+
+    def sample(self, key: PRNGKeyArray, f: Points) -> Points:
+        """Return observations drawn at random, given f."""
+        raise NotImplementedError(
+            f"likelihood: lmjax.bootstrap draws data with the method sample(key, f), "
+            f"which {type(self).__name__} does not have"
+        )
 
 
 class Poisson(Likelihood):
@@ -132,6 +140,12 @@ class Poisson(Likelihood):
     def information(self, f: Points) -> Points:
         """Return ``1 / (f + s^2)``."""
         return 1.0 / jnp.maximum(f + self.read_noise**2, FEWEST)
+
+    def sample(self, key: PRNGKeyArray, f: Points) -> Points:
+        """Return counts, with normal read noise."""
+        counted, read = jax.random.split(key)
+        counts = jax.random.poisson(counted, f).astype(f.dtype)
+        return counts + self.read_noise * jax.random.normal(read, f.shape, f.dtype)
 
     def _counts(self, y):
         counts = y + self.read_noise**2
@@ -185,6 +199,10 @@ class Binomial(Likelihood):
         n = self.trials
         least = FEWEST / n
         return n / jnp.maximum(f, least) + n / jnp.maximum(1.0 - f, least)
+
+    def sample(self, key: PRNGKeyArray, f: Points) -> Points:
+        """Return numbers of successes."""
+        return jax.random.binomial(key, self.trials, f, f.shape, f.dtype)
 
 
 class Rician(Likelihood):
@@ -243,6 +261,11 @@ class Rician(Likelihood):
         """Return ``f^2 / s^4`` for faint signals, up to ``1 / s^2`` for strong ones."""
         v = jnp.maximum((f / self.sigma) ** 2, FAINTEST**2)
         return _rice.information(v) / self.sigma**2
+
+    def sample(self, key: PRNGKeyArray, f: Points) -> Points:
+        """Return the magnitude of f with normal noise in both of its parts."""
+        real, imaginary = self.sigma * jax.random.normal(key, (2, *f.shape), f.dtype)
+        return jnp.hypot(f + real, imaginary)
 
     def _magnitude(self, f):
         # not jnp.abs, whose derivative at 0 is 0

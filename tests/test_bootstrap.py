@@ -146,6 +146,64 @@ def test_callable_model_keeps_its_form():
     assert 0.3 < boot.stderr.rate / fit.stderr.rate < 3.0
 
 
+NOISES = {
+    "poisson": (lmjax.likelihoods.Poisson(), lambda f: (f, f)),
+    "read noise": (lmjax.likelihoods.Poisson(2.0), lambda f: (f, f + 4.0)),
+    "binomial": (
+        lmjax.likelihoods.Binomial(20),
+        lambda f: (20 * f / 9, 20 * f / 9 * (1 - f / 9)),
+    ),
+    "rician": (
+        lmjax.likelihoods.Rician(1.5),
+        lambda f: scipy.stats.rice.stats(f / 1.5, scale=1.5, moments="mv"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_samples_have_the_mean_and_variance_of_the_noise(name, dtype):
+    noise, moments = NOISES[name]
+    f = np.array([0.1, 1.0, 8.0], dtype)
+    shown = f / 9 if name == "binomial" else f
+    many = jnp.broadcast_to(shown, (100_000, 3))
+    y = np.asarray(noise.sample(jax.random.key(0), many))
+    assert y.dtype == dtype
+    mean, variance = moments(f.astype(float))
+    error = np.sqrt(variance / len(y))
+    np.testing.assert_array_less(np.abs(y.mean(axis=0) - mean), 4 * error)
+    # kurtosis of these is below 13: Poisson's is 3 + 1 / f
+    np.testing.assert_array_less(
+        abs(y.var(axis=0) / variance - 1), 4 * (13 / 1e5) ** 0.5
+    )
+
+
+def test_counts_scatter_as_fisher_says_and_masked_ones_do_not_matter():
+    mask = X > -0.9
+    counts = np.where(mask, np.random.default_rng(5).poisson(20 + 10 * X), -7.0)
+    options = {"likelihood": "poisson", "mask": mask}
+    fit = lmjax.curve_fit(line, X, counts, jnp.array([10.0, 1.0]), **options)
+    boot = lmjax.bootstrap(jax.random.key(2), fit, X, counts, num=2000, **options)
+    assert boot.num_failed == 0
+    # Fisher's errors are the limit of many counts; 2,000 replicas tell 1.6 %
+    np.testing.assert_allclose(boot.stderr, fit.stderr, rtol=0.07)
+
+
+def test_likelihood_without_samples_is_named():
+    class Half(lmjax.likelihoods.Poisson):
+        sample = lmjax.likelihoods.Likelihood.sample
+
+    options = {"likelihood": Half()}
+    counts = np.round(20 + 10 * X)
+    fit = lmjax.curve_fit(line, X, counts, jnp.array([10.0, 1.0]), **options)
+    with pytest.raises(NotImplementedError, match=r"sample\(key, f\), which Half"):
+        lmjax.bootstrap(jax.random.key(0), fit, X, counts, **options)
+    with pytest.raises(
+        ValueError, match="kind: expected one of parametric, got 'wild'"
+    ):
+        lmjax.bootstrap(jax.random.key(0), fit, X, counts, kind="wild", **options)
+
+
 @pytest.mark.parametrize("kind", ["array", "matrix", "factor"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_colour_undoes_whiten(kind, masked, rng):

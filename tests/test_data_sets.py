@@ -133,3 +133,30 @@ def test_wrong_requests_are_named(name):
     options, error, message = BAD[name]
     with pytest.raises(error, match=message):
         fit(**options)
+
+
+@pytest.mark.parametrize("kind", ["residual", "parametric", "wild", "case"])
+def test_bootstrap_is_that_of_one_array(kind):
+    mask = joined({"fast": True, "slow": MASK["slow"]})
+    key = jax.random.key(4)
+    options = {"sigma": SIGMA, "mask": MASK}
+    flat = {"sigma": joined(SIGMA), "mask": mask}
+    given = {"num": 16, "kind": kind}
+    got = lmjax.bootstrap(key, fit(**options), TIMES, Y, **given, **options)
+    expected = lmjax.bootstrap(
+        key, fit_single(joined(Y), **flat), joined(TIMES), joined(Y), **given, **flat
+    )
+    assert expected.num_failed == 0
+    assert_close(got.params, expected.params)
+
+
+def test_profile_is_that_of_one_array():
+    options, flat = {"sigma": SIGMA}, {"sigma": joined(SIGMA)}
+    got = lmjax.profile(fit(**options), TIMES, Y, "rate", **options)
+    expected = lmjax.profile(
+        fit_single(joined(Y), **flat), joined(TIMES), joined(Y), "rate", **flat
+    )
+    for end, other in zip(got.interval, expected.interval, strict=True):
+        assert_close(end["rate"], np.asarray(other["rate"]))
+    with pytest.raises(ValueError, match="these leave another residual"):
+        lmjax.profile(fit(**options), TIMES, Y, "rate")

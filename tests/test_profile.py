@@ -6,6 +6,7 @@ import lmfit
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.special
 import scipy.stats
 
 import lmjax
@@ -273,6 +274,49 @@ def test_forgotten_sigma_is_noticed():
     fit = lmjax.curve_fit(michaelis_menten, CONC, RATE, START, sigma=1.0 + CONC)
     with pytest.raises(ValueError, match="another residual"):
         lmjax.profile(fit, CONC, RATE)
+
+
+COUNTS = np.array([3.0, 0.0, 7.0, 4.0, 2.0, 5.0])
+OFFSET = np.array([1.0, 0.5, 2.0, 1.0, 1.0, 1.5])
+
+
+def rate_of(p, exposure):
+    return p[0] * exposure + p[1]
+
+
+def test_poisson_limits_are_where_the_deviance_rises_by_the_quantile():
+    options = {"likelihood": "poisson", "bounds": (1e-6, 100.0)}
+    fit = lmjax.curve_fit(rate_of, OFFSET, COUNTS, np.array([2.0, 0.5]), **options)
+    profile = lmjax.profile(fit, OFFSET, COUNTS, "[0]", **options)
+
+    def deviance(p):
+        f = p[0] * OFFSET + p[1]
+        return 2.0 * np.sum(f - COUNTS + scipy.special.xlogy(COUNTS, COUNTS / f))
+
+    def excess(rate):
+        inner = lambda background: deviance((rate, background))
+        best = scipy.optimize.minimize_scalar(
+            inner, bounds=(1e-6, 100.0), method="bounded", options={"xatol": 1e-12}
+        )
+        return best.fun - float(fit.deviance) - scipy.stats.chi2.ppf(0.95, 1)
+
+    assert np.all(profile.status[0] == FOUND)
+    middle = float(fit.params[0])
+    for end, span in zip(
+        profile.interval, [(1e-3, middle), (middle, 50.0)], strict=True
+    ):
+        expected = scipy.optimize.brentq(excess, *span, xtol=1e-12)
+        np.testing.assert_allclose(end[0], expected, rtol=1e-6)
+
+
+def test_likelihood_must_be_that_of_the_fit():
+    noise = lmjax.likelihoods.Poisson(read_noise=1.0)
+    start = np.array([2.0, 0.5])
+    fit = lmjax.curve_fit(rate_of, OFFSET, COUNTS, start, likelihood=noise)
+    with pytest.raises(ValueError, match="likelihood: expected .* Poisson, got None"):
+        lmjax.profile(fit, OFFSET, COUNTS)
+    with pytest.raises(ValueError, match="these leave another residual"):
+        lmjax.profile(fit, OFFSET, COUNTS, likelihood="poisson")
 
 
 @pytest.fixture(scope="module")
