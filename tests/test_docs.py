@@ -1,6 +1,7 @@
 """Whatever the documentation shows runs, and every public name is documented."""
 
 import ast
+import base64
 import inspect
 import json
 import os
@@ -17,6 +18,7 @@ import lmjax.plot
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
@@ -78,12 +80,13 @@ MAX_EXAMPLE_LINES = 80
 MAX_NOTEBOOK_BYTES = 500_000
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|usr|mnt)/|\b[A-Z]:\\")
 
-# Runs the blocks in one namespace, with tracebacks that name the line of the README.
+# Runs the blocks in one namespace, with tracebacks that name the line of the page.
 RUN_BLOCKS = """
 import json, sys
 namespace = {"__name__": "__main__"}
-for line, block in json.load(sys.stdin):
-    code = compile("\\n" * line + block, "README.md", "exec")
+page, blocks = json.load(sys.stdin)
+for line, block in blocks:
+    code = compile("\\n" * line + block, page, "exec")
     exec(code, namespace)
 """
 # Line breaks in expected output may follow the width of the source.
@@ -119,26 +122,32 @@ def by_stem(path):
     return path.stem
 
 
-@pytest.fixture
-def readme():
-    path = ROOT / "README.md"
-    assert path.exists(), "the project needs a README.md"
-    return path.read_text()
+def by_folder(path):
+    return path.parent.name
 
 
-def test_readme_blocks_run_in_order(readme, tmp_path):
+@pytest.mark.parametrize("path", PAGES, ids=by_folder)
+def test_blocks_of_a_page_run_in_order(path, tmp_path):
+    page = path.read_text()
     blocks = [
-        (readme.count("\n", 0, match.start(1)), match.group(1))
-        for match in re.finditer(r"^```python\n(.*?)^```", readme, re.DOTALL | re.M)
+        (page.count("\n", 0, match.start(1)), match.group(1))
+        for match in re.finditer(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
     ]
     assert blocks
-    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=json.dumps(blocks))
+    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=json.dumps([str(path), blocks]))
 
 
-def test_readme_links_lead_to_files(readme):
-    for target in re.findall(r"\]\(([^)#\s]+)", readme):
+@pytest.mark.parametrize("path", PAGES, ids=by_folder)
+def test_links_of_a_page_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
         if not re.match(r"https?:|mailto:", target):
-            assert (ROOT / target).exists(), f"README.md links to {target}"
+            assert (path.parent / target).exists(), f"{path} links to {target}"
+
+
+def test_guide_names_every_example():
+    guide = (ROOT / "examples" / "README.md").read_text()
+    for path in EXAMPLES:
+        assert f"]({path.name})" in guide, f"the guide leaves out {path.name}"
 
 
 def test_doctests(tmp_path):
@@ -172,7 +181,8 @@ def test_example_keeps_the_form(path):
         for name in ([a.name for a in node.names] if hasattr(node, "names") else [])
         if "lmjax" in (getattr(node, "module", None) or name)
     ]
-    assert modules in (["lmjax"], ["lmjax.optax"], ["lmjax", "plot"])
+    assert modules[0] in ("lmjax", "lmjax.optax")
+    assert modules[1:] in ([], ["plot"], ["models"])
     assert not re.search(r"lmjax\.(\w+\.)*_", source), "uses a private name"
 
 
@@ -193,6 +203,12 @@ def test_notebook_is_stored_as_executed(path):
                 texts.append("".join(data))
     for text in texts:
         assert not ABSOLUTE_PATH.search(text), text
+
+
+def test_figure_of_the_readme_is_one_of_the_notebook():
+    figure = (ROOT / "notebooks" / "walkers.png").read_bytes()
+    stored = (ROOT / "notebooks" / "01_the_dance.ipynb").read_text()
+    assert base64.b64encode(figure).decode() in stored.replace("\\n", "")
 
 
 @pytest.mark.slow
