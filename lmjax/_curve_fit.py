@@ -314,7 +314,7 @@ def _fit_impl(
         covariance=covariance,
         rank=rank,
         num_used=data.num_used,
-        pearson_chi2=None if likelihood is None else _pearson(problem, outcome.r),
+        pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
         absolute_sigma=absolute_sigma,
         likelihood=None if likelihood is None else type(likelihood).__name__,
         model=function,
@@ -324,7 +324,8 @@ def _fit_impl(
 _fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
 
 
-def _pearson(problem, f):
+def pearson(problem, f):
+    """Return Pearson's statistic of the predictions."""
     return jnp.sum(problem.term.rows(f)[0] ** 2)
 
 

@@ -18,10 +18,18 @@ from lmjax._curve_fit import (
     completed,
     dtype_of,
     fields_of,
+    pearson,
     resolved,
     splitted,
 )
-from lmjax._doors import blame, check_feasible, check_pair, resolve_loss
+from lmjax._doors import (
+    blame,
+    check_feasible,
+    check_pair,
+    check_possible,
+    resolve_likelihood,
+    resolve_loss,
+)
 from lmjax._fitted import dof_of, has_error
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
@@ -32,6 +40,7 @@ from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._types import Params
 from lmjax._unrolled import Derivative, detach
+from lmjax.likelihoods import Likelihood
 
 _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
@@ -48,6 +57,7 @@ def global_fit(
     absolute_sigma: bool = False,
     mask: Any = None,
     nan_policy: str = "propagate",
+    likelihood: str | Likelihood | None = None,
     bounds: tuple[Any, Any] | None = None,
     fixed: Any = None,
     loss: str | Callable | None = None,
@@ -84,6 +94,7 @@ def global_fit(
             masked entirely keeps its start and has no errors.
         nan_policy: "propagate" lets a NaN anywhere in ``y`` end the fit with a status;
             "omit" treats it as masked.
+        likelihood: As in `curve_fit`; its arrays broadcast to ``y``.
         bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
         fixed: As ``bounds``: True keeps a parameter at its start.
         loss: As in `curve_fit`.
@@ -95,7 +106,8 @@ def global_fit(
         The `GlobalFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
+            data are impossible under the likelihood.
         TypeError: If parameters or data are not real floating-point numbers.
 
     Example:
@@ -120,6 +132,8 @@ def global_fit(
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
+    given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
+    likelihood = resolve_likelihood(likelihood, given)
     x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
     start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
     try:
@@ -133,6 +147,7 @@ def global_fit(
             bounds,
             fixed,
             term,
+            None if likelihood is None else splitted(likelihood),
             solver,
             derivative,
             _groups.shared_leaves(shared, start),
@@ -145,6 +160,8 @@ def global_fit(
         raise blame(error, solver, derivative, named) from error
     if bounds is not None:
         check_feasible(fit.status, bounds, fit.params)
+    if likelihood is not None:
+        check_possible(fit.status, likelihood, y, mask)
     return completed(fit, model) if params0 is None else fit
 
 
@@ -184,6 +201,7 @@ def _fit_impl(
     bounds,
     fixed,
     term,
+    likelihood,
     solver,
     derivative,
     shared,
@@ -197,13 +215,20 @@ def _fit_impl(
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(x, axes, y, sigma, mask, nan_policy, dtype)
 
-    def residual_fn(p):
+    def predict(p):
         each = lambda own, common, x: evaluate(layout.of_one(own, common), x)
         own, common = layout.arrow.split(p)
         curves = jax.vmap(each, in_axes=(-1, None, axes), out_axes=-1)
-        r = curves(own, common, data.x).astype(dtype) - data.y
-        return data.whiten(r.ravel())
+        return curves(own, common, data.x).astype(dtype).ravel()
 
+    residual_of = lambda f: data.whiten(f - data.y.ravel())
+    residual_fn = lambda p: residual_of(predict(p))
+    if likelihood is not None:
+        likelihood = eqx.combine(likelihood.arrays, likelihood.rest)
+        likelihood = _groups.likelihood_last(likelihood, y.shape)
+        term = _data.likelihood_term(likelihood, data, dtype)
+        residual_fn = predict
+        absolute_sigma = True
     work = _problem.common_dtype(*jax.tree.leaves(params0), dtype)
     start = jax.tree.map(lambda leaf: leaf.astype(work), start)
     solution, problem, outcome = solve(
@@ -221,13 +246,16 @@ def _fit_impl(
     covariance, rank = _covariance(
         problem, outcome, solution, None if absolute_sigma else points
     )
+    if likelihood is not None:
+        observed = residual_of(solution.residual)
+        solution = dataclasses.replace(solution, residual=observed)
     return GlobalFit(
         **fields_of(_by_curve(solution, layout, data.y.shape), data.num_used),
         covariance=covariance,
         rank=rank,
         num_used=data.num_used,
-        pearson_chi2=None,
-        likelihood=None,
+        pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
+        likelihood=None if likelihood is None else type(likelihood).__name__,
         absolute_sigma=absolute_sigma,
         model=function,
         shared=shared,
@@ -235,7 +263,7 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(11, 12, 13))
+_fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
 
 
 def _one_curve(evaluate, layout: Layout, start, x, axes):

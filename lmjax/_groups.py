@@ -12,6 +12,7 @@ from lmjax._arrow import Arrow
 from lmjax._data import Data
 from lmjax._fit_batch import pad_ragged
 from lmjax._types import Params
+from lmjax.likelihoods import Likelihood
 
 
 class Layout(NamedTuple):
@@ -170,6 +171,18 @@ def axes_of(x: Any, shape: tuple[int, ...]) -> Any:
 def axis_list(axes: Any) -> list[int | None]:
     """Return the leaves of `axes_of`, None being one."""
     return jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
+
+
+def likelihood_last(likelihood: Likelihood, shape: tuple[int, ...]) -> Likelihood:
+    """Return the likelihood with the curves of its arrays on the last axis."""
+
+    def last(path, leaf):
+        if not jnp.ndim(leaf):
+            return leaf
+        whole = _data.broadcast("likelihood." + _problem.name_of(path), leaf, shape)
+        return jnp.moveaxis(whole, 0, -1)
+
+    return jax.tree_util.tree_map_with_path(last, likelihood)
 
 
 def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Data:

@@ -88,8 +88,22 @@ HELD = {
 }
 OFFSETS = {"offset": np.array([0.0, 0.2, 0.0, 0.0])}  # a start for each curve
 # what global_fit takes; what curve_fit of the stacked model takes beside it
+COUNTS_OF = np.random.default_rng(6).poisson(20.0 * np.maximum(Y, 0.05)).astype(float)
+BRIGHT = {"amplitude": 20.0, "offset": 5.0, "tau": 1.0}
 OPTIONS = {
     "plain": ({}, {}),
+    "counts": (
+        {
+            "y": COUNTS_OF,
+            "mask": MASK,
+            "params0": BRIGHT,
+            "likelihood": lmjax.likelihoods.Poisson(np.linspace(1.0, 3.0, 4)[:, None]),
+        },
+        {
+            "params0": jax.tree.map(jnp.multiply, DENSE_START, BRIGHT)
+            | {"offset": np.full(CURVES, 5.0)}
+        },
+    ),
     "data": (
         {
             "x": LATE,
@@ -114,6 +128,10 @@ def test_fit_is_that_of_the_stacked_problem(name):
     got, expected = fit(**options), dense(**(options | other))
     assert got.linear_solver == "Schur"
     assert_same_fit(got, expected)
+    if name == "counts":
+        assert got.absolute_sigma
+        assert_same(got.pearson_chi2, expected.pearson_chi2)
+        assert "likelihood           Poisson" in got.report()
     if name == "held":
         codes = {ParamStatus(int(code)).name for code in got.param_status}
         assert codes == {"FREE", "AT_UPPER", "FIXED", "AT_LOWER"}
@@ -495,6 +513,21 @@ BAD = {
         {"solver": lmjax.LevenbergMarquardt(jac="rev")},
         ValueError,
         "solver: .*'fwd'.*'rev'",
+    ),
+    "likelihood-sigma": (
+        {"likelihood": "poisson", "sigma": 1.0},
+        ValueError,
+        "sigma: expected none beside likelihood=",
+    ),
+    "likelihood-shape": (
+        {"likelihood": lmjax.likelihoods.Poisson(np.ones(5))},
+        ValueError,
+        r"likelihood.read_noise: .*\(4, 12\).*\(5,\)",
+    ),
+    "likelihood-negative": (
+        {"likelihood": "poisson", "y": -COUNTS_OF - 1.0},
+        ValueError,
+        "y: ",
     ),
     "solver-type": ({"solver": "lm"}, TypeError, "solver: .*'lm'"),
     "params-int": ({"params0": START | {"tau": 1}}, TypeError, "params0: .*tau"),
