@@ -96,7 +96,8 @@ def test_correlation_prints_the_matrix(fit, tmp_path):
 
 def test_convergence_tells_taken_from_refused_steps(tmp_path):
     rosenbrock = lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]])
-    solver = lmjax.LevenbergMarquardt(record_history=True)
+    bold = lmjax.Nielsen(initial=1e-8)
+    solver = lmjax.LevenbergMarquardt(damping=bold, record_history=True)
     sol = lmjax.least_squares(rosenbrock, jnp.array([-1.2, 1.0]), solver=solver)
     cost, damping, gain = drawn(lmjax.plot.convergence(sol), tmp_path).axes
     refused = int(sol.num_steps - sol.num_accepted)

@@ -77,8 +77,7 @@ def test_jacobian_is_kaufmans_and_its_gradient_is_exact():
         p0,
         bounds=None,
         fixed=None,
-        rho=None,
-        loss_scale=None,
+        term=None,
         jac=None,
         linear=tuple(LINEAR_TWO.tolist()),
     )

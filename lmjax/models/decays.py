@@ -48,6 +48,7 @@ class Exponential(Model):
         return self.amplitude * exp(-self.rate * real(x)) + self.offset
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Exponential":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -93,6 +94,7 @@ class BiExponential(Model):
         return fast + self.amplitude_2 * exp(-self.rate_2 * x)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "BiExponential":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -134,6 +136,7 @@ class StretchedExponential(Model):
         return self.amplitude * jnp.where(positive, jnp.exp(-inner), 1.0)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "StretchedExponential":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -178,6 +181,7 @@ class PowerLaw(Model):
         return self.amplitude * jnp.where(positive, power, 0.0)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "PowerLaw":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

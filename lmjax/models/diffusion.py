@@ -43,6 +43,7 @@ class Diffusion(Model):
         return self.s0 * exp(-self.adc * real(x))
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Diffusion":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -88,6 +89,7 @@ class IVIM(Model):
         return self.s0 * (slow + self.fraction * (exp(-self.perfusion * x) - slow))
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "IVIM":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

@@ -53,6 +53,7 @@ class Logistic4(Model):
         return self.bottom + (self.top - self.bottom) * share
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Logistic4":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -109,6 +110,7 @@ class Logistic5(Model):
         return self.bottom + (self.top - self.bottom) * share
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Logistic5":
         """Return a start for a fit to the points (x, y).
 
@@ -149,6 +151,7 @@ class Hill(Model):
         return self.maximum * _share(x, self.log_ec50, self.slope, jax.nn.sigmoid)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Hill":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

@@ -51,6 +51,7 @@ class LogisticGrowth(Model):
         return self.offset + self.amplitude * share
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "LogisticGrowth":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -94,6 +95,7 @@ class GompertzGrowth(Model):
         return self.offset + self.amplitude * share
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "GompertzGrowth":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

@@ -43,6 +43,7 @@ class MichaelisMenten(Model):
         return self.vmax * ratio(x, self.km + x)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "MichaelisMenten":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -87,6 +88,7 @@ class CompetitiveInhibition(Model):
         return self.vmax * ratio(s, self.km * (1.0 + ratio(i, self.ki)) + s)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "CompetitiveInhibition":
         """Return a start for a fit to the rates ``y`` at ``x = (s, i)``."""
         data = _guess.clean(tuple(x), y)

@@ -44,6 +44,7 @@ class Gaussian(Model):
         return self.amplitude * jnp.exp(-0.5 * z**2)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Gaussian":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -81,6 +82,7 @@ class Lorentzian(Model):
         return self.amplitude / (1.0 + _tailed(real(x) - self.centre, self.width) ** 2)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Lorentzian":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -123,6 +125,7 @@ class PseudoVoigt(Model):
         return self.amplitude * (bell + self.fraction * (1.0 / (1.0 + z2) - bell))
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "PseudoVoigt":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -166,6 +169,7 @@ class Voigt(Model):
         return self.area * voigt_profile(real(x) - self.centre, self.sigma, self.gamma)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Voigt":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

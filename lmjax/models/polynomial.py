@@ -48,6 +48,7 @@ class Polynomial(Model):
         return value
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any, degree: int = 1) -> "Polynomial":
         """Return the least-squares polynomial of a degree through the points (x, y).
 

@@ -47,6 +47,7 @@ class InversionRecovery(Model):
         return self.s0 * (1.0 - self.inversion * exp(-ratio(real(x), self.t1)))
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "InversionRecovery":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -86,6 +87,7 @@ class MagnitudeInversionRecovery(Model):
         return jnp.abs(self.s0 * recovered)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "MagnitudeInversionRecovery":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
@@ -142,6 +144,7 @@ class VariableFlipAngle(Model):
         return self.s0 * jnp.sin(angle) * ratio(lost, denominator)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "VariableFlipAngle":
         """Return a start for a fit to the signal ``y`` at ``x = (angle, tr)``."""
         data = _guess.clean(tuple(x), y)
@@ -180,6 +183,7 @@ class T2Decay(Model):
         return self.s0 * exp(-ratio(real(x), self.t2))
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "T2Decay":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)

@@ -52,6 +52,7 @@ class Gaussian2D(Model):
         return self.amplitude * jnp.exp(-0.5 * (u**2 + v**2)) + self.offset
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "Gaussian2D":
         """Return a start for a fit to the image ``y`` at coordinates ``x``."""
         data = _guess.clean(tuple(x), y)
@@ -100,6 +101,7 @@ class EllipticGaussian2D(Model):
         return self.amplitude * jnp.exp(-0.5 * (u**2 + v**2)) + self.offset
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "EllipticGaussian2D":
         """Return a start for a fit to the image ``y`` at coordinates ``x``."""
         data = _guess.clean(tuple(x), y)
@@ -161,6 +163,7 @@ class RotatedGaussian2D(Model):
         return self.amplitude * jnp.exp(-0.5 * (u**2 + v**2)) + self.offset
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "RotatedGaussian2D":
         """Return a start for a fit to the image ``y`` at coordinates ``x``."""
         data = _guess.clean(tuple(x), y)

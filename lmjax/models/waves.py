@@ -51,6 +51,7 @@ class DampedSine(Model):
         return self.amplitude * exp(-self.rate * x) * jnp.sin(angle)
 
     @staticmethod
+    @_guess.compiled
     def guess(x: Any, y: Any) -> "DampedSine":
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
