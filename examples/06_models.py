@@ -2,7 +2,7 @@
 
 First a decay with its own start; then a spectrum of two peaks on a sloping background,
 each part under a name of its own and each peak guessed from its half of the range.
-Last, 500 noisy spectra in one batch, each with its own start.
+Last, 300 noisy spectra in one batch, each with its own start.
 
 Expect: every true value lies within about three of its standard errors. In the batch
 all fits converge, and about 68 % of the true positions of the small peak lie within one
@@ -26,7 +26,7 @@ TRUTH = models.Sum(
 )
 SPLIT = 80  # the peaks lie on either side of this point
 NOISE = 0.1
-NUM_SPECTRA = 500
+NUM_SPECTRA = 300
 SEED = 3
 
 

@@ -40,6 +40,8 @@ CACHE_BYTES = 2**19
 GPU_LANES = 2**17
 # Lanes of the last block: about as many as cost no more than one does.
 NARROW = 48
+# From so many blocks on the narrow one, half of all there is to compile, pays off.
+MANY_BLOCKS = 4
 # Kernels in a stage: XLA runs up to eight in order without asking other threads.
 STAGE = 7
 # A block is broken up when this share of its lanes is still running.
@@ -292,11 +294,11 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
 
 
 def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
-    """Run blocks of ``width`` lanes over ``size`` fits, then a narrow one to the end.
+    """Run blocks of ``width`` lanes over ``size`` fits, at last a narrow one.
 
     The first round takes the fits as they lie; each later one gathers those that are
-    still running. The last few may take many times the steps of the others, and go on
-    in a block of their own size.
+    still running. The last few may take many times the steps of the others; in a large
+    batch they go on in a block of their own size.
     """
     if size == width:
         problem, solver, p0 = batch.block(lambda x: x)
@@ -311,7 +313,8 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
     )
     carry = (packed, jnp.array(True), jnp.zeros((), dtype))
     narrow = min(NARROW, width)
-    for lanes, most in ((width, narrow), (narrow, 0)):
+    small = size < MANY_BLOCKS * width
+    for lanes, most in ((width, 0),) if small else ((width, narrow), (narrow, 0)):
         unfinished = lambda carry, most=most: (
             carry[1] | (jnp.sum(carry[0].running, dtype=jnp.int32) > most)
         )

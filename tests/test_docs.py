@@ -77,6 +77,7 @@ RETURNED = [
 ]
 
 MAX_EXAMPLE_LINES = 80
+DOCTEST_PARTS = 4  # for several workers
 MAX_NOTEBOOK_BYTES = 500_000
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|usr|mnt)/|\b[A-Z]:\\")
 
@@ -91,11 +92,12 @@ for line, block in blocks:
 """
 # Line breaks in expected output may follow the width of the source.
 RUN_DOCTESTS = """
-import doctest, importlib, pkgutil, lmjax
+import doctest, importlib, pkgutil, sys, lmjax
 modules = pkgutil.walk_packages(lmjax.__path__, "lmjax.")
 flags = doctest.NORMALIZE_WHITESPACE
 failed, attempted = 0, 0
-for name in ["lmjax", *sorted(module.name for module in modules)]:
+part, parts = map(int, sys.argv[1:])
+for name in ["lmjax", *sorted(module.name for module in modules)][part::parts]:
     result = doctest.testmod(importlib.import_module(name), optionflags=flags)
     failed, attempted = failed + result.failed, attempted + result.attempted
 print(f"{attempted} attempted, {failed} failed")
@@ -150,8 +152,9 @@ def test_guide_names_every_example():
         assert f"]({path.name})" in guide, f"the guide leaves out {path.name}"
 
 
-def test_doctests(tmp_path):
-    out = run_python("-c", RUN_DOCTESTS, cwd=tmp_path)
+@pytest.mark.parametrize("part", range(DOCTEST_PARTS))
+def test_doctests(part, tmp_path):
+    out = run_python("-c", RUN_DOCTESTS, str(part), str(DOCTEST_PARTS), cwd=tmp_path)
     attempted, failed = map(int, re.findall(r"(\d+) (?:attempted|failed)", out)[-2:])
     assert failed == 0, out
     assert attempted > 30

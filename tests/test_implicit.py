@@ -68,7 +68,7 @@ def sensitivity(fit, derivative):
 
 
 # These on every run; all 19 together take minutes.
-KINDS = ("ENSO", "Rat43", "MGH10", "Lanczos3", "BoxBOD", "Gauss1")
+KINDS = ("ENSO", "MGH10", "Lanczos3", "BoxBOD")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,12 @@ def test_nist_sensitivity_equals_double_newton(name):
 
 # the relative error of the shortcut, far beyond what the test above allows
 @pytest.mark.parametrize(
-    ("name", "error"), [("ENSO", 0.4), ("BoxBOD", 0.15), ("Rat43", 0.1)]
+    ("name", "error"),
+    [
+        ("ENSO", 0.4),
+        ("BoxBOD", 0.15),
+        pytest.param("Rat43", 0.1, marks=pytest.mark.slow),
+    ],
 )
 def test_gauss_newton_shortcut_fails_and_rho_tells(name, error):
     cost, residual, fit, truth, y = nist_case(name)
@@ -235,7 +240,10 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    ["cauchy", "geman_mcclure", pytest.param("soft_l1", marks=pytest.mark.slow)],
+)
 def test_robust_fit_equals_double_newton_and_frozen_weights_do_not(loss, rng):
     x = np.linspace(0.0, 3.0, 30)
     y = 2.0 * np.exp(-0.8 * x) + 0.5 + 0.1 * rng.normal(size=30)

@@ -13,6 +13,16 @@ import lmjax
 from lmjax import models
 
 each_model = pytest.mark.parametrize("spec", SPECS, ids=str)
+# One of each kind of search on every run; what single precision adds takes minutes.
+KINDS = ("Gaussian", "Exponential", "Logistic5", "IVIM", "VariableFlipAngle", "Hill")
+some_models = pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, marks=[] if str(spec) in KINDS else pytest.mark.slow)
+        for spec in SPECS
+    ],
+    ids=str,
+)
 NUM_CURVES = 12
 
 
@@ -66,7 +76,7 @@ def test_fit_from_the_guess_finds_the_truth(spec, rng):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@each_model
+@some_models
 def test_single_precision_guess_is_near_the_double_one(spec, rng):
     _, y = curves(spec, rng)
     double = guess_all(str(spec))(spec.x, y)
@@ -109,7 +119,7 @@ TROUBLE = {
 }
 
 
-@each_model
+@some_models
 @pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
 )
