@@ -22,6 +22,7 @@ from typing import Any, Unpack
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -135,7 +136,8 @@ def bootstrap(
     """Fit ``num`` data sets that might as well have been measured.
 
     Every replica starts at ``fit.params``. Works under ``jax.jit`` and ``jax.vmap``
-    (over keys, fits and their data), and has derivatives as every fit has.
+    (over keys, fits and their data), and has derivatives as every fit has; random
+    counts do not move with the curve they are drawn around, and pass on none.
 
     Args:
         key: Random key, ``jax.random.key(seed)``.
@@ -147,10 +149,10 @@ def bootstrap(
             counts, and they are alike but for sigma. "wild" flips their signs: each
             keeps its own size, for noise that sigma does not describe. "parametric"
             draws normal noise of the size of sigma. "case" draws the points: x is
-            random, too, and the model may be wrong. With a likelihood only
-            "parametric", the default then.
+            random, too, and the model may be wrong; not with a robust loss. With a
+            likelihood only "parametric", the default then.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, loss, loss_scale, solver, likelihood.
+            bounds, fixed, linear, loss, loss_scale, solver, likelihood.
 
     Returns:
         The `Bootstrap`. Replicas that fail do not raise: see its ``num_failed``. If
@@ -182,14 +184,19 @@ def bootstrap(
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:
         raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
-    if not isinstance(num, int) or num < 2:
+    if not isinstance(num, int | np.integer) or num < 2:
         raise ValueError(f"num: expected an int >= 2, got {num!r}")
     if kind == "case" and any(_correlated(*one) for one in _weighted(again)):
         raise ValueError(
             "kind: points with correlated errors cannot be drawn one by one; use "
             "'residual' or 'parametric'"
         )
-    return _bootstrap(key, again, num, kind)
+    if kind == "case" and again.options.get("loss") is not None:
+        raise ValueError(
+            "kind: 'case' counts a point twice by its weight, which is not what a "
+            "robust loss makes of two points; use 'residual', 'wild' or 'parametric'"
+        )
+    return _bootstrap(key, again, int(num), kind)
 
 
 def _weighted(again: Refit) -> list[tuple[Any, Array]]:
@@ -210,15 +217,17 @@ def _correlated(sigma: Any, y: Array) -> bool:
 def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
     fit, data = again.fit, again.data
     curve, like_y = ravel_pytree(again.curve(data, again.p))
+    # a NaN that was left out is none in a replica
+    same = {} if data.mask is None else {"mask": _like(data.y, data.mask)}
 
     def replica(key):
         if kind == "case":
             new = again(again.p, **_drawn(key, again, data))
         elif fit.likelihood is not None:
-            new = again(again.p, y=like_y(_sample(key, again, data, curve)))
+            new = again(again.p, y=like_y(_sample(key, again, data, curve)), **same)
         else:
             noise = data.colour(_noise(key, kind, fit, data))
-            new = again(again.p, y=like_y(curve + noise))
+            new = again(again.p, y=like_y(curve + noise), **same)
         failed = jnp.minimum(fit.status, Status.RUNNING)
         return new._varied(), jnp.where(again.usable, new.status, failed)
 
@@ -249,11 +258,16 @@ def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:
 
 
 def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
-    """Return the keywords that count every point as often as it was drawn."""
+    """Return the keywords that count every point as often as it was drawn.
+
+    As many are drawn as count; how many that is may not be known to the compiler.
+    """
     used = _used(data)
     drawn = jax.random.choice(key, used.size, used.shape, p=used / jnp.sum(used))
-    _, like_y = ravel_pytree(data.y)
-    counts = like_y(jnp.zeros_like(used).at[drawn].add(1.0))
+    enough = jnp.arange(used.size, dtype=used.dtype) < jnp.sum(used)
+    counts = _like(
+        data.y, jnp.zeros_like(used).at[drawn].add(enough.astype(used.dtype))
+    )
     sigma = [1.0 if sigma is None else sigma for sigma, _ in _weighted(again)]
     smaller = lambda sigma, counts: sigma / jnp.sqrt(jnp.maximum(counts, 1.0))
     return {
@@ -262,6 +276,14 @@ def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
         ),
         "mask": jax.tree.map(lambda counts: counts > 0.0, counts),
     }
+
+
+def _like(y: Any, flat: Array) -> Any:
+    """Return values per point in the structure of y."""
+    leaves, structure = jax.tree.flatten(y)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    parts = zip(jnp.split(flat, ends), leaves, strict=True)
+    return structure.unflatten([part.reshape(leaf.shape) for part, leaf in parts])
 
 
 def _used(data: Data) -> Float[Array, " m"]:

@@ -12,6 +12,7 @@ times as long for 64.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lmjax._problem import common_dtype
@@ -53,7 +54,7 @@ def convolve(
         As many samples as the signal has.
 
     Raises:
-        ValueError: If a shape is wrong.
+        ValueError: If a shape is wrong, or a concrete shift too large.
         TypeError: If an argument is complex.
 
     Example:
@@ -77,6 +78,11 @@ def convolve(
     if periodic and k > n:
         raise ValueError(
             f"response: expected at most the {n} samples of the period, got {k}"
+        )
+    concrete = isinstance(shift, int | float | np.number)
+    if concrete and not periodic and abs(shift) > k:
+        raise ValueError(
+            f"shift: expected at most the {k} samples of the response, got {shift}"
         )
     length = n
     if not periodic:

@@ -120,7 +120,8 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y, sigma, mask = as_arrays(y), as_arrays(sigma), as_arrays(mask)
+    y = as_arrays(y)
+    sigma, mask = per_point(sigma, y), per_point(mask, y)
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -139,7 +140,7 @@ def curve_fit(
         solver=solver,
         derivative=derivative,
     )
-    x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
+    x = jax.tree.map(as_array, x, is_leaf=is_list)
     try:
         fit = _fit(
             as_pytree(model) if params0 is not None else splitted(model),
@@ -203,8 +204,19 @@ def as_arrays(value: Any) -> Any:
     many = isinstance(value, tuple) and any(np.ndim(part) for part in value)
     if value is None or not (many or isinstance(value, Mapping)):
         return value if value is None else as_array(value)
-    is_list = lambda part: isinstance(part, list)
     return jax.tree.map(as_array, value, is_leaf=is_list)
+
+
+def per_point(value: Any, y: Any) -> Any:
+    """Return sigma or mask as arrays: for several data sets a prefix pytree of y."""
+    if value is None or hasattr(y, "shape"):
+        return as_arrays(value)
+    return jax.tree.map(as_array, value, is_leaf=is_list)
+
+
+def is_list(value: Any) -> bool:
+    """Return whether a value is a list, which stands for an array."""
+    return isinstance(value, list)
 
 
 def dtype_of(out: Any, y: Any) -> Any:
@@ -223,7 +235,16 @@ def dtype_of(out: Any, y: Any) -> Any:
 
 def as_array(value: Any) -> np.ndarray | jax.Array:
     """Return an array of what may be a number or a list."""
-    return value if isinstance(value, np.ndarray | jax.Array) else np.asarray(value)
+    if isinstance(value, np.ndarray | jax.Array):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            "x, y, sigma, mask: expected lists that are arrays, got one with parts of "
+            "unequal length; several data sets go into a dict or tuple, curves of "
+            "unequal length into pad_ragged or global_fit"
+        ) from error
 
 
 def completed(fit: Any, model: Any) -> Any:

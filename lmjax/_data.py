@@ -81,6 +81,10 @@ def per_set(name: str, prefix: Any, y: Any) -> list[Any]:
     single = jax.tree_util.treedef_is_leaf(structure)
     if single or prefix is None or jax.tree_util.all_leaves([prefix]):
         return [prefix] * structure.num_leaves
+    try:  # with all of y's structure: a pair may be the sigma of one set
+        return structure.flatten_up_to(prefix)
+    except (ValueError, TypeError):
+        pass
     try:
         full = jax.tree.broadcast(prefix, y, is_leaf=lambda value: value is None)
     except ValueError as error:

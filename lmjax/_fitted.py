@@ -144,9 +144,6 @@ class CurveFit(DataFit):
             combination of parameters is not determined by the data: the covariance is
             then the one of least norm, and the parameters along it are arbitrary. None
             where ``covariance`` is.
-        num_used: Observations that count, None if all do.
-        absolute_sigma: Whether sigma was taken at face value.
-        model: The model, None where ``params`` is itself the callable model.
     """
 
     covariance: Float[Array, "*batch n n"] | None
@@ -229,6 +226,10 @@ class CurveFit(DataFit):
         return self.propagate(lambda params: self._evaluate(varied(params), x))
 
     def _quantile(self, level):
+        known = not isinstance(level, jax.Array)
+        number = isinstance(level, int | float | np.number)
+        if known and not (number and 0.0 < level < 1.0):
+            raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         dof = self.dof.astype(self.cost.dtype)
         dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
         return _statistics.student_t_quantile(level, dof).astype(self.cost.dtype)

@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lmjax import _data, _groups, _problem, _statistics
 from lmjax._block_statistics import unscaled_blocks
@@ -18,6 +17,7 @@ from lmjax._curve_fit import (
     completed,
     dtype_of,
     fields_of,
+    is_list,
     pearson,
     resolved,
     splitted,
@@ -134,7 +134,7 @@ def global_fit(
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
-    x = jax.tree.map(as_array, np.asarray(x) if isinstance(x, list) else x)
+    x = jax.tree.map(as_array, x, is_leaf=is_list)
     start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
     try:
         fit = _fit(

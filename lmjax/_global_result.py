@@ -9,6 +9,8 @@ from jaxtyping import Array, Int
 
 from lmjax import _report
 from lmjax._block_statistics import CovarianceBlocks
+from lmjax._curve_fit import is_list
+from lmjax._fit_batch import pad_ragged
 from lmjax._fitted import DataFit
 from lmjax._types import Params
 
@@ -29,9 +31,6 @@ class GlobalFit(DataFit):
             within a curve, NaN for a shared parameter that own ones can replace.
         shared: Which leaves of ``params`` all curves share, in flat order.
         per_curve: Which leaves of x differed per curve, in flat order.
-        num_used: Observations that count, None if all do.
-        absolute_sigma: Whether sigma was taken at face value.
-        model: The model, None where ``params`` is itself the callable model.
     """
 
     covariance: CovarianceBlocks
@@ -63,8 +62,27 @@ class GlobalFit(DataFit):
     def predict(self, x: Any) -> Array:
         """Return the fitted curves at ``x``, curves on the first axis.
 
-        Leaves of x that differed per curve in the fit do so here, on their first axis.
+        Leaves of x that differed per curve in the fit do so here, on their first axis,
+        or as a list of arrays, padded to the longest.
+
+        Raises:
+            ValueError: If x is not like that of the fit.
         """
+        ragged = lambda leaf: pad_ragged(leaf)[0] if is_list(leaf) else leaf
+        x = jax.tree.map(ragged, x, is_leaf=is_list)
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        if len(shapes) != len(self.per_curve):
+            raise ValueError(
+                f"x: expected {len(self.per_curve)} arrays, as in the fit, got "
+                f"{len(shapes)}"
+            )
+        curves = self.residual.shape[0]
+        for flag, shape in zip(self.per_curve, shapes, strict=True):
+            if flag and shape[:1] != (curves,):
+                raise ValueError(
+                    f"x: expected the points of each of the {curves} curves on the "
+                    f"first axis, as in the fit, got shape {shape}"
+                )
         leaves, structure = jax.tree.flatten(self._varied())
         in_axes = jax.tree.unflatten(
             structure, [None if flag else 0 for flag in self.shared]

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from lmjax import _data, _problem
 from lmjax._arrow import Arrow
+from lmjax._curve_fit import is_list
 from lmjax._data import Data
 from lmjax._fit_batch import pad_ragged
 from lmjax._types import Params
@@ -139,7 +140,8 @@ def rectangular(x: Any, y: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, A
     y, present = pad_ragged(y)
 
     def padded(name, value):
-        if not isinstance(value, list):
+        common = not is_list(value) or not any(np.ndim(part) for part in value)
+        if common:
             return value
         array, there = pad_ragged(value)
         if not np.array_equal(there, present):
@@ -149,7 +151,6 @@ def rectangular(x: Any, y: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, A
             )
         return array
 
-    is_list = lambda value: isinstance(value, list)
     x = jax.tree.map(lambda value: padded("x", value), x, is_leaf=is_list)
     sigma, mask = padded("sigma", sigma), padded("mask", mask)
     if mask is not None:

@@ -19,6 +19,7 @@ from lmjax._doors import (
     resolve_loss,
 )
 from lmjax._implicit import Implicit
+from lmjax._linear_solvers import Schur
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
@@ -163,6 +164,11 @@ def solve(
     arrow: Arrow | None = None,
 ) -> tuple[Solution, Problem, _solve.Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
+    if arrow is None and isinstance(solver.linear_solver, Schur):
+        raise ValueError(
+            "solver: expected a linear solver for one set of parameters, got Schur(), "
+            "which is that of lmjax.global_fit"
+        )
     problem, p0, unravel, unravel_residual = _problem.build(
         residual_fn,
         params0,

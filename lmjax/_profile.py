@@ -82,7 +82,8 @@ def profile(
             None takes all that are not fixed.
         level: Probability that an interval holds the true value.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, loss, loss_scale, solver, likelihood. Bounds end an interval.
+            bounds, fixed, linear, loss, loss_scale, solver, likelihood. Bounds end an
+            interval.
 
     Returns:
         The `Profile`. Trouble does not raise: see its ``status`` and ``better``.
@@ -107,8 +108,6 @@ def profile(
         chapter 6; Venzon and Moolgavkar (1988), Applied Statistics 37, 87-94.
     """
     again = refit(fit, x, y, options)
-    if not isinstance(level, jax.Array) and not 0.0 < level < 1.0:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     names = _problem.parameter_names(fit._varied())
     # outside what is compiled per model: the quantile takes as long as a fit to compile
     threshold = fit._quantile(level)
@@ -119,6 +118,8 @@ def _choose(which, names: list[str]) -> tuple[int, ...]:
     """Return the indices of the parameters that ``which`` names."""
     if which is None:
         return tuple(range(len(names)))
+    if not isinstance(which, str | list | tuple):
+        raise TypeError(f"which: expected names of parameters, got {which!r}")
     chosen = []
     for wanted in (which,) if isinstance(which, str) else which:
         below = (f"{wanted}.", f"{wanted}[")

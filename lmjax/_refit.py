@@ -6,17 +6,17 @@ from typing import Any, TypedDict
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from lmjax import _data, _problem
-from lmjax._curve_fit import as_arrays, curve_fit
+from lmjax._curve_fit import as_array, as_arrays, curve_fit, is_list, per_point
 from lmjax._data import Data
-from lmjax._doors import resolve_likelihood
+from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
 from lmjax._fitted import CurveFit
 from lmjax._solver import LevenbergMarquardt
+from lmjax._status import ParamStatus
 from lmjax._types import Flag, Params, Scalar
 from lmjax.likelihoods import Likelihood
 
@@ -29,6 +29,7 @@ class FitOptions(TypedDict, total=False):
     nan_policy: str
     bounds: tuple[Any, Any] | None
     fixed: Any
+    linear: Any
     loss: str | Callable | None
     loss_scale: Any
     solver: LevenbergMarquardt
@@ -91,10 +92,15 @@ class Refit(eqx.Module):
         return jax.tree.map(lambda f, y: f.astype(y.dtype), curve, data.y)
 
     def chi2(self, data: Data, p: Float[Array, " n"]) -> Scalar:
-        """Return the sum of squared residuals at ``p``; the deviance, if likely."""
+        """Return the sum of squared residuals at ``p``, of losses, or the deviance."""
         likelihood = self.options.get("likelihood")
         if likelihood is None:
-            return jnp.sum(self.residual(data, p) ** 2)
+            r = self.residual(data, p)
+            scale = self.options.get("loss_scale", 1.0)
+            term = resolve_loss(self.options.get("loss"), scale)
+            if term is None:
+                return jnp.sum(r**2)
+            return 2.0 * jnp.sum(term.prepared(r.size, r.dtype).half_terms(r))
         f = self.curve(data, p)
         term = _data.likelihood_term(likelihood, data, f.dtype)
         return 2.0 * jnp.sum(term.half_terms(f.ravel()))
@@ -108,12 +114,17 @@ class Refit(eqx.Module):
         size = jnp.max(jnp.abs(given)) + jnp.max(jnp.abs(there))
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
         tolerance = jnp.finfo(there.dtype).eps ** 0.5
-        # NaN is no contradiction: that fit failed
-        same = ~(error > tolerance * size)
-        if fit.likelihood is not None:
-            off = jnp.abs(self.chi2(data, self.p) - fit.chi2)
-            same &= ~(off > tolerance * (fit.chi2 + there.size))
-        return same
+        same = error <= tolerance * size
+        # another loss or likelihood: beyond the rounding of a residual, squared
+        chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
+        room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
+        same &= jnp.abs(chi2 - fit.chi2) <= room
+        kinds, (lower, upper) = fit.param_status, self.box
+        fixed = self.spread("fixed", self.options.get("fixed"), False, bool)
+        same &= jnp.all((kinds == ParamStatus.FIXED) == fixed)
+        same &= jnp.all((kinds != ParamStatus.AT_LOWER) | jnp.isfinite(lower))
+        same &= jnp.all((kinds != ParamStatus.AT_UPPER) | jnp.isfinite(upper))
+        return same | ~fit.success
 
     def __call__(
         self, p: Float[Array, " n"], y: Any = None, **changes: Any
@@ -156,8 +167,10 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
         raise TypeError(
             f"{min(unknown)}: expected a keyword of curve_fit out of "
             + ", ".join(FitOptions.__annotations__)
+            + " (the fit itself knows the others)"
         )
-    x, y = np.asarray(x) if isinstance(x, list) else x, as_arrays(y)
+    check_pair(options.get("bounds"))
+    x, y = jax.tree.map(as_array, x, is_leaf=is_list), as_arrays(y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(y) != shapes(fit.residual):
         raise ValueError(
@@ -171,17 +184,18 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"likelihood: expected the one that was fitted, {fit.likelihood}, "
             f"got {name}"
         )
-    data = {k: as_arrays(v) for k, v in options.items() if k in ("sigma", "mask")}
+    data = {k: per_point(v, y) for k, v in options.items() if k in ("sigma", "mask")}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
-    again = Refit(fit, x, y, jax.tree.map(traced, given), fit.success)
+    choices = {"linear": given.pop("linear")} if "linear" in given else {}
+    again = Refit(fit, x, y, jax.tree.map(traced, given) | choices, fit.success)
     same = again.same_data()
     if not isinstance(same, Tracer) and not same:
         raise ValueError(
             "x, y: expected the data of the fit, and the keywords that curve_fit was "
-            "given (sigma, mask, likelihood, ...); these leave another residual"
+            "given (sigma, mask, likelihood, ...); these give another fit"
         )
     return eqx.tree_at(lambda again: again.usable, again, fit.success & same)

@@ -63,7 +63,8 @@ class Solution(eqx.Module):
 
     Attributes:
         params: The best parameters found, a pytree like ``params0``.
-        cost: Half the sum of squares (or the robust cost) at ``params``.
+        cost: Half the sum of squares (or the robust cost, or half the deviance) at
+            ``params``.
         status: A `Status` value.
         num_steps: Steps proposed.
         num_accepted: Steps taken.
@@ -73,7 +74,8 @@ class Solution(eqx.Module):
         normal_matrix: ``J^T J`` at ``params``, in ravel order of the parameters; None
             above 1,000 parameters with `CG`, with `Dual`, or with fewer residuals than
             parameters.
-        residual: Residual at ``params``, as ``residual_fn`` returned it.
+        residual: Residual at ``params``, as ``residual_fn`` returned it; of a fit to
+            data ``model - y`` in units of sigma, 0 where masked.
         param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound,
             idle.
         moved: Whether the start lay outside the bounds and was moved inside; None

@@ -104,28 +104,34 @@ class Separated(eqx.Module):
         return self.join(q, self.base - change)
 
     def is_affine(self, p: Float[Array, " n"], start: Array, size: Scalar) -> Flag:
-        """Return whether the residual is affine in c, as far as one trial can tell.
+        """Return whether the residual is affine in c, as far as two trials can tell.
 
-        From the base to the start (or 1 where that is 0) it must go where its
-        derivative points, to half of the digits. Where the residual is not finite there
-        is nothing to tell.
+        From the base to the start (or 1 where that is 0), and to what was found for c,
+        it must go where its derivative points, to half of the digits. Where the
+        residual is not finite there is nothing to tell.
 
         Args:
-            p: All parameters; the linear ones play no part.
+            p: All parameters, at the end of the fit.
             start: The linear ones at the start.
             size: Size of the terms that the residual is the sum of, beyond those seen.
         """
         q = p[indices(self.problem, False)]
         r, columns = self.expand(q)
-        change = jnp.where(start == 0.0, 1.0, start) - self.base
-        if self.free is not None:
-            change = jnp.where(self.free, change, 0.0)
-        steps = [change[j] * column for j, column in enumerate(columns)]
-        ahead = self.problem.residual_fn(self.join(q, self.base + change))
-        error = jnp.max(jnp.abs(reduce(add, steps, r) - ahead))
-        size = size + jnp.max(reduce(add, map(jnp.abs, steps), jnp.abs(r)))
-        half = jnp.finfo(p.dtype).eps ** 0.5
-        return (error <= half * size) | ~jnp.isfinite(size)
+
+        def goes_straight(c):
+            change = c - self.base
+            if self.free is not None:
+                change = jnp.where(self.free, change, 0.0)
+            steps = [change[j] * column for j, column in enumerate(columns)]
+            ahead = self.problem.residual_fn(self.join(q, self.base + change))
+            error = jnp.max(jnp.abs(reduce(add, steps, r) - ahead))
+            terms = size + jnp.max(reduce(add, map(jnp.abs, steps), jnp.abs(r)))
+            half = jnp.finfo(p.dtype).eps ** 0.5
+            return (error <= half * terms) | ~jnp.isfinite(terms)
+
+        found = p[indices(self.problem, True)]
+        trial = jnp.where(start == 0.0, 1.0, start)
+        return goes_straight(trial) & goes_straight(found)
 
 
 _projected = jax.custom_jvp(lambda separated, q: _best(separated, q)[0])

@@ -10,10 +10,12 @@ The deviances of `Poisson` and `Binomial` are those of McCullagh and Nelder (198
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lmjax import _rice
@@ -31,6 +33,16 @@ FAINTEST = 1e-2
 
 Number = float | Float[Array, "..."]
 Points = Float[Array, " m"]
+
+
+def _numbers(value: Any) -> Any:
+    """Return what a field may hold: a number, or an array made of a list."""
+    if isinstance(value, list):
+        value = np.asarray(value)
+    kind = getattr(value, "dtype", np.dtype(float)).kind
+    if isinstance(value, str) or value is None or kind not in "biuf":
+        raise TypeError(f"likelihood: expected a number or an array, got {value!r}")
+    return value
 
 
 class Likelihood(eqx.Module):
@@ -120,7 +132,7 @@ class Poisson(Likelihood):
         single-molecule localization algorithms", Nature Methods 10, for the shift.
     """
 
-    read_noise: Number = 0.0
+    read_noise: Number = eqx.field(default=0.0, converter=_numbers)
 
     def best(self, y: Points) -> Points:
         """Return y, or what is left of it where ``y + s^2`` is clipped."""
@@ -173,7 +185,7 @@ class Binomial(Likelihood):
         2.07 +- 0.21
     """
 
-    trials: Number
+    trials: Number = eqx.field(converter=_numbers)
 
     def best(self, y: Points) -> Points:
         """Return ``y / trials``."""
@@ -236,7 +248,7 @@ class Rician(Likelihood):
         Magnetic Resonance in Medicine 34.
     """
 
-    sigma: Number
+    sigma: Number = eqx.field(converter=_numbers)
 
     def best(self, y: Points) -> Points:
         """Return the most probable f: 0 up to ``y^2 = 2 s^2``, about y far above."""

@@ -219,9 +219,35 @@ def test_colour_undoes_whiten(kind, masked, rng):
     np.testing.assert_allclose(data.colour(data.whiten(noise)), noise, atol=1e-12)
 
 
+HALF = X > 0.5
+
+
+@pytest.mark.parametrize("kind", ["residual", "wild", "parametric", "case"])
+def test_points_left_out_are_no_points(kind):
+    """Omitted or masked: the scatter is that of the points that were measured."""
+    y = np.where(HALF, Y, np.nan)
+    start, options = jnp.zeros(2), {"num": 1000, "kind": kind}
+
+    def errors(x, y, **given):
+        fit = lmjax.curve_fit(line, x, y, start, **given)
+        boot = lmjax.bootstrap(jax.random.key(9), fit, x, y, **options, **given)
+        assert boot.num_failed == 0
+        return np.asarray(boot.stderr)
+
+    alone = errors(X[HALF], Y[HALF])
+    masked = errors(X, Y, mask=HALF)
+    np.testing.assert_allclose(errors(X, y, nan_policy="omit"), masked, rtol=1e-6)
+    # another draw of as many replicas, whose error is 2 %
+    np.testing.assert_allclose(masked, alone, rtol=0.15)
+
+
 @pytest.mark.parametrize(
     ("message", "call"),
     [
+        (
+            "kind: 'case' counts a point twice by its weight",
+            {"kind": "case", "loss": "soft_l1", "loss_scale": 1e6},
+        ),
         ("kind: expected one of residual, case", {"kind": "jackknife"}),
         ("num: expected an int >= 2", {"num": 1}),
         ("kind: points with correlated errors", {"kind": "case", "sigma": np.eye(M)}),

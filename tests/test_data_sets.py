@@ -158,5 +158,28 @@ def test_profile_is_that_of_one_array():
     )
     for end, other in zip(got.interval, expected.interval, strict=True):
         assert_close(end["rate"], np.asarray(other["rate"]))
-    with pytest.raises(ValueError, match="these leave another residual"):
+    with pytest.raises(ValueError, match="these give another fit"):
         lmjax.profile(fit(**options), TIMES, Y, "rate")
+
+
+def test_prefixes_may_be_tuples_of_numbers_and_pairs():
+    x, y = tuple(TIMES.values()), tuple(Y.values())
+    two = lambda p, t: tuple(both(p, dict(zip(Y, t, strict=True))).values())
+    several = lambda **options: lmjax.curve_fit(two, x, y, START, **options)
+    got = several(sigma=(0.02, 0.05), mask=(True, MASK["slow"]))
+    expected = fit(sigma={"fast": 0.02, "slow": 0.05}, mask=MASK)
+    assert_close(got.params, expected.params)
+    assert_close(got.cost, expected.cost)
+    covariance = np.diag(SIGMA["slow"] ** 2)
+    pair = jax.scipy.linalg.cho_factor(covariance, lower=True)
+    got, expected = fit(sigma=SIGMA | {"slow": pair}), fit(sigma=SIGMA)
+    assert_close(got.params, expected.params)
+    assert_close(got.cost, expected.cost)
+
+
+def test_lists_are_arrays_wherever_they_stand():
+    lists = jax.tree.map(lambda array: array.tolist(), (TIMES, Y))
+    got = fit(lists[1], lists[0])
+    assert_close(got.params, fit().params)
+    with pytest.raises(ValueError, match="y, .* lists that are arrays.* unequal"):
+        fit_single([[1.0, 2.0], [3.0]])

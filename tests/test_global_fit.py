@@ -334,6 +334,18 @@ def test_prediction_is_the_model_curve_by_curve():
     common = fit()
     assert common.predict(T[:5]).shape == (CURVES, 5)
     assert_close(common.predict(T[:5]), (common.residual + Y)[:, :5])
+    ragged = got.predict([LATE[0, :3], *LATE[1:]])
+    assert_close(ragged[1:], (got.residual + Y)[1:])
+    with pytest.raises(ValueError, match=r"x: .*each of the 4 curves.*\(12,\)"):
+        got.predict(T)
+
+
+def test_list_of_numbers_is_common_to_curves_of_unequal_length():
+    curves = [Y[0], *Y[1:, :9]]
+    got = fit(curves, T.tolist(), sigma=np.ones(12).tolist())
+    mask = np.ones((CURVES, 12), bool)
+    mask[1:, 9:] = False
+    assert_same(got.params, fit(mask=mask).params, 1e-9)
 
 
 @pytest.mark.slow

@@ -45,6 +45,24 @@ def heights(ax):
     return sum(patch.get_height() for patch in ax.patches)
 
 
+def test_fit_to_counts_has_no_band_of_new_data(tmp_path):
+    counts = np.round(20.0 * CURVES[0].clip(0.0))
+    start = {"amplitude": 30.0, "rate": 0.5}
+    fit = lmjax.curve_fit(decay, X, counts, start, likelihood="poisson")
+    top, bottom = drawn(lmjax.plot.fit(fit, X, counts), tmp_path).axes
+    labels = [text.get_text() for text in top.get_legend().get_texts()]
+    assert sorted(labels) == ["95 % band", "data", "fit"]
+    assert bottom.get_ylabel() == "residual"
+
+
+def test_fit_of_several_data_sets_is_refused():
+    model = lambda p, x: {"one": decay(p, x), "two": p["amplitude"] - 0.0 * x}
+    y = {"one": CURVES[0], "two": np.full(20, 2.0)}
+    fit = lmjax.curve_fit(model, X, y, START)
+    with pytest.raises(ValueError, match="fit: expected a fit of one data set"):
+        lmjax.plot.fit(fit, X, y)
+
+
 def test_fit_shows_data_curve_bands_and_residuals(fit, tmp_path):
     figure = drawn(lmjax.plot.fit(fit, X, CURVES[0], level=0.9), tmp_path)
     top, bottom = figure.axes

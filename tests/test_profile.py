@@ -272,7 +272,7 @@ def test_float32_finds_the_same_limits(outcomes):
 
 def test_forgotten_sigma_is_noticed():
     fit = lmjax.curve_fit(michaelis_menten, CONC, RATE, START, sigma=1.0 + CONC)
-    with pytest.raises(ValueError, match="another residual"):
+    with pytest.raises(ValueError, match="another fit"):
         lmjax.profile(fit, CONC, RATE)
 
 
@@ -315,8 +315,34 @@ def test_likelihood_must_be_that_of_the_fit():
     fit = lmjax.curve_fit(rate_of, OFFSET, COUNTS, start, likelihood=noise)
     with pytest.raises(ValueError, match="likelihood: expected .* Poisson, got None"):
         lmjax.profile(fit, OFFSET, COUNTS)
-    with pytest.raises(ValueError, match="these leave another residual"):
+    with pytest.raises(ValueError, match="these give another fit"):
         lmjax.profile(fit, OFFSET, COUNTS, likelihood="poisson")
+
+
+KEYWORDS = {
+    "nan_policy": {"nan_policy": "omit"},
+    "loss": {"loss": "soft_l1", "loss_scale": 5.0},
+    "fixed": {"fixed": {"half": True}},
+    "bounds": {"bounds": (0.0, {"half": 0.06})},
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_forgotten_keyword_is_noticed(name):
+    rate = np.where(np.arange(12) == 3, np.nan, RATE) if name == "nan_policy" else RATE
+    fit = lmjax.curve_fit(michaelis_menten, CONC, rate, START, **KEYWORDS[name])
+    assert fit.success
+    with pytest.raises(ValueError, match="these give another fit"):
+        lmjax.profile(fit, CONC, rate)
+    lmjax.profile(fit, CONC, rate, "top", **KEYWORDS[name])
+
+
+def test_linear_parameters_have_the_limits_of_any_other():
+    linear = {"linear": {"top": True}}
+    fit = lmjax.curve_fit(michaelis_menten, CONC, RATE, START, **linear)
+    got = lmjax.profile(fit, CONC, RATE, **linear)
+    expected = lmjax.profile(fit, CONC, RATE)
+    np.testing.assert_allclose(ends(got), ends(expected), rtol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +355,7 @@ def fit():
     [
         (ValueError, "which: no parameter is called 'tau'", {"which": "tau"}),
         (ValueError, "level: expected a number between 0 and 1", {"level": 95}),
+        (TypeError, "which: expected names of parameters, got 0", {"which": 0}),
         (
             ValueError,
             r"y: expected the shape that was fitted, \(12,\)",

@@ -589,6 +589,17 @@ def test_wrong_mark_is_a_status_under_jit(name, dtype):
     assert (found == lmjax.Status.NOT_AFFINE).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("small", [0.03, 1e-5])
+def test_start_near_zero_does_not_hide_a_wrong_mark(dtype, small):
+    """The rate enters almost linearly there, but not where the fit ends."""
+    t, y = T.astype(dtype), (20.0 * np.exp(-0.9 * T)).astype(dtype)
+    start = {"a": jnp.asarray(15.0, dtype), "k": jnp.asarray(small, dtype)}
+    model = lambda p, t: p["a"] * jnp.exp(-p["k"] * t)
+    fit = jax.jit(lambda y: lmjax.curve_fit(model, t, y, start, linear={"k": True}))
+    assert int(fit(y).status) == lmjax.Status.NOT_AFFINE
+
+
 @pytest.mark.slow
 def test_large_constant_is_no_reason_to_doubt_the_marks():
     """Rounding of a large fixed term in float32 looks like a curve in a small one."""

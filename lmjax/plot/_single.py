@@ -69,6 +69,11 @@ def fit(
         'x'
     """
     check_one("fit", fit, CurveFit)
+    if not hasattr(fit.residual, "shape"):
+        raise ValueError(
+            "fit: expected a fit of one data set, got one of several; draw them one by "
+            "one with fit.predict and fit.confidence_band"
+        )
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(
@@ -91,10 +96,12 @@ def fit(
     _curve(top, fit, x, error, level)
     top.set_ylabel("y")
     top.legend(frameon=False, fontsize="small")
-    bottom.axhspan(-1.0, 1.0, color=GREY, alpha=0.25, lw=0)
+    known = fit.likelihood is None or sigma is not None
+    if known:
+        bottom.axhspan(-1.0, 1.0, color=GREY, alpha=0.25, lw=0)
     bottom.axhline(0.0, color=BLUE, lw=1.0)
     bottom.plot(x, (y - np.asarray(fit.predict(x))) / unit, "o", color="k", ms=3.5)
-    bottom.set_ylabel("residual / σ")
+    bottom.set_ylabel("residual / σ" if known else "residual")
     bottom.set_xlabel("x")
     return figure
 
@@ -107,16 +114,13 @@ def _curve(ax: Axes, fit: CurveFit, x, error, level) -> None:
     ax.plot(here, fit.predict(here), color=BLUE, lw=1.6, label="fit")
     if fit.covariance is None:
         return
-    at = (
-        np.ones(here.shape)
-        if error is None
-        else np.interp(here, x[order], error[order])
-    )
     percent = f"{100 * level:g} %"
-    new = fit.prediction_band(here, level, at)
-    ax.fill_between(
-        here, *new, color=BLUE, alpha=0.13, lw=0, label=f"{percent} of new data"
-    )
+    if fit.likelihood is None:
+        at = 1.0 if error is None else np.interp(here, x[order], error[order])
+        new = fit.prediction_band(here, level, at)
+        ax.fill_between(
+            here, *new, color=BLUE, alpha=0.13, lw=0, label=f"{percent} of new data"
+        )
     band = fit.confidence_band(here, level)
     ax.fill_between(here, *band, color=BLUE, alpha=0.35, lw=0, label=f"{percent} band")
 
