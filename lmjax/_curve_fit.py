@@ -1,13 +1,12 @@
 """The public door to fitting a model to data, and what it returns."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from lmjax import _data, _problem, _statistics
@@ -120,8 +119,8 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y = as_arrays(y)
-    sigma, mask = per_point(sigma, y), per_point(mask, y)
+    y = _data.as_arrays(y)
+    sigma, mask = _data.as_weights(sigma, y), _data.as_weights(mask, y)
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -140,7 +139,7 @@ def curve_fit(
         solver=solver,
         derivative=derivative,
     )
-    x = jax.tree.map(as_array, x, is_leaf=is_list)
+    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
     try:
         fit = _fit(
             as_pytree(model) if params0 is not None else splitted(model),
@@ -196,29 +195,6 @@ def splitted(model: Any) -> Split:
     return Split(*eqx.partition(model, traced))
 
 
-def as_arrays(value: Any) -> Any:
-    """Return an array, or the arrays of several data sets.
-
-    A dict holds data sets, and so does a tuple with more than numbers in it.
-    """
-    many = isinstance(value, tuple) and any(np.ndim(part) for part in value)
-    if value is None or not (many or isinstance(value, Mapping)):
-        return value if value is None else as_array(value)
-    return jax.tree.map(as_array, value, is_leaf=is_list)
-
-
-def per_point(value: Any, y: Any) -> Any:
-    """Return sigma or mask as arrays: for several data sets a prefix pytree of y."""
-    if value is None or hasattr(y, "shape"):
-        return as_arrays(value)
-    return jax.tree.map(as_array, value, is_leaf=is_list)
-
-
-def is_list(value: Any) -> bool:
-    """Return whether a value is a list, which stands for an array."""
-    return isinstance(value, list)
-
-
 def dtype_of(out: Any, y: Any) -> Any:
     """Return the dtype of the residual; raise unless the model returns what y holds."""
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
@@ -231,20 +207,6 @@ def dtype_of(out: Any, y: Any) -> Any:
     return _problem.common_dtype(
         *(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact
     )
-
-
-def as_array(value: Any) -> np.ndarray | jax.Array:
-    """Return an array of what may be a number or a list."""
-    if isinstance(value, np.ndarray | jax.Array):
-        return value
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            "x, y, sigma, mask: expected lists that are arrays, got one with parts of "
-            "unequal length; several data sets go into a dict or tuple, curves of "
-            "unequal length into pad_ragged or global_fit"
-        ) from error
 
 
 def completed(fit: Any, model: Any) -> Any:

@@ -1,6 +1,6 @@
 """Measured data: from model, y, sigma, mask and NaN policy to one weighted residual."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,6 +37,43 @@ class Data(NamedTuple):
     whiten: Callable
     colour: Callable
     num_used: Int[Array, ""] | None
+
+
+def as_array(value: Any) -> np.ndarray | jax.Array:
+    """Return an array of what may be a number or a list."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            "x, y, sigma, mask: expected lists that are arrays, got one with parts of "
+            "unequal length; several data sets go into a dict or tuple, curves of "
+            "unequal length into pad_ragged or global_fit"
+        ) from error
+
+
+def as_arrays(value: Any) -> Any:
+    """Return an array, or the arrays of several data sets.
+
+    A dict holds data sets, and so does a tuple with more than numbers in it.
+    """
+    many = isinstance(value, tuple) and any(np.ndim(part) for part in value)
+    if value is None or not (many or isinstance(value, Mapping)):
+        return value if value is None else as_array(value)
+    return jax.tree.map(as_array, value, is_leaf=is_list)
+
+
+def as_weights(value: Any, y: Any) -> Any:
+    """Return sigma or mask as arrays: for several data sets a prefix pytree of y."""
+    if value is None or hasattr(y, "shape"):
+        return as_arrays(value)
+    return jax.tree.map(as_array, value, is_leaf=is_list)
+
+
+def is_list(value: Any) -> bool:
+    """Return whether a value is a list, which stands for an array."""
+    return isinstance(value, list)
 
 
 def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:

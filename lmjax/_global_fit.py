@@ -12,12 +12,10 @@ from lmjax import _data, _groups, _problem, _statistics
 from lmjax._block_statistics import unscaled_blocks
 from lmjax._callables import as_pytree
 from lmjax._curve_fit import (
-    as_array,
     check_choices,
     completed,
     dtype_of,
     fields_of,
-    is_list,
     pearson,
     resolved,
     splitted,
@@ -127,14 +125,14 @@ def global_fit(
     check_choices(model, params0, nan_policy)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
-    y = as_array(y)
+    y = _data.as_array(y)
     _check_data(y, sigma)
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
-    x = jax.tree.map(as_array, x, is_leaf=is_list)
+    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
     start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
     try:
         fit = _fit(
@@ -142,8 +140,8 @@ def global_fit(
             x,
             y,
             params0,
-            None if sigma is None else as_array(sigma),
-            None if mask is None else as_array(mask),
+            None if sigma is None else _data.as_array(sigma),
+            None if mask is None else _data.as_array(mask),
             bounds,
             fixed,
             term,

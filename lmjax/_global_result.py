@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from lmjax import _report
 from lmjax._block_statistics import CovarianceBlocks
-from lmjax._curve_fit import is_list
+from lmjax._data import is_list
 from lmjax._fit_batch import pad_ragged
 from lmjax._fitted import DataFit
 from lmjax._types import Params

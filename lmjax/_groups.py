@@ -9,8 +9,7 @@ from jaxtyping import Array
 
 from lmjax import _data, _problem
 from lmjax._arrow import Arrow
-from lmjax._curve_fit import is_list
-from lmjax._data import Data
+from lmjax._data import Data, is_list
 from lmjax._fit_batch import pad_ragged
 from lmjax._types import Params
 from lmjax.likelihoods import Likelihood

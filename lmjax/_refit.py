@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from lmjax import _data, _problem
-from lmjax._curve_fit import as_array, as_arrays, curve_fit, is_list, per_point
+from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
 from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
 from lmjax._fitted import CurveFit
@@ -170,7 +170,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             + " (the fit itself knows the others)"
         )
     check_pair(options.get("bounds"))
-    x, y = jax.tree.map(as_array, x, is_leaf=is_list), as_arrays(y)
+    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
+    y = _data.as_arrays(y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(y) != shapes(fit.residual):
         raise ValueError(
@@ -184,7 +185,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"likelihood: expected the one that was fitted, {fit.likelihood}, "
             f"got {name}"
         )
-    data = {k: per_point(v, y) for k, v in options.items() if k in ("sigma", "mask")}
+    weights = {k: v for k, v in options.items() if k in ("sigma", "mask")}
+    data = {k: _data.as_weights(v, y) for k, v in weights.items()}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (

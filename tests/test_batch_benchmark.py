@@ -13,6 +13,8 @@ from benchmarks.batch.workloads import evaluate, spread
 
 SHIPPED = [*catalogue.SIMULATED, *catalogue.MEASURED]
 MANY, FEW = 2_000, 6
+# Fitted on every run; the others are alike.
+KINDS = ("headline_5x5", "gauss2d_12x12_poisson", "decays", "diffusion_mri")
 # name: points, parameters, precision, ftol, max_steps
 STATED = {
     "headline_5x5": (25, 5, np.float32, 1e-4, 10),
@@ -113,7 +115,13 @@ def test_diffusion_weightings_are_those_of_unit_directions():
     np.testing.assert_allclose(signal, np.exp(-2 * b), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in KINDS else pytest.mark.slow)
+        for name in SHIPPED
+    ],
+)
 def test_lmjax_fits_every_workload(name):
     load = catalogue.load(name, FEW)
     params, success, steps, _ = peers.LMJAX.prepare(load, load.max_steps).run(load.ftol)

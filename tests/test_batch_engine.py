@@ -128,6 +128,7 @@ def test_nested_vmap_over_different_things():
     np.testing.assert_allclose(outer, outer[:, :1].repeat(3, 1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_axis_may_be_any():
     y = curves(5)
     fit = lambda y: fit_one(y).params["k"]
@@ -195,10 +196,10 @@ def test_everything_may_differ_per_fit():
     "options",
     [
         {"linear_solver": lmjax.QR()},
-        {"linear_solver": lmjax.SVD()},
+        pytest.param({"linear_solver": lmjax.SVD()}, marks=pytest.mark.slow),
         {"record_history": True, "max_steps": 40},
-        {"geodesic": True},
-        {"jac": "rev"},
+        pytest.param({"geodesic": True}, marks=pytest.mark.slow),
+        pytest.param({"jac": "rev"}, marks=pytest.mark.slow),
     ],
     ids=lambda options: next(iter(options)),
 )

@@ -559,7 +559,7 @@ def test_without_x64_everything_stays_float32():
     assert worst(got, jax.jacrev(params_of)(Y)) < 1e-3
 
 
-@pytest.mark.parametrize("n", [3, 10])
+@pytest.mark.parametrize("n", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_batch_of_gradients_calls_no_lapack(n, rng):
     a = jnp.asarray(rng.normal(size=(20, n)))
     ys = jnp.asarray(rng.normal(size=(3, 20)))

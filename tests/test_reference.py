@@ -33,9 +33,21 @@ def test_nist_float64(problem, start):
 # float32 cannot follow MGH10's valley from the far start, nor MGH17's ridge of two
 # equal rates; both must then be reported as failures, never as successes.
 OUT_OF_REACH = {"MGH10-1", "MGH17-1"}
+# On every run; `python -m benchmarks.accuracy --float32` has them all.
+IN_SINGLE = ("BoxBOD", "ENSO", "Lanczos3", "MGH10", "MGH17", "Misra1a", "Rat43")
 
 
-@pytest.mark.parametrize(("problem", "start"), RUNS)
+@pytest.mark.parametrize(
+    ("problem", "start"),
+    [
+        pytest.param(
+            *run.values,
+            id=run.id,
+            marks=[] if run.values[0].name in IN_SINGLE else pytest.mark.slow,
+        )
+        for run in RUNS
+    ],
+)
 def test_nist_float32(problem, start, request):
     x, y, start = (jnp.asarray(a, jnp.float32) for a in (problem.x, problem.y, start))
     fit = lmjax.curve_fit(problem.model, x, y, start)
