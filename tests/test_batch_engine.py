@@ -118,6 +118,7 @@ def test_nested_vmap_is_one_larger_batch(many):
         np.testing.assert_array_equal(flat, np.asarray(b)[:1500])
 
 
+@pytest.mark.slow
 def test_nested_vmap_over_different_things():
     y = curves(4)
     starts = jnp.array([0.5, 1.0, 2.0])
@@ -225,6 +226,7 @@ def test_more_parameters_than_the_engine_takes():
     np.testing.assert_allclose(got.params, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_finds_the_minimum_of_float64(many):
     y, (params, stderr, *_) = many
     t, start = jnp.asarray(T, jnp.float32), jax.tree.map(jnp.float32, START)

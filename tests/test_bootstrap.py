@@ -136,6 +136,7 @@ def test_failed_fit_has_only_failed_replicas(outcomes):
     assert np.all(np.isnan(stderr[3]))
 
 
+@pytest.mark.slow
 def test_callable_model_keeps_its_form():
     x = jnp.linspace(0.0, 4.0, 20)
     y = 2.0 * jnp.exp(-x) + 0.02 * jnp.cos(9.0 * x)
@@ -222,7 +223,15 @@ def test_colour_undoes_whiten(kind, masked, rng):
 HALF = X > 0.5
 
 
-@pytest.mark.parametrize("kind", ["residual", "wild", "parametric", "case"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "residual",
+        pytest.param("wild", marks=pytest.mark.slow),
+        pytest.param("parametric", marks=pytest.mark.slow),
+        "case",
+    ],
+)
 def test_points_left_out_are_no_points(kind):
     """Omitted or masked: the scatter is that of the points that were measured."""
     y = np.where(HALF, Y, np.nan)

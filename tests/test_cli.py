@@ -32,6 +32,7 @@ def test_demo_prints_errors_and_outcomes_and_saves_a_figure(tmp_path, capsys):
     assert figure.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_demo_works_without_matplotlib(tmp_path, capsys, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

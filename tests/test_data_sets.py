@@ -135,7 +135,15 @@ def test_wrong_requests_are_named(name):
         fit(**options)
 
 
-@pytest.mark.parametrize("kind", ["residual", "parametric", "wild", "case"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "residual",
+        pytest.param("parametric", marks=pytest.mark.slow),
+        pytest.param("wild", marks=pytest.mark.slow),
+        pytest.param("case", marks=pytest.mark.slow),
+    ],
+)
 def test_bootstrap_is_that_of_one_array(kind):
     mask = joined({"fast": True, "slow": MASK["slow"]})
     key = jax.random.key(4)
@@ -150,6 +158,7 @@ def test_bootstrap_is_that_of_one_array(kind):
     assert_close(got.params, expected.params)
 
 
+@pytest.mark.slow
 def test_profile_is_that_of_one_array():
     options, flat = {"sigma": SIGMA}, {"sigma": joined(SIGMA)}
     got = lmjax.profile(fit(**options), TIMES, Y, "rate", **options)

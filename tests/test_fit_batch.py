@@ -268,6 +268,7 @@ def test_rescue_reruns_only_what_failed(curves):
     assert lmjax.rescue(saved, again, y).status[5] <= 0
 
 
+@pytest.mark.slow
 def test_rescue_keeps_the_lower_cost_of_two_failures(curves):
     y = curves[:64]
     fits = jax.vmap(lambda y: whole_fit(y, max_steps=4))(y)

@@ -274,6 +274,7 @@ def test_masked_common_inputs_never_reach_the_model():
     assert_same(got, slope(Y, T))
 
 
+@pytest.mark.slow
 def test_parameters_that_one_curve_leaves_open_do_not_spoil_the_others():
     # amplitude and offset of the curve that was measured at one time only
     x = LATE.copy()
@@ -340,6 +341,7 @@ def test_prediction_is_the_model_curve_by_curve():
         got.predict(T)
 
 
+@pytest.mark.slow
 def test_list_of_numbers_is_common_to_curves_of_unequal_length():
     curves = [Y[0], *Y[1:, :9]]
     got = fit(curves, T.tolist(), sigma=np.ones(12).tolist())

@@ -559,6 +559,7 @@ def test_derivative_by_the_read_noise_is_that_of_differences():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_rician_derivatives_are_those_of_differences():
     y = np.abs(curve([6.0, 0.7, 0.0]) + 0.9 * np.sin(7.0 * T))
     both = lambda p, t: p[0] * jnp.exp(-p[1] * t)

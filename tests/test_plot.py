@@ -173,6 +173,7 @@ def test_batch_counts_outcomes_and_shows_the_worst(fits, tmp_path):
         np.testing.assert_array_equal(points(ax, "o")[0].get_ydata(), CURVES[i])
 
 
+@pytest.mark.slow
 def test_batch_of_images_draws_images(tmp_path):
     grid = np.stack(np.mgrid[:4, :4]).astype(float)
     plane = lambda p, x: p["slope"] * x[0] + p["offset"]

@@ -212,6 +212,7 @@ def test_points_lie_on_the_profile(outcomes):
             np.testing.assert_allclose(s2 * z**2 + fit.chi2, rss, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_derivative_of_a_limit_is_that_of_the_closed_form(rng):
     x = jnp.linspace(0.0, 2.0, 6)
     y = jnp.asarray(1.0 + 0.5 * x + 0.1 * rng.normal(size=6))
@@ -262,6 +263,7 @@ def test_better_minimum_on_the_way_is_reported():
     assert profile.names == ("frequency",)
 
 
+@pytest.mark.slow
 def test_float32_finds_the_same_limits(outcomes):
     x, y = (jnp.asarray(a, jnp.float32) for a in (CONC, RATE))
     fit = lmjax.curve_fit(michaelis_menten, x, y, START)
@@ -327,7 +329,13 @@ KEYWORDS = {
 }
 
 
-@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "nan_policy" else pytest.mark.slow)
+        for name in KEYWORDS
+    ],
+)
 def test_forgotten_keyword_is_noticed(name):
     rate = np.where(np.arange(12) == 3, np.nan, RATE) if name == "nan_policy" else RATE
     fit = lmjax.curve_fit(michaelis_menten, CONC, rate, START, **KEYWORDS[name])
@@ -337,6 +345,7 @@ def test_forgotten_keyword_is_noticed(name):
     lmjax.profile(fit, CONC, rate, "top", **KEYWORDS[name])
 
 
+@pytest.mark.slow
 def test_linear_parameters_have_the_limits_of_any_other():
     linear = {"linear": {"top": True}}
     fit = lmjax.curve_fit(michaelis_menten, CONC, RATE, START, **linear)
@@ -404,6 +413,7 @@ def covered(noise, x):
     return jax.tree.map(lambda x: jnp.mean(x.astype(float)), one(noise))
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say():
     # 95 % of 10,000 seeded replicas; the standard deviation of that count is 0.22 %
     noise = 0.03 * jax.random.normal(jax.random.key(1), (10_000, 4), float)

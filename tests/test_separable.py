@@ -345,6 +345,7 @@ def test_nothing_but_linear_parameters():
     assert fits.status[2] == nonfinite
 
 
+@pytest.mark.slow
 def test_equal_rates_get_amplitudes_of_least_norm():
     start = jnp.array([1.0, 0.8, 1.0, 0.8, 0.0])
     fit_one = lambda y: lmjax.curve_fit(

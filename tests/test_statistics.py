@@ -127,6 +127,7 @@ def test_no_degrees_of_freedom_means_no_errors():
     assert "No degrees of freedom" in fit.report()
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say():
     # 95 % of 10,000 seeded replicas; the standard deviation of that count is 0.22 %
     decay = lambda p, x: p[0] * jnp.exp(-p[1] * x)
