@@ -3,12 +3,18 @@
 import json
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
 import numpy as np
 
 MANIFEST = "job.json"
+
+# NumPy parses the header of each array as Python source, which CPython 3.11 cannot do
+# in two threads at once if the garbage collector runs (SystemError, AST constructor
+# recursion depth mismatch); fit_batch loads its chunks in several.
+_reading = Lock()
 
 
 class Checkpoint:
@@ -63,7 +69,7 @@ class Checkpoint:
         path = self._path(start)
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as file:
+        with _reading, np.load(path, allow_pickle=False) as file:
             if int(file["mark"]) != mark:
                 raise ValueError(
                     f"checkpoint: the data of {path.name} in {self.folder} were others"

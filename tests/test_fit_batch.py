@@ -1,9 +1,11 @@
 """Chunks, devices, checkpoints: the results of one vmap, and nothing is lost."""
 
+import gc
 import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax._checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 T = np.linspace(0.0, 4.0, 16)
@@ -130,6 +133,27 @@ def test_interrupted_job_goes_on_where_it_stopped(curves, whole, tmp_path):
     assert_same(lmjax.fit_batch(fit_one, curves, **options), whole)
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     assert len(list((tmp_path / "job").glob("chunk_*.npz"))) == 10
+
+
+def test_chunks_can_be_read_in_several_threads(tmp_path):
+    # A callback makes the collector give way to other threads, as that of jax does.
+    saved = Checkpoint(tmp_path, 1, np.zeros(1))
+    leaves = [np.full(3, k) for k in range(8)]
+    saved.save(0, 0, leaves)
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    give_way = lambda phase, info: sum(range(50))
+    gc.callbacks.append(give_way)
+    gc.set_threshold(3, 3, 3)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            loaded = list(pool.map(lambda _: saved.load(0, 0), range(100)))
+    finally:
+        gc.callbacks.remove(give_way)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    for out in loaded:
+        np.testing.assert_array_equal(out, leaves)
 
 
 def test_checkpoint_remembers_the_chunk_size(curves, whole, tmp_path):
