@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 
 from benchmarks._report import RESULTS
 
@@ -52,25 +53,23 @@ def markdown() -> str:
             START,
             *rows,
             "",
-            f"Moré-Garbow-Hillstrom from 1, 10 and 100 times the start: "
-            f"{sum(f is not None for f in found)} of {len(found)} runs end",
-            f"at a known stationary value, {found.count(0)} at the global minimum. "
-            "Parameters and residuals in",
-            f"units 10⁻⁸ to 10⁸: the same answer within {worst:.0e} on all "
-            f"{len(double['units'])} NIST problems, the same",
-            f"number of steps on {len(steady)} (not on {', '.join(unsteady)}, where "
-            "the "
-            "rounding of such units decides",
-            "whether one last step is tried).",
-            f"One eager `curve_fit` of 50 points takes {_ratio(alone)} times SciPy's "
-            "time",
-            f"with the process held on one core, {_ratio(speed)} on "
-            f"{speed['environment']['cores']} cores (XLA hands such a call to",
-            f"another thread and waits); the first call of a new model {first:.1f} s.",
+            _prose(
+                f"""Moré-Garbow-Hillstrom from 1, 10 and 100 times the start:
+                {sum(f is not None for f in found)} of {len(found)} runs end at a known
+                stationary value, {found.count(0)} at the global minimum. Parameters
+                and residuals in units 10⁻⁸ to 10⁸: the same answer within {worst:.0e}
+                on all {len(double["units"])} NIST problems, the same number of steps
+                on {len(steady)} (not on {", ".join(unsteady)}, where the rounding of
+                such units decides whether one last step is tried). One eager
+                `curve_fit` of 50 points takes {_ratio(alone)} times SciPy's time with
+                the process held on one core, {_ratio(speed)} on
+                {speed["environment"]["cores"]} cores (XLA hands such a call to another
+                thread and waits); the first call of a new model {first:.1f} s."""
+            ),
             "",
             *_batches(),
             "",
-            *_beyond(),
+            _beyond(),
             END,
         ]
     )
@@ -103,24 +102,20 @@ def _beyond():
     gradients, shared = _load("gradients"), _load("global_fit")
     linear = _load("separable")
     bad, good = linear["defeating"], linear["near"]
-    yield (
-        "The gradient through 10,000 decays costs "
-        f"{_spread(gradients['lmjax']['extra'])} times the"
+    return _prose(
+        f"""The gradient through 10,000 decays costs
+        {_spread(gradients["lmjax"]["extra"])} times the time of the fits; 1,000 curves
+        that share a parameter {_spread(shared["ratio"])} times the time of independent
+        ones. Two exponentials from bad starts: {bad["separated"]["found"]:.2%} at the
+        minimum with `linear=`, {bad["whole"]["found"]:.2%} without; from good ones
+        {good["separated"]["steps_mean"]:.1f} steps instead of
+        {good["whole"]["steps_mean"]:.1f}, in
+        {_spread([1 / x for x in good["speedup"]])} times the time."""
     )
-    yield (
-        f"time of the fits; 1,000 curves that share a parameter "
-        f"{_spread(shared['ratio'])} times the time of"
-    )
-    yield (
-        "independent ones. Two exponentials from bad starts: "
-        f"{bad['separated']['found']:.2%} at the minimum with"
-    )
-    yield (
-        f"`linear=`, {bad['whole']['found']:.2%} without; from good ones "
-        f"{good['separated']['steps_mean']:.1f} steps instead of "
-        f"{good['whole']['steps_mean']:.1f},"
-    )
-    yield f"in {_spread([1 / x for x in good['speedup']])} times the time."
+
+
+def _prose(text):
+    return fill(" ".join(text.split()), 96, break_on_hyphens=False)
 
 
 def _ratio(times):

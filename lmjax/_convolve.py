@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax._problem import common_dtype
+from lmjax._params import common_dtype
 from lmjax._types import Scalar
 
 

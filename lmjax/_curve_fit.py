@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from lmjax import _data, _problem, _statistics
+from lmjax import _data, _params, _statistics
 from lmjax._callables import Split, as_pytree
 from lmjax._doors import (
     blame,
@@ -130,7 +130,7 @@ def curve_fit(
         raise ValueError(
             "y: expected one array beside likelihood=, got several data sets"
         )
-    start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
+    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
     marked = resolve_linear(
         linear,
         start,
@@ -163,7 +163,7 @@ def curve_fit(
         named |= {"bounds": bounds, "fixed": fixed}
         raise blame(error, solver, derivative, named) from error
     if bounds is not None:
-        check_feasible(fit.status, bounds, eqx.filter(start, _problem.is_parameter))
+        check_feasible(fit.status, bounds, eqx.filter(start, _params.is_parameter))
     if likelihood is not None:
         check_possible(fit.status, likelihood, y, mask)
     if marked is not None:
@@ -191,7 +191,7 @@ def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
 
 def splitted(model: Any) -> Split:
     """Return a Module whose parameters, plain floats too, are traced, not compiled."""
-    traced = lambda leaf: eqx.is_array(leaf) or _problem.is_parameter(leaf)
+    traced = lambda leaf: eqx.is_array(leaf) or _params.is_parameter(leaf)
     return Split(*eqx.partition(model, traced))
 
 
@@ -204,7 +204,7 @@ def dtype_of(out: Any, y: Any) -> Any:
         )
     observed = (leaf.dtype for leaf in jax.tree.leaves(y))
     inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
-    return _problem.common_dtype(
+    return _params.common_dtype(
         *(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact
     )
 
@@ -214,7 +214,7 @@ def completed(fit: Any, model: Any) -> Any:
 
     Outside jit, where that would come back as arrays.
     """
-    rest = eqx.filter(model, _problem.is_parameter, inverse=True)
+    rest = eqx.filter(model, _params.is_parameter, inverse=True)
     return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
 
 
@@ -224,12 +224,12 @@ def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | 
     A Module (`splitted`) holds its own start and is no function.
     """
     if params0 is not None:
-        _problem.check_params(params0)
+        _params.check_params(params0)
         function = model.func if isinstance(model, jax.tree_util.Partial) else model
         return params0, model, function
     module = eqx.combine(model.arrays, model.rest)
-    params0, rest = eqx.partition(module, _problem.is_parameter)
-    _problem.check_params(params0)
+    params0, rest = eqx.partition(module, _params.is_parameter)
+    _params.check_params(params0)
     return params0, lambda params, x: eqx.combine(params, rest)(x), None
 
 

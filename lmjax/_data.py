@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 from lmjax._linearize import PRECISION
-from lmjax._problem import name_of
+from lmjax._params import name_of
 from lmjax._terms import Likely
 from lmjax.likelihoods import Likelihood
 

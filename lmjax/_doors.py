@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from lmjax import _problem, likelihoods, losses
+from lmjax import _params, likelihoods, losses
 from lmjax._callables import as_pytree
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
@@ -138,7 +138,7 @@ def resolve_linear(
         )
         both = flags & _spread(f"bounds[{side}]", given, params0, False)
         if both.any():
-            name = _problem.parameter_names(params0)[int(np.argmax(both))]
+            name = _params.parameter_names(params0)[int(np.argmax(both))]
             raise ValueError(
                 f"bounds: expected none on a parameter marked linear, got one on {name}"
             )
@@ -149,7 +149,7 @@ def _spread(name, prefix, params0, default) -> np.ndarray:
     """Return a prefix pytree of booleans, flat, also inside a trace."""
     with jax.ensure_compile_time_eval():
         return np.asarray(
-            _problem.ravel_prefix(name, prefix, params0, default, bool), bool
+            _params.ravel_prefix(name, prefix, params0, default, bool), bool
         )
 
 
@@ -157,7 +157,7 @@ def check_affine(status, linear, params0) -> None:
     """Raise if a concrete status says that a mark was wrong."""
     if isinstance(status, Tracer) or status != Status.NOT_AFFINE:
         return
-    names = _problem.parameter_names(params0)
+    names = _params.parameter_names(params0)
     marked = [name for name, flag in zip(names, linear, strict=True) if flag]
     raise ValueError(
         "linear: expected parameters in which the residual is affine, which it is not "
@@ -184,11 +184,11 @@ def check_feasible(status, bounds, params0) -> None:
     """
     if isinstance(status, Tracer) or status != Status.INFEASIBLE:
         return
-    spread = partial(_problem.ravel_prefix, params=params0, dtype=float)
+    spread = partial(_params.ravel_prefix, params=params0, dtype=float)
     lower = np.asarray(spread("bounds[0]", bounds[0], default=-np.inf))
     upper = np.asarray(spread("bounds[1]", bounds[1], default=np.inf))
     j = int(np.argmin(lower <= upper))
-    name = _problem.parameter_names(params0)[j]
+    name = _params.parameter_names(params0)[j]
     raise ValueError(
         f"bounds: lower exceeds upper at {name} ({lower[j]:g} > {upper[j]:g})"
     )

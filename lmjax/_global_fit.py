@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lmjax import _data, _groups, _problem, _statistics
+from lmjax import _data, _groups, _params, _statistics
 from lmjax._block_statistics import unscaled_blocks
 from lmjax._callables import as_pytree
 from lmjax._curve_fit import (
@@ -133,7 +133,7 @@ def global_fit(
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
     x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
-    start = eqx.filter(model, _problem.is_parameter) if params0 is None else params0
+    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
     try:
         fit = _fit(
             as_pytree(model) if params0 is not None else splitted(model),
@@ -227,7 +227,7 @@ def _fit_impl(
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
         absolute_sigma = True
-    work = _problem.common_dtype(*jax.tree.leaves(params0), dtype)
+    work = _params.common_dtype(*jax.tree.leaves(params0), dtype)
     start = jax.tree.map(lambda leaf: leaf.astype(work), start)
     solution, problem, outcome = solve(
         residual_fn,
@@ -290,7 +290,7 @@ def _bounds(bounds, layout: Layout, start):
         return None
     dtype = jax.tree.leaves(start)[0].dtype
     spread = lambda k, default: layout.unravel(
-        _problem.ravel_prefix(f"bounds[{k}]", bounds[k], start, default, dtype)
+        _params.ravel_prefix(f"bounds[{k}]", bounds[k], start, default, dtype)
     )
     return spread(0, -jnp.inf), spread(1, jnp.inf)
 
@@ -299,7 +299,7 @@ def _fixed(fixed, layout: Layout, start, mask):
     """Return which flat parameters are fixed; those of a curve without data are."""
     held = None
     if fixed is not None:
-        flags = _problem.ravel_prefix("fixed", fixed, start, False, bool)
+        flags = _params.ravel_prefix("fixed", fixed, start, False, bool)
         held = layout.unravel(flags)
     if mask is None:
         return held

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from lmjax import _data, _problem
+from lmjax import _data, _params
 from lmjax._arrow import Arrow
 from lmjax._data import Data, is_list
 from lmjax._fit_batch import pad_ragged
@@ -117,7 +117,7 @@ def shared_leaves(shared: Any, params0: Params) -> tuple[bool, ...]:
             raise TypeError(f"shared: expected True or False, got {leaf!r} at {where}")
     skeleton = jax.tree.map(lambda _: 0.0, params0)
     with jax.ensure_compile_time_eval():  # flags are choices, also inside a trace
-        flags = _problem.ravel_prefix("shared", shared, skeleton, False, bool)
+        flags = _params.ravel_prefix("shared", shared, skeleton, False, bool)
         flags = tuple(np.asarray(flags).tolist())
     if not any(flags):
         raise ValueError(
@@ -179,7 +179,7 @@ def likelihood_last(likelihood: Likelihood, shape: tuple[int, ...]) -> Likelihoo
     def last(path, leaf):
         if not jnp.ndim(leaf):
             return leaf
-        whole = _data.broadcast("likelihood." + _problem.name_of(path), leaf, shape)
+        whole = _data.broadcast("likelihood." + _params.name_of(path), leaf, shape)
         return jnp.moveaxis(whole, 0, -1)
 
     return jax.tree_util.tree_map_with_path(last, likelihood)

@@ -20,7 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _problem
+from lmjax import _params
 from lmjax._fitted import CurveFit
 from lmjax._profile_search import find_side, limit_of
 from lmjax._refit import FitOptions, Refit, refit
@@ -108,7 +108,7 @@ def profile(
         chapter 6; Venzon and Moolgavkar (1988), Applied Statistics 37, 87-94.
     """
     again = refit(fit, x, y, options)
-    names = _problem.parameter_names(fit._varied())
+    names = _params.parameter_names(fit._varied())
     # outside what is compiled per model: the quantile takes as long as a fit to compile
     threshold = fit._quantile(level)
     return _profile(again, threshold, _choose(which, names))
@@ -158,7 +158,7 @@ def _profile(again: Refit, threshold: Scalar, chosen: tuple[int, ...]) -> Profil
         status=status.at[index].set(pairs(sides.status)),
         better=jnp.any(sides.better),
         threshold=threshold,
-        names=tuple(np.take(_problem.parameter_names(fit._varied()), index).tolist()),
+        names=tuple(np.take(_params.parameter_names(fit._varied()), index).tolist()),
         flat=again.p[index],
         stderr=ravel_pytree(fit.stderr)[0][index],
         value=pairs(sides.value),

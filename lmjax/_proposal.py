@@ -75,7 +75,7 @@ class Proposal(NamedTuple):
 class OneFit(NamedTuple):
     """A single problem as the loop sees it: residual first, Jacobian when it pays.
 
-    `lmjax._batch_engine.Lanes` is the other way to run the same loop.
+    `lmjax._block.Lanes` is the other way to run the same loop.
     """
 
     problem: Problem

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _data, _problem
+from lmjax import _data, _params
 from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
 from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
@@ -60,7 +60,7 @@ class Refit(eqx.Module):
 
     def spread(self, name: str, prefix: Any, default: Any, dtype: Any) -> Array:
         """Return a prefix pytree of the parameters as one value per flat parameter."""
-        return _problem.ravel_prefix(name, prefix, self.fit._varied(), default, dtype)
+        return _params.ravel_prefix(name, prefix, self.fit._varied(), default, dtype)
 
     @property
     def box(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from lmjax._problem import is_parameter, parameter_names
+from lmjax._params import is_parameter, parameter_names
 from lmjax._solver import default_tolerances
 from lmjax._status import ParamStatus, Status
 

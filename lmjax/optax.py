@@ -13,7 +13,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _loop, _problem
+from lmjax import _loop, _params, _problem
 from lmjax._damping import Nielsen
 from lmjax._linear_solvers import Cholesky, Dual
 from lmjax._linearize import DenseLinearization
@@ -87,7 +87,7 @@ def levenberg_marquardt(
     rule = Nielsen() if damping is None else damping
 
     def init(params: Params) -> LevenbergMarquardtState:
-        dtype = _problem.check_params(params)
+        dtype = _params.check_params(params)
         flat, _ = ravel_pytree(params)
         lam, growth = rule.start(dtype)
         nan = jnp.full((), jnp.nan, dtype)

@@ -1,0 +1,188 @@
+"""A block of independent fits, side by side on the last axis of every array.
+
+`Lanes` is what `lmjax._loop` needs to know of a problem, for many fits at once. Every
+trial is linearised at once, and of ``[J r]`` only its Gram matrix survives, so no J is
+ever in memory for longer than a block of fits. The damped system is solved by a
+Cholesky factorisation written out entry by entry.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax import _loop
+from lmjax._bounds import Conditions
+from lmjax._lanes import evaluate
+from lmjax._linear_solvers.dense import solve_written_out
+from lmjax._linearize import NormalLinearization, gram_pairs, sums
+from lmjax._problem import Problem
+from lmjax._proposal import Point, Proposal, point_at
+from lmjax._status import Status
+from lmjax._sums import dot_points, sum_points
+
+# Kernels in a stage: XLA runs up to eight in order without asking other threads.
+STAGE = 7
+
+
+class Lanes(eqx.Module):
+    """A block of fits, each on its own lane of the last axis.
+
+    Attributes:
+        data: The problem; leaves that differ per fit have the lanes on the last axis.
+        flags: Which leaves do, in the structure of the arrays among them.
+        conditions: Bounds and fixed parameters per lane.
+        n: Number of parameters.
+        going: True, unknown to the compiler: see `stage`.
+    """
+
+    data: Problem
+    flags: Any
+    conditions: Conditions
+    n: int = eqx.field(static=True)
+    going: Bool[Array, ""]
+
+    @property
+    def m(self) -> int:
+        """Number of residuals."""
+        return self.data.m
+
+    def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
+        """Return the normal equations and the cost at ``p``."""
+        width = p.shape[-1]
+        arrays, rest = eqx.partition(self.data, eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+
+        def rows(*leaves):
+            problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
+            return _rows_of_one(problem, leaves[-1])
+
+        flags = [*jax.tree.leaves(self.flags), True]
+        columns = evaluate(rows, flags, [*leaves, p], width, self.stage)
+        gram = self.gram_of(columns[: self.n + 1])
+        cost = 0.5 * gram[-1]
+        if self.data.term is not None:
+            cost = self.stage(lambda: sum_points(columns[-1]))
+        return NormalLinearization(gram, self.n), cost
+
+    def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
+        """Return the products of all pairs of columns, summed over the points.
+
+        On CPU the columns are stored (in cache: a block is small) and each sum is
+        written out as rounds of plain additions, which vectorise across fits. A
+        ``reduce`` would be handed to a library kernel that wakes up every core for 50
+        kB, and a single pass over all products does not vectorise: 22 ns per point, 3.5
+        this way, 7 with ``reduce`` (5 parameters, AVX2, jaxlib 0.10.2). On a GPU one
+        pass over the points keeps all sums in registers.
+        """
+        pairs = gram_pairs(self.n)
+
+        def stored(*columns):
+            sums = []
+            for k in range(0, len(pairs), STAGE):
+                part = pairs[k : k + STAGE]
+                dots = lambda part=part: [
+                    dot_points(columns[i], columns[j]) for i, j in part
+                ]
+                sums += self.stage(dots)
+            return tuple(sums)
+
+        def one_pass(*columns):
+            return sums(*(columns[i] * columns[j] for i, j in pairs))
+
+        return jax.lax.platform_dependent(*columns, cpu=stored, default=one_pass)
+
+    def stage(self, fn: Any) -> Any:
+        """Return ``fn()``, finished and in memory before anyone uses it.
+
+        XLA fuses on CPU without regard to what it computes twice: left alone, it worked
+        out the cost of a trial again in each of the 21 kernels that ask whether the
+        trial was accepted. It does not fuse across the branches of a conditional, and
+        it runs the few kernels of a branch one after the other, where a longer list is
+        handed from thread to thread. A GPU, where a conditional costs a
+        synchronisation, needs none of this.
+        """
+        nothing = lambda: jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn)
+        )
+        return jax.lax.platform_dependent(
+            cpu=lambda: jax.lax.cond(self.going, fn, nothing), default=fn
+        )
+
+    def start(self, p: Float[Array, "n f"]) -> Point:
+        """Return the first point."""
+        return self._point(p, *self.visit(p))
+
+    def _point(self, p, linearization, cost) -> Point:
+        return point_at(self.conditions, p, None, linearization, cost)
+
+    def compare(self, point: Point, dp, visit) -> tuple[Array, Array, Array]:
+        """Return the cost of the visit, how far it fell, and ``|J dp|^2``."""
+        _, cost = visit
+        return cost, point.cost - cost, point.linearization.curvature(dp)
+
+    def settle_if(self, accept, trial: Proposal, point: Point) -> Point:
+        """Return the trial point: it is linearised already."""
+        return self._point(trial.p, *trial.visit)
+
+    def linear_solver(self, linearization: NormalLinearization, damping) -> Array:
+        """Return the damped step by Cholesky's factorisation, NaN if there is none."""
+        rows, grad = linearization.rows(), linearization.grad()
+        step = self.stage(lambda: solve_written_out(rows, grad, damping))
+        return -jnp.stack(step)
+
+    def rounding(self, cost: Float[Array, " f"]) -> Float[Array, " f"]:
+        """Return the rounding of a difference of two costs, each a sum of m terms."""
+        return jnp.finfo(cost.dtype).eps * self.m**0.5 * cost
+
+
+def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
+    """Return the columns of J, the residual and, with a term, the cost per point."""
+    if problem.user_jac is not None:
+        r = problem.residual_fn(p)
+        jac = problem.user_jac(p)
+        columns = [jac[:, j] for j in range(p.size)]
+    else:
+        r, linear = jax.linearize(problem.residual_fn, p)
+        columns = [linear(e) for e in np.eye(p.size, dtype=p.dtype)]
+    if problem.term is None:
+        return [*columns, r]
+    residual, row = problem.term.rows(r)
+    columns = [row * column for column in columns]
+    return [*columns, residual, problem.half_terms(r)]
+
+
+class Packed(NamedTuple):
+    """The state of a block as two arrays: selecting lanes is then two operations."""
+
+    floats: Float[Array, "s f"]
+    counts: Int[Array, "3 f"]
+
+    @property
+    def running(self) -> Bool[Array, " f"]:
+        """Which lanes are not finished."""
+        return self.counts[2] == Status.RUNNING
+
+
+def pack(state: _loop.State) -> Packed:
+    """Return what cannot be derived of a state."""
+    point = state.point
+    gram = [entry[None] for entry in point.linearization.gram]
+    scalars = [x[None] for x in (point.cost, state.lam, state.growth)]
+    rows = [point.p, *gram, state.scale, *scalars]
+    counts = [state.num_steps, state.num_accepted, state.status]
+    return Packed(jnp.concatenate(rows), jnp.stack(counts))
+
+
+def unpack(packed: Packed, conditions: Conditions, n: int) -> _loop.State:
+    """Return the state of a block."""
+    q = len(gram_pairs(n))
+    p, gram, scale, rest = jnp.split(packed.floats, [n, n + q, 2 * n + q])
+    point = point_at(conditions, p, None, NormalLinearization(tuple(gram), n), rest[0])
+    num_steps, num_accepted, status = packed.counts
+    return _loop.State(
+        point, rest[1], rest[2], scale, num_steps, num_accepted, status, None
+    )

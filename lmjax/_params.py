@@ -1,0 +1,129 @@
+"""Parameters as the user holds them: any pytree, and what is said of parts of it.
+
+Names along the path of a leaf, the dtype that all have in common, and prefixes: bounds
+or marks that name only what they concern.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_parameter(leaf) -> bool:
+    """Return whether a leaf of a callable model is a float or an array of floats.
+
+    Not ``eqx.is_inexact_array_like``, which fails on tracers of jax 0.10.
+    """
+    if isinstance(leaf, np.ndarray | jax.Array):
+        return jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return isinstance(leaf, float)
+
+
+def common_dtype(*values):
+    """Return the widest dtype, also where the user has set strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
+def check_params(params0) -> Any:
+    """Return the dtype of the parameters, or raise if it is not a real floating one."""
+    leaves = jax.tree_util.tree_leaves_with_path(params0)
+    if not leaves or all(jnp.size(leaf) == 0 for _, leaf in leaves):
+        raise ValueError("params0: expected at least one parameter, got none")
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            hint = (
+                "write 1.0 instead of 1"
+                if jnp.issubdtype(dtype, jnp.integer)
+                else "split complex numbers into real and imaginary parts"
+            )
+            raise TypeError(
+                f"params0: expected floating-point parameters, got {dtype} at "
+                f"params0{jax.tree_util.keystr(path)} ({hint})"
+            )
+    return common_dtype(*(leaf for _, leaf in leaves))
+
+
+def parameter_names(params) -> list[str]:
+    """Return one name per flat parameter: ``tau``, ``decay.rate``, ``a[1]``."""
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = name_of(path)
+        shape = jnp.shape(leaf)
+        if not path and not shape:
+            names.append("params")
+        elif shape:
+            names += [f"{name}[{', '.join(map(str, i))}]" for i in np.ndindex(shape)]
+        else:
+            names.append(name)
+    return names
+
+
+def name_of(path) -> str:
+    """Return a readable name for a pytree path: ``tau``, ``decay.rate``, ``[0]``."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def ravel_prefix(name, prefix, params, default, dtype):
+    """Spread a prefix pytree over ``params`` and flatten it.
+
+    A leaf of the prefix covers the whole subtree below it; None, or a key left out of a
+    mapping, takes the default. A mapping may also address the fields of a Module by
+    name.
+    """
+    parts = []
+    _spread(name, prefix, params, default, dtype, parts)
+    return jnp.concatenate(parts)
+
+
+def _spread(name, prefix, node, default, dtype, parts):
+    children, structure = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda x: x is not node
+    )
+    if prefix is None:
+        prefix = default
+    if len(children) == 1 and children[0][0] == ():  # an array: the end of the path
+        try:
+            spread = jnp.broadcast_to(jnp.asarray(prefix, dtype), jnp.shape(node))
+        except (ValueError, TypeError) as error:
+            got = (
+                f"shape {jnp.shape(prefix)}"
+                if jax.tree_util.all_leaves([prefix])
+                else f"a {type(prefix).__name__}"
+            )
+            raise ValueError(
+                f"{name}: expected a number or an array that broadcasts to "
+                f"{jnp.shape(node)}, got {got}"
+            ) from error
+        parts.append(jnp.ravel(spread))
+        return
+    keys = [name_of(path) for path, _ in children]
+    if isinstance(prefix, Mapping):
+        unknown = [key for key in prefix if str(key) not in keys]
+        if unknown:
+            raise ValueError(
+                f"{name}: no parameter is called {unknown[0]!r}; the names here are "
+                + ", ".join(keys)
+            )
+        by_name = {str(key): value for key, value in prefix.items()}
+        prefixes = [by_name.get(key) for key in keys]
+    elif jax.tree_util.all_leaves([prefix]):
+        prefixes = [prefix] * len(children)
+    else:
+        prefixes = _children_of(name, prefix, structure)
+    for key, child_prefix, (_, child) in zip(keys, prefixes, children, strict=True):
+        _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts)
+
+
+def _children_of(name, prefix, structure):
+    is_child = lambda x: x is not prefix
+    children, prefix_structure = jax.tree.flatten(prefix, is_leaf=is_child)
+    if prefix_structure != structure:
+        raise ValueError(
+            f"{name}: expected a prefix of params0, {structure}, got {prefix_structure}"
+        )
+    return children
