@@ -10,23 +10,20 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from lmjax import _data, _params, _statistics
-from lmjax._callables import Split, as_pytree
-from lmjax._doors import (
-    blame,
-    check_affine,
-    check_feasible,
-    check_pair,
-    check_possible,
-    resolve_likelihood,
-    resolve_linear,
-    resolve_loss,
-)
+from lmjax._doors import check_affine, resolve_linear
 from lmjax._fitted import CurveFit, dof_of, has_error
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
-from lmjax._result import Solution
+from lmjax._request import (
+    check_choices,
+    completed,
+    dtype_of,
+    fields_of,
+    pearson,
+    request,
+    resolved,
+)
 from lmjax._solver import LevenbergMarquardt
-from lmjax._status import Status
 from lmjax._types import Params
 from lmjax._unrolled import Derivative
 from lmjax.likelihoods import Likelihood
@@ -120,12 +117,20 @@ def curve_fit(
     """
     check_choices(model, params0, nan_policy)
     y = _data.as_arrays(y)
-    sigma, mask = _data.as_weights(sigma, y), _data.as_weights(mask, y)
-    _data.check_sigma(sigma, mask, y)
-    check_pair(bounds)
-    term = resolve_loss(loss, loss_scale)
-    given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
-    likelihood = resolve_likelihood(likelihood, given)
+    asked = request(
+        model,
+        x,
+        y,
+        params0,
+        sigma=_data.as_weights(sigma, y),
+        absolute_sigma=absolute_sigma,
+        mask=_data.as_weights(mask, y),
+        likelihood=likelihood,
+        bounds=bounds,
+        fixed=fixed,
+        loss=loss,
+        loss_scale=loss_scale,
+    )
     if likelihood is not None and not hasattr(y, "shape"):
         raise ValueError(
             "y: expected one array beside likelihood=, got several data sets"
@@ -135,125 +140,25 @@ def curve_fit(
         linear,
         start,
         bounds=bounds,
-        terms={"loss": term, "likelihood": likelihood},
+        terms={"loss": asked.term, "likelihood": likelihood},
         solver=solver,
         derivative=derivative,
     )
-    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
     try:
-        fit = _fit(
-            as_pytree(model) if params0 is not None else splitted(model),
-            x,
-            y,
-            params0,
-            sigma,
-            mask,
-            bounds,
-            fixed,
-            term,
-            None if likelihood is None else splitted(likelihood),
-            solver,
-            derivative,
-            absolute_sigma,
-            nan_policy,
-            marked,
-        )
+        fit = _fit(asked, solver, derivative, absolute_sigma, nan_policy, marked)
     except TypeError as error:
-        named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
-        named |= {"bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, derivative, named) from error
-    if bounds is not None:
-        check_feasible(fit.status, bounds, eqx.filter(start, _params.is_parameter))
-    if likelihood is not None:
-        check_possible(fit.status, likelihood, y, mask)
+        raise asked.blame(error, solver, derivative) from error
+    asked.check_answer(fit, eqx.filter(start, _params.is_parameter))
     if marked is not None:
         check_affine(fit.status, marked, start)
-    if params0 is None:
-        return completed(fit, model)
-    return fit
+    return completed(fit, model) if params0 is None else fit
 
 
-def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
-    """Raise unless there are a model, a start and a known policy."""
-    if not callable(model):
-        raise TypeError(f"model: expected a function model(params, x), got {model!r}")
-    if params0 is None and not isinstance(model, eqx.Module):
-        raise ValueError(
-            "params0: expected a start; it may be left out only if model is a callable "
-            "eqx.Module that holds its own parameters"
-        )
-    if nan_policy not in _data.NAN_POLICIES:
-        raise ValueError(
-            f"nan_policy: expected one of {', '.join(_data.NAN_POLICIES)}, "
-            f"got {nan_policy!r}"
-        )
-
-
-def splitted(model: Any) -> Split:
-    """Return a Module whose parameters, plain floats too, are traced, not compiled."""
-    traced = lambda leaf: eqx.is_array(leaf) or _params.is_parameter(leaf)
-    return Split(*eqx.partition(model, traced))
-
-
-def dtype_of(out: Any, y: Any) -> Any:
-    """Return the dtype of the residual; raise unless the model returns what y holds."""
-    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    if shapes(out) != shapes(y):
-        raise ValueError(
-            f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
-        )
-    observed = (leaf.dtype for leaf in jax.tree.leaves(y))
-    inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
-    return _params.common_dtype(
-        *(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact
-    )
-
-
-def completed(fit: Any, model: Any) -> Any:
-    """Return the fit of a Module with all that is no parameter put back.
-
-    Outside jit, where that would come back as arrays.
-    """
-    rest = eqx.filter(model, _params.is_parameter, inverse=True)
-    return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
-
-
-def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
-    """Return the start, ``(params, x) -> y``, and the function that was given.
-
-    A Module (`splitted`) holds its own start and is no function.
-    """
-    if params0 is not None:
-        _params.check_params(params0)
-        function = model.func if isinstance(model, jax.tree_util.Partial) else model
-        return params0, model, function
-    module = eqx.combine(model.arrays, model.rest)
-    params0, rest = eqx.partition(module, _params.is_parameter)
-    _params.check_params(params0)
-    return params0, lambda params, x: eqx.combine(params, rest)(x), None
-
-
-def _fit_impl(
-    model,
-    x,
-    y,
-    params0,
-    sigma,
-    mask,
-    bounds,
-    fixed,
-    term,
-    likelihood,
-    solver,
-    derivative,
-    absolute_sigma,
-    nan_policy,
-    linear,
-):
-    params0, evaluate, function = resolved(model, params0)
-    out = jax.eval_shape(evaluate, params0, x)
-    dtype = dtype_of(out, y)
-    data = _data.prepare(x, y, sigma, mask, nan_policy, dtype)
+def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
+    params0, evaluate, function = resolved(asked.model, asked.params0)
+    out = jax.eval_shape(evaluate, params0, asked.x)
+    dtype = dtype_of(out, asked.y)
+    data = _data.prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
 
     def predict(params):
         cast = lambda leaf: leaf.astype(dtype)
@@ -265,8 +170,9 @@ def _fit_impl(
         return unravel(data.whiten(flat))
 
     residual_fn = lambda params: residual_of(predict(params))
-    if likelihood is not None:
-        likelihood = eqx.combine(likelihood.arrays, likelihood.rest)
+    term, likelihood = asked.term, None
+    if asked.likelihood is not None:
+        likelihood = eqx.combine(asked.likelihood.arrays, asked.likelihood.rest)
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
         absolute_sigma = True
@@ -274,8 +180,8 @@ def _fit_impl(
     solution, problem, outcome = solve(
         residual_fn,
         params0,
-        bounds=bounds,
-        fixed=fixed,
+        bounds=asked.bounds,
+        fixed=asked.fixed,
         term=term,
         solver=solver,
         derivative=derivative,
@@ -304,22 +210,7 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
-
-
-def pearson(problem, f):
-    """Return Pearson's statistic of the predictions."""
-    return jnp.sum(problem.term.rows(f)[0] ** 2)
-
-
-def fields_of(solution: Solution, num_used) -> dict[str, Any]:
-    """Return what a fit to data takes over from its solution."""
-    fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
-    if num_used is not None:
-        # no data at all: zero residuals, yet nothing was learned
-        nothing = jnp.int32(Status.SINGULAR)
-        fields["status"] = jnp.where(num_used > 0, solution.status, nothing)
-    return fields
+_fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 
 def _inverse(problem, p, solution):

@@ -10,30 +10,21 @@ import jax.numpy as jnp
 
 from lmjax import _data, _groups, _params, _statistics
 from lmjax._block_statistics import unscaled_blocks
-from lmjax._callables import as_pytree
-from lmjax._curve_fit import (
-    check_choices,
-    completed,
-    dtype_of,
-    fields_of,
-    pearson,
-    resolved,
-    splitted,
-)
-from lmjax._doors import (
-    blame,
-    check_feasible,
-    check_pair,
-    check_possible,
-    resolve_likelihood,
-    resolve_loss,
-)
 from lmjax._fitted import dof_of, has_error
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
 from lmjax._linear_solvers import CG, QR, SVD, Cholesky, Dual, Schur
+from lmjax._request import (
+    check_choices,
+    completed,
+    dtype_of,
+    fields_of,
+    pearson,
+    request,
+    resolved,
+)
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
 from lmjax._types import Params
@@ -127,39 +118,27 @@ def global_fit(
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
     y = _data.as_array(y)
     _check_data(y, sigma)
-    _data.check_sigma(sigma, mask, y)
-    check_pair(bounds)
-    term = resolve_loss(loss, loss_scale)
-    given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
-    likelihood = resolve_likelihood(likelihood, given)
-    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
+    asked = request(
+        model,
+        x,
+        y,
+        params0,
+        sigma=None if sigma is None else _data.as_array(sigma),
+        absolute_sigma=absolute_sigma,
+        mask=None if mask is None else _data.as_array(mask),
+        likelihood=likelihood,
+        bounds=bounds,
+        fixed=fixed,
+        loss=loss,
+        loss_scale=loss_scale,
+    )
     start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
+    flags = _groups.shared_leaves(shared, start)
     try:
-        fit = _fit(
-            as_pytree(model) if params0 is not None else splitted(model),
-            x,
-            y,
-            params0,
-            None if sigma is None else _data.as_array(sigma),
-            None if mask is None else _data.as_array(mask),
-            bounds,
-            fixed,
-            term,
-            None if likelihood is None else splitted(likelihood),
-            solver,
-            derivative,
-            _groups.shared_leaves(shared, start),
-            absolute_sigma,
-            nan_policy,
-        )
+        fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
-        named = {"x": x, "y": y, "params0": params0, "sigma": sigma, "mask": mask}
-        named |= {"bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, derivative, named) from error
-    if bounds is not None:
-        check_feasible(fit.status, bounds, fit.params)
-    if likelihood is not None:
-        check_possible(fit.status, likelihood, y, mask)
+        raise asked.blame(error, solver, derivative) from error
+    asked.check_answer(fit, fit.params)
     return completed(fit, model) if params0 is None else fit
 
 
@@ -189,29 +168,14 @@ def _check_data(y, sigma):
         )
 
 
-def _fit_impl(
-    model,
-    x,
-    y,
-    params0,
-    sigma,
-    mask,
-    bounds,
-    fixed,
-    term,
-    likelihood,
-    solver,
-    derivative,
-    shared,
-    absolute_sigma,
-    nan_policy,
-):
-    params0, evaluate, function = resolved(model, params0)
+def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
+    params0, evaluate, function = resolved(asked.model, asked.params0)
+    y, weights = asked.y, (asked.sigma, asked.mask)
     layout, start = _groups.lay_out(params0, shared, len(y))
-    axes = _groups.axes_of(x, y.shape)
-    out = _one_curve(evaluate, layout, start, x, axes)
+    axes = _groups.axes_of(asked.x, y.shape)
+    out = _one_curve(evaluate, layout, start, asked.x, axes)
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
-    data = _groups.curves_last(x, axes, y, sigma, mask, nan_policy, dtype)
+    data = _groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
 
     def predict(p):
         each = lambda own, common, x: evaluate(layout.of_one(own, common), x)
@@ -221,8 +185,9 @@ def _fit_impl(
 
     residual_of = lambda f: data.whiten(f - data.y.ravel())
     residual_fn = lambda p: residual_of(predict(p))
-    if likelihood is not None:
-        likelihood = eqx.combine(likelihood.arrays, likelihood.rest)
+    term, likelihood = asked.term, None
+    if asked.likelihood is not None:
+        likelihood = eqx.combine(asked.likelihood.arrays, asked.likelihood.rest)
         likelihood = _groups.likelihood_last(likelihood, y.shape)
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
@@ -232,8 +197,8 @@ def _fit_impl(
     solution, problem, outcome = solve(
         residual_fn,
         layout.flatten(start),
-        bounds=_bounds(bounds, layout, start),
-        fixed=_fixed(fixed, layout, start, data.mask),
+        bounds=_bounds(asked.bounds, layout, start),
+        fixed=_fixed(asked.fixed, layout, start, data.mask),
         term=term,
         solver=_with_schur(solver),
         derivative=derivative,
@@ -261,7 +226,7 @@ def _fit_impl(
     )
 
 
-_fit = jax.jit(_fit_impl, static_argnums=(12, 13, 14))
+_fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 
 def _one_curve(evaluate, layout: Layout, start, x, axes):

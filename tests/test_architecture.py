@@ -14,7 +14,7 @@ import lmjax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 420
+MAX_LINES = 330
 
 # Each module may import only those above it.
 ORDER = [
@@ -59,6 +59,7 @@ ORDER = [
     "lmjax._statistics",
     "lmjax._block_statistics",
     "lmjax._fitted",
+    "lmjax._request",
     "lmjax._curve_fit",
     "lmjax._refit",
     "lmjax._bracket",
