@@ -103,10 +103,12 @@ def test_nist_with_other_linear_solvers(name, solver):
     assert nist.digits(fit.stderr, problem.stderr) >= 5
 
 
-@pytest.mark.parametrize("name", ["Misra1a", "Rat43", "Gauss1", "BoxBOD"])
+# Misra1d ends, in some units, with a step that rounding refuses: it needs the rule for
+# a refused step that promises no more than convergence asks for.
+@pytest.mark.parametrize("name", ["Misra1a", "Rat43", "Gauss1", "BoxBOD", "Misra1d"])
 def test_units_change_nothing(name):
     problem = next(p for p in PROBLEMS if p.name == name)
-    outcome = run_units(problem, powers=(-8, -3, 0, 5, 8))
+    outcome = run_units(problem)
     assert outcome["same_steps"]
     assert outcome["worst_difference"] < 1e-11
 
