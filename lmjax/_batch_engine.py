@@ -20,6 +20,7 @@ from lmjax._bounds import Conditions
 from lmjax._linear_solvers import Cholesky
 from lmjax._linearize import UNROLL_UP_TO, gram_pairs
 from lmjax._problem import Problem
+from lmjax._rarely import indices_of
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -156,8 +157,8 @@ def _round(batch: Batch, size: int, width: int, most: int, carry):
     packed, first, steps = carry
     padded = -(-size // width) * width
     n = batch.arrays[2].shape[1]
-    (unfinished,) = jnp.nonzero(packed.running, size=padded, fill_value=size)
-    lanes = jnp.where(first, jnp.arange(padded), unfinished)
+    unfinished = indices_of(packed.running, padded)
+    lanes = jnp.where(first, jnp.arange(padded, dtype=jnp.int32), unfinished)
     count = jnp.where(first, size, jnp.sum(packed.running, dtype=jnp.int32))
     limit = jnp.where(count <= width, most, int(LEFT_OVER * width))
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _loop
 from lmjax._bounds import Conditions
+from lmjax._callables import hoisted
 from lmjax._lanes import evaluate
 from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import NormalLinearization, gram_pairs, sums
@@ -105,6 +106,8 @@ class Lanes(eqx.Module):
         handed from thread to thread. A GPU, where a conditional costs a
         synchronisation, needs none of this.
         """
+        traced = hoisted(fn)  # once for the three uses below
+        fn = lambda: traced()
         nothing = lambda: jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn)
         )

@@ -136,6 +136,7 @@ def test_batch_axis_may_be_any():
     np.testing.assert_array_equal(jax.vmap(fit, in_axes=1)(y.T), jax.vmap(fit)(y))
 
 
+@pytest.mark.slow
 def test_values_that_a_closure_captures_are_batched():
     y = curves(6)
 

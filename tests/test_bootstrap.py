@@ -64,6 +64,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_replicas_scatter_as_they_should(kind, fit):
     drawn = replicas(fit, kind)
@@ -179,6 +180,7 @@ def test_samples_have_the_mean_and_variance_of_the_noise(name, dtype):
     )
 
 
+@pytest.mark.slow
 def test_counts_scatter_as_fisher_says_and_masked_ones_do_not_matter():
     mask = X > -0.9
     counts = np.where(mask, np.random.default_rng(5).poisson(20 + 10 * X), -7.0)
@@ -229,7 +231,7 @@ HALF = X > 0.5
         "residual",
         pytest.param("wild", marks=pytest.mark.slow),
         pytest.param("parametric", marks=pytest.mark.slow),
-        "case",
+        pytest.param("case", marks=pytest.mark.slow),
     ],
 )
 def test_points_left_out_are_no_points(kind):

@@ -103,6 +103,7 @@ def test_closed_over_values_are_batched():
     np.testing.assert_allclose(jax.jit(one)(1.0), expected[1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_nested_vmap_matches_a_loop():
     ys = jnp.stack([a * jnp.exp(-k * T) for a in (1.0, 2.0) for k in (0.5, 1.0)])
     start = {"a": jnp.array(1.5), "k": jnp.array(0.8)}

@@ -96,6 +96,7 @@ def test_float32_weighted_fit_agrees_with_scipy():
     np.testing.assert_allclose(got.covariance, cov, rtol=20 * tol)
 
 
+@pytest.mark.slow
 def test_sigma_may_differ_per_fit():
     scales = np.array([1.0, 5.0])
     covs = jax.vmap(lambda s: fit(sigma=s * SIGMA, absolute_sigma=True).covariance)

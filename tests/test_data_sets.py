@@ -135,15 +135,8 @@ def test_wrong_requests_are_named(name):
         fit(**options)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "residual",
-        pytest.param("parametric", marks=pytest.mark.slow),
-        pytest.param("wild", marks=pytest.mark.slow),
-        pytest.param("case", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["residual", "parametric", "wild", "case"])
 def test_bootstrap_is_that_of_one_array(kind):
     mask = joined({"fast": True, "slow": MASK["slow"]})
     key = jax.random.key(4)

@@ -183,7 +183,7 @@ BOXES = {
     [
         pytest.param(
             name,
-            marks=[] if name in ("none active", "two active") else pytest.mark.slow,
+            marks=[] if name == "two active" else pytest.mark.slow,
         )
         for name in BOXES
     ],

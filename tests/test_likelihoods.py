@@ -471,6 +471,7 @@ def test_bound_of_zero_holds_where_nothing_was_counted():
     assert int(fit.param_status[2]) == lmjax.ParamStatus.AT_LOWER
 
 
+@pytest.mark.slow
 def test_derivative_where_the_model_underflows():
     # f_k = a q^k: the likelihood is greatest where sum f = N and sum k f = m N, N being
     # the sum of y and m the mean k: q = m / (1 + m), whichever points had counts

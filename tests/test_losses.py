@@ -234,6 +234,7 @@ def test_new_loss_scale_does_not_retrace(outer):
     assert_close(second.params, scipy_fit("huber", 0.9).x, factor=100)
 
 
+@pytest.mark.slow
 def test_loss_scale_may_differ_per_fit():
     scales = np.array([0.3, 1.0, 3.0])
     fit = lambda c: lmjax.least_squares(

@@ -46,7 +46,8 @@ def test_value_is_that_of_the_formula(spec, dtype, rng):
 @each_model
 def test_derivative_is_that_of_the_formula(spec, rng):
     parameters = spec.draw(rng, 1)[0]
-    jac = jax.jacfwd(lambda p: spec.build(p)(spec.x))(jnp.asarray(parameters))
+    curve = lambda p: spec.build(p)(spec.x)
+    jac = jax.jit(jax.jacfwd(curve))(jnp.asarray(parameters))
     for k, value in enumerate(parameters):
         step = 1e-5 * max(abs(value), 1e-2)
         high, low = (
