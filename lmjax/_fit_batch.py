@@ -190,7 +190,14 @@ def _structure(fit_one: Callable, data: Any) -> Any:
     row = lambda x: jax.ShapeDtypeStruct(
         x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype)
     )
-    return jax.tree.structure(jax.eval_shape(fit_one, jax.tree.map(row, data)))
+    rows, structure = jax.tree.flatten(jax.tree.map(row, data))
+    return _structure_of(fit_one, structure, tuple(rows))
+
+
+@lru_cache(maxsize=32)  # looking it up takes as long as some thousand fits
+def _structure_of(fit_one: Callable, structure: Any, rows: tuple) -> Any:
+    out = jax.eval_shape(fit_one, jax.tree.unflatten(structure, rows))
+    return jax.tree.structure(out)
 
 
 @lru_cache(maxsize=32)  # so that a second call with the same function compiles nothing
