@@ -63,8 +63,8 @@ def markdown() -> str:
                 such units decides whether one last step is tried). One eager
                 `curve_fit` of 50 points takes {_ratio(alone)} times SciPy's time with
                 the process held on one core, {_ratio(speed)} on
-                {speed["environment"]["cores"]} cores (XLA hands such a call to another
-                thread and waits); the first call of a new model {first:.1f} s."""
+                {speed["environment"]["cores"]} cores; the first call of a new model
+                {first:.1f} s."""
             ),
             "",
             *_batches(),
