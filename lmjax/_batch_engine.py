@@ -142,19 +142,29 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
     carry = (packed, jnp.array(True), jnp.zeros((), dtype))
     narrow = min(NARROW, width)
     small = size < MANY_BLOCKS * width
-    for lanes, most in ((width, 0),) if small else ((width, narrow), (narrow, 0)):
+    stages = ((width, 0),) if small else ((width, narrow), (narrow, 0))
+    for lanes, most in stages:
         unfinished = lambda carry, most=most: (
             carry[1] | (jnp.sum(carry[0].running, dtype=jnp.int32) > most)
         )
-        one_round = partial(_round, batch, size, lanes, most)
+        begins = lanes == width
+        one_round = partial(_round, batch, size, lanes, most, begins)
         carry = jax.lax.while_loop(unfinished, one_round, carry)
     packed, _, steps = carry
     return packed, steps
 
 
-def _round(batch: Batch, size: int, width: int, most: int, carry):
-    """Run blocks over all that are running; leave off when few of a block are left."""
+def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
+    """Run blocks over all that are running; leave off when few of a block are left.
+
+    ``begins`` tells whether it may be the first round: if not, nothing is compiled that
+    only the first one does.
+    """
     packed, first, steps = carry
+
+    def either(at_first, later):
+        return jax.lax.cond(first, at_first, later) if begins else later()
+
     padded = -(-size // width) * width
     n = batch.arrays[2].shape[1]
     unfinished = indices_of(packed.running, padded)
@@ -169,8 +179,7 @@ def _round(batch: Batch, size: int, width: int, most: int, carry):
         start = jnp.minimum(k, size - width)
 
         def read(x, axis):
-            return jax.lax.cond(
-                first,
+            return either(
                 lambda: jax.lax.dynamic_slice_in_dim(x, start, width, axis),
                 lambda: jnp.take(x, index, axis=axis, mode="clip"),
             )
@@ -187,10 +196,9 @@ def _round(batch: Batch, size: int, width: int, most: int, carry):
             return Packed(block.floats, block.counts.at[2].set(status))
 
         begin = lambda: pack(_loop.init(fit, p0, solver))
-        block = jax.lax.cond(first, begin, resume)
+        block = either(begin, resume)
         block, turns = _advance(fit, solver, block, limit)
-        write = lambda x, new: jax.lax.cond(
-            first,
+        write = lambda x, new: either(
             lambda: jax.lax.dynamic_update_slice_in_dim(x, new, start, 1),
             lambda: x.at[:, index].set(new, mode="drop"),
         )
