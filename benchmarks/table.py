@@ -45,7 +45,6 @@ def markdown() -> str:
         rows.append(f"| {label} | " + " | ".join(cells) + " |")
     found = [row["minimum"] for row in double["mgh"]]
     steady = [row for row in double["units"] if row["same_steps"]]
-    unsteady = [row["problem"] for row in double["units"] if not row["same_steps"]]
     worst = max(row["worst_difference"] for row in double["units"])
     first = median(speed["first_call_s"])
     return "\n".join(
@@ -59,10 +58,9 @@ def markdown() -> str:
                 stationary value, {found.count(0)} at the global minimum. Parameters
                 and residuals in units 10⁻⁸ to 10⁸: the same answer within {worst:.0e}
                 on all {len(double["units"])} NIST problems, the same number of steps
-                on {len(steady)} (not on {", ".join(unsteady)}, where the rounding of
-                such units decides whether one last step is tried). One eager
-                `curve_fit` of 50 points takes {_ratio(alone)} times SciPy's time with
-                the process held on one core, {_ratio(speed)} on
+                on {len(steady)}. One eager `curve_fit` of 50 points takes
+                {_ratio(alone)} times SciPy's time with the process held on one core,
+                {_ratio(speed)} on
                 {speed["environment"]["cores"]} cores; the first call of a new model
                 {first:.1f} s."""
             ),

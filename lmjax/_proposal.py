@@ -52,8 +52,10 @@ class Proposal(NamedTuple):
         predicted: Reduction that the linear model promises.
         actual: Reduction achieved.
         noise: Reductions below this cannot be told from rounding.
-        blur: What rounding does to the norm of the residual.
-        gain: ``actual / predicted``, both raised by ``noise``.
+        jitter: Reduction that rounding of the residual feigns to the linear model,
+            which sees it through the n of m directions that J spans.
+        hidden: Whether rounding hides what the step achieved.
+        gain: ``actual / predicted``, both raised by ``noise``; 1 where that is hidden.
         step_size: Norm of the step in units of ``scale``.
         size: Norm of the current parameters in units of ``scale``.
         fits: Whether the second-order correction, if any, was small enough.
@@ -65,7 +67,8 @@ class Proposal(NamedTuple):
     predicted: Float[Array, "*f"]
     actual: Float[Array, "*f"]
     noise: Float[Array, "*f"]
-    blur: Float[Array, "*f"]
+    jitter: Float[Array, "*f"]
+    hidden: Bool[Array, "*f"]
     gain: Float[Array, "*f"]
     step_size: Float[Array, "*f"]
     size: Float[Array, "*f"]
@@ -202,16 +205,19 @@ def propose(
         predicted = slope - 0.5 * bend_squared
         # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
         # Changes of cost below `noise` neither condemn nor acquit a step: the gain
-        # tends to 1.
+        # tends to 1, and lambda does not follow what the dice of rounding say.
         blur = jnp.finfo(scale.dtype).eps * jnp.sqrt(blur)
         noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
+        hidden = jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * noise
+        gain = (actual + noise) / (predicted + noise)
         return {
             "cost": cost,
             "predicted": predicted,
             "actual": actual,
             "noise": noise,
-            "blur": blur,
-            "gain": (actual + noise) / (predicted + noise),
+            "jitter": 2.0 * blur**2 * point.p.shape[0] / fit.m,
+            "hidden": hidden,
+            "gain": jnp.where(hidden, jnp.ones_like(gain), gain),
             "step_size": jnp.sqrt(step_size),
             "size": jnp.sqrt(size),
         }

@@ -103,9 +103,18 @@ def test_nist_with_other_linear_solvers(name, solver):
     assert nist.digits(fit.stderr, problem.stderr) >= 5
 
 
-# Misra1d ends, in some units, with a step that rounding refuses: it needs the rule for
-# a refused step that promises no more than convergence asks for.
-@pytest.mark.parametrize("name", ["Misra1a", "Rat43", "Gauss1", "BoxBOD", "Misra1d"])
+# In some units Misra1c and Misra1d end with a step that rounding refuses, Lanczos2 and
+# Lanczos3 with one that rounding hides. `python -m benchmarks.accuracy` has them all.
+IN_UNITS = ("BoxBOD", "Lanczos2", "Lanczos3", "Misra1c", "Misra1d", "Rat43")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(p.name, marks=[] if p.name in IN_UNITS else pytest.mark.slow)
+        for p in PROBLEMS
+    ],
+)
 def test_units_change_nothing(name):
     problem = next(p for p in PROBLEMS if p.name == name)
     outcome = run_units(problem)
