@@ -148,7 +148,7 @@ def curve_fit(
         fit = _fit(asked, solver, derivative, absolute_sigma, nan_policy, marked)
     except TypeError as error:
         raise asked.blame(error, solver, derivative) from error
-    asked.check_answer(fit, eqx.filter(start, _params.is_parameter))
+    asked.check_answer(fit)
     if marked is not None:
         check_affine(fit.status, marked, start)
     return completed(fit, model) if params0 is None else fit

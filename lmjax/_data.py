@@ -256,6 +256,8 @@ def _check_square(name, matrix, y):
 
 def check_sigma(sigma: Any, mask: Any, y: Any) -> None:
     """Raise if a concrete sigma is not positive (or not positive definite)."""
+    if sigma is None:
+        return
     leaves = jax.tree.leaves(y)
     for one in zip(
         per_set("sigma", sigma, y), per_set("mask", mask, y), leaves, strict=True

@@ -138,7 +138,7 @@ def global_fit(
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
         raise asked.blame(error, solver, derivative) from error
-    asked.check_answer(fit, fit.params)
+    asked.check_answer(fit)
     return completed(fit, model) if params0 is None else fit
 
 

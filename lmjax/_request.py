@@ -58,10 +58,10 @@ class Request(NamedTuple):
         named = {name: getattr(self, name) for name in names}
         return blame(error, solver, derivative, named)
 
-    def check_answer(self, fit: Any, params: Params) -> None:
+    def check_answer(self, fit: Any) -> None:
         """Raise if a concrete status says that bounds or data cannot be met."""
         if self.bounds is not None:
-            check_feasible(fit.status, self.bounds, params)
+            check_feasible(fit.status, self.bounds, fit.params)
         if self.likelihood is not None:
             likelihood = eqx.combine(self.likelihood.arrays, self.likelihood.rest)
             check_possible(fit.status, likelihood, self.y, self.mask)
