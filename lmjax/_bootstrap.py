@@ -161,7 +161,8 @@ def bootstrap(
     Raises:
         ValueError: If x, y or options are not those of the fit, or ``kind`` or ``num``
             is none; if points are to be drawn whose errors are correlated.
-        TypeError: If ``fit`` is no `CurveFit` or a keyword is unknown.
+        TypeError: If ``key`` is no random key, ``fit`` no `CurveFit` or a keyword is
+            unknown.
 
     Example:
         >>> import jax, jax.numpy as jnp, lmjax
@@ -179,6 +180,10 @@ def bootstrap(
         13; Davison and Hinkley (1997), "Bootstrap Methods and their Application",
         chapters 6 and 7; Wu (1986), Annals of Statistics 14, 1261-1295, for "wild".
     """
+    try:
+        jax.eval_shape(jax.random.split, key)
+    except (TypeError, ValueError):
+        raise TypeError(f"key: expected jax.random.key(seed), got {key!r}") from None
     again = refit(fit, x, y, options)
     kinds = KINDS if fit.likelihood is None else ("parametric",)
     kind = kinds[0] if kind is None else kind

@@ -55,7 +55,7 @@ def convolve(
 
     Raises:
         ValueError: If a shape is wrong, or a concrete shift too large.
-        TypeError: If an argument is complex.
+        TypeError: If an argument is complex or no array.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -95,7 +95,10 @@ def convolve(
 
 
 def _samples(name: str, values) -> Array:
-    values = jnp.asarray(values)
+    try:
+        values = jnp.asarray(values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected samples, got {values!r}") from None
     if values.ndim != 1 or values.size == 0:
         raise ValueError(
             f"{name}: expected a row of samples, got shape {values.shape} "

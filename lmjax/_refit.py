@@ -178,6 +178,12 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"y: expected the shape that was fitted, {shapes(fit.residual)}, "
             f"got {shapes(y)}"
         )
+    curve = jax.eval_shape(fit._evaluate, fit._varied(), x)
+    if shapes(curve) != shapes(y):
+        raise ValueError(
+            f"x: expected that of the fit, whose y has shape {shapes(y)}; here the "
+            f"model gives {shapes(curve)}"
+        )
     likelihood = resolve_likelihood(options.get("likelihood"), {})
     name = None if likelihood is None else type(likelihood).__name__
     if name != fit.likelihood:

@@ -269,6 +269,12 @@ def test_bad_request_is_refused(message, call, fit):
         lmjax.bootstrap(jax.random.key(0), fit, X, Y, **call)
 
 
+@pytest.mark.parametrize("key", [3, None, np.zeros(3)], ids=["seed", "None", "array"])
+def test_no_random_key_is_refused(key, fit):
+    with pytest.raises(TypeError, match=r"key: expected jax.random.key\(seed\), got"):
+        lmjax.bootstrap(key, fit, X, Y)
+
+
 @pytest.mark.slow
 def test_percentile_intervals_cover_as_often_as_they_say():
     # 10,000 seeded data sets with 200 replicas each: two million fits

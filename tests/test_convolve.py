@@ -140,8 +140,16 @@ def test_derivatives_are_the_matrices_of_the_convolution(rng):
             "shift: .*number",
         ),
         ((np.ones(3) + 1j, np.ones(2)), {}, TypeError, "signal: .*real"),
+        ((np.ones(3), None), {}, TypeError, "response: expected samples, got None"),
     ],
-    ids=["two axes", "empty", "longer than the period", "two shifts", "complex"],
+    ids=[
+        "two axes",
+        "empty",
+        "longer than the period",
+        "two shifts",
+        "complex",
+        "None",
+    ],
 )
 def test_wrong_arguments_are_named(arguments, options, error, message):
     with pytest.raises(error, match=message):

@@ -370,6 +370,7 @@ def fit():
             r"y: expected the shape that was fitted, \(12,\)",
             {"y": RATE[1:]},
         ),
+        (ValueError, r"x: .*whose y has shape \(12,\); .* \(11,\)", {"x": CONC[1:]}),
         (TypeError, "absolute_sigma: expected a keyword", {"absolute_sigma": True}),
         (TypeError, "fit: expected what curve_fit returns", {"fit": START}),
     ],
