@@ -271,6 +271,8 @@ def _check_sigma_of_one(sigma, mask, y):
     if isinstance(mask, Tracer):
         return
     values = np.asarray(sigma)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"sigma: expected real numbers, got {values.dtype}")
     if is_covariance(values, y.size, y.ndim):
         values = np.diagonal(values)
     if mask is not None and np.shape(mask) == values.shape:

@@ -31,6 +31,8 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
         loss = getattr(losses, loss)
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+    if isinstance(loss_scale, int | float) and not loss_scale > 0:
+        raise ValueError(f"loss_scale: expected a positive number, got {loss_scale}")
     return Robust(as_pytree(loss), loss_scale)
 
 

@@ -30,14 +30,15 @@ class DataFit(Solution):
             however few the counts; None without a likelihood.
         absolute_sigma: Whether sigma was taken at face value; True with a likelihood.
         likelihood: Name of the likelihood, None for least squares.
-        model: The model, None where ``params`` is itself the callable model.
+        model: The model as a pytree, with what arrays it holds; None where ``params``
+            is itself the callable model.
     """
 
     num_used: Int[Array, "*batch"] | None
     pearson_chi2: Float[Array, "*batch"] | None
     absolute_sigma: bool = eqx.field(static=True)
     likelihood: str | None = eqx.field(static=True)
-    model: Callable | None = eqx.field(static=True)
+    model: Callable | None
 
     @property
     def num_points(self) -> Int[Array, "*batch"]:

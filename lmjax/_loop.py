@@ -18,7 +18,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linearize import sums
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit, Point, Proposal, isfinite, noise_of, propose, unit
+from lmjax._proposal import (
+    OneFit,
+    Point,
+    Proposal,
+    isfinite,
+    noise_of,
+    propose,
+    single_gain,
+    unit,
+)
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -151,7 +160,11 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         falls = ~undecided | (after < before + slack)
         good = accept & jnp.isfinite(after + norms) & falls
         lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, good)
-        fade = jnp.where(good & (trial.gain > 0.5), FADE, 1.0).astype(scale.dtype)
+        fade = jnp.where(good & (trial.gain > 0.5), FADE, 1.0)
+        # where one parameter alone could gain what rounding does not hide, only the
+        # memory of its column held it
+        held = good & trial.hidden & (single_gain(point) > 2.0 * trial.noise)
+        fade = jnp.where(held, 0.0, fade).astype(scale.dtype)
         return good, lam_new, growth, fade
 
     accept, lam_new, growth, fade = fit.stage(decide)
@@ -188,6 +201,9 @@ def _judge(
     leap = (state.num_accepted == 0) & (trial.step_size > trial.size)
     leap &= trial.size > 0.0
     accept &= (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
+    # nor may one that rounding hides because lambda leaves next to nothing of it
+    lost = trial.step_size <= jnp.finfo(state.lam.dtype).eps * trial.size
+    accept &= ~(trial.hidden & lost & (state.lam >= 1.0))
     # Where rounding hides the reduction, the gradient has the last word.
     return accept, trial.hidden & (trial.actual < 0.0)
 
@@ -206,13 +222,18 @@ def _stop(
 
     The tests on the step are those of MINPACK with one change: a step that is short
     only because lambda is large proves nothing, so both are charged a factor ``1 +
-    lam``, which turns them into tests of the gradient there.
+    lam``, which turns them into tests of the gradient there. A column that has shrunk
+    since `scale` last saw it is damped by more than lambda; so what counts as the
+    promise is what one parameter alone could gain, where that is more.
     """
     lam, cost = state.lam, state.point.cost
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
-    promise = trial.predicted * (1.0 + lam)
+    here = trial.predicted * (1.0 + lam)
+    alone = single_gain(state.point)
+    told = alone > 2.0 * trial.noise
+    promise = jnp.where(told, jnp.maximum(here, alone), here)
     quiet = accept & (trial.actual <= ftol * cost + trial.noise)
-    quiet &= promise >= 0.0  # an unguarded step may promise an increase
+    quiet &= trial.predicted >= 0.0  # an unguarded step may promise an increase
     # nor does a step that rounding swallowed whole prove anything
     converged = quiet & (promise <= ftol * cost) & (trial.step_size > 0.0)
     # Two ways to reach the floor of the precision. The step promises no more than
@@ -224,7 +245,7 @@ def _stop(
     rounding = jnp.minimum(CANCELLATION * trial.jitter, told_apart)
     rounding = jnp.maximum(rounding, trial.jitter)
     floor = (quiet | refused) & (promise <= rounding)
-    floor |= refused & (lam >= 1.0) & (promise <= trial.noise)
+    floor |= refused & (lam >= 1.0) & (here <= trial.noise)
     eps = jnp.finfo(lam.dtype).eps
     stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
     return _first(

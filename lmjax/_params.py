@@ -37,13 +37,18 @@ def check_params(params0) -> Any:
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             hint = (
-                "write 1.0 instead of 1"
-                if jnp.issubdtype(dtype, jnp.integer)
-                else "split complex numbers into real and imaginary parts"
+                "split complex numbers into real and imaginary parts"
+                if jnp.issubdtype(dtype, jnp.complexfloating)
+                else "write 1.0 instead of 1"
             )
             raise TypeError(
                 f"params0: expected floating-point parameters, got {dtype} at "
                 f"params0{jax.tree_util.keystr(path)} ({hint})"
+            )
+        if jnp.finfo(dtype).bits < 32:
+            raise TypeError(
+                f"params0: expected float32 or float64, got {dtype} at "
+                f"params0{jax.tree_util.keystr(path)}"
             )
     return common_dtype(*(leaf for _, leaf in leaves))
 
@@ -88,7 +93,8 @@ def _spread(name, prefix, node, default, dtype, parts):
         prefix = default
     if len(children) == 1 and children[0][0] == ():  # an array: the end of the path
         try:
-            spread = jnp.broadcast_to(jnp.asarray(prefix, dtype), jnp.shape(node))
+            value = jnp.asarray(prefix)
+            spread = jnp.broadcast_to(value.astype(dtype), jnp.shape(node))
         except (ValueError, TypeError) as error:
             got = (
                 f"shape {jnp.shape(prefix)}"
@@ -99,6 +105,10 @@ def _spread(name, prefix, node, default, dtype, parts):
                 f"{name}: expected a number or an array that broadcasts to "
                 f"{jnp.shape(node)}, got {got}"
             ) from error
+        if dtype is bool and value.dtype != jnp.bool_:
+            raise TypeError(f"{name}: expected booleans, got {value.dtype}")
+        if jnp.iscomplexobj(value):
+            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
         parts.append(jnp.ravel(spread))
         return
     keys = [name_of(path) for path, _ in children]

@@ -125,12 +125,14 @@ class OneFit(NamedTuple):
             lambda: point,
         )
 
-    def second_derivative(self, p, dp) -> Float[Array, " m"]:
-        """Return ``d^2 r(p + s dp) / ds^2`` at s = 0."""
-        residual_fn = self.problem.residual_fn
+    def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
+        """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""
+        residual_fn, p = self.problem.residual_fn, point.p
         velocity = lambda s: jax.jvp(residual_fn, (p + s * dp,), (dp,))[1]
         zero = jnp.zeros((), p.dtype)
-        return jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
+        bend = jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
+        term = self.problem.term
+        return bend if term is None else term.rows(point.r)[1] * bend
 
     def stage(self, fn: Callable) -> Any:
         """Return ``fn()``: XLA may fuse one fit as it likes."""
@@ -159,6 +161,14 @@ def point_at(
     return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines, axis=0))
 
 
+def single_gain(point: Point) -> Float[Array, "*f"]:
+    """Return what the linear model promises for the best step in one free parameter."""
+    usable = point.norms > 0.0
+    usable = usable if point.free is None else usable & point.free
+    slope = jnp.where(usable, point.grad / jnp.where(usable, point.norms, 1.0), 0.0)
+    return 0.5 * jnp.max(slope**2, axis=0)
+
+
 def isfinite(point: Point) -> Bool[Array, "*f"]:
     """Return whether the linearization is finite: all of J enters these two."""
     return jnp.all(jnp.isfinite(point.grad) & jnp.isfinite(point.norms), axis=0)
@@ -179,7 +189,7 @@ def propose(
     dp = factor * q
     fits = jnp.ones_like(lam, bool)
     if geodesic:
-        bend = fit.second_derivative(point.p, dp)
+        bend = fit.second_derivative(point, dp)
         correction = fit.linear_solver(scaled.with_residual(bend), lam)
         # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
         # disagree

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmjax import _data, _params
 from lmjax._callables import Split, as_pytree
@@ -83,6 +84,8 @@ def request(
     loss_scale: Any,
 ) -> Request:
     """Return a request, or raise if a keyword is wrong; data are arrays already."""
+    if not isinstance(absolute_sigma, bool | np.bool_):
+        raise TypeError(f"absolute_sigma: expected a bool, got {absolute_sigma!r}")
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -125,14 +128,13 @@ def splitted(model: Any) -> Split:
 
 
 def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
-    """Return the start, ``(params, x) -> y``, and the function that was given.
+    """Return the start, ``(params, x) -> y``, and the model for the result to keep.
 
-    A Module (`splitted`) holds its own start and is no function.
+    None for a Module (`splitted`) that holds its own start: its parameters are all.
     """
     if params0 is not None:
         _params.check_params(params0)
-        function = model.func if isinstance(model, jax.tree_util.Partial) else model
-        return params0, model, function
+        return params0, model, model
     module = eqx.combine(model.arrays, model.rest)
     params0, rest = eqx.partition(module, _params.is_parameter)
     _params.check_params(params0)

@@ -16,7 +16,10 @@ LARGE = 1000
 
 
 def _as_module(fn: Any) -> Any:
-    return fn if fn is None or isinstance(fn, eqx.Module) else as_pytree(fn)
+    """Return a function as a pytree, and as it is what is complained of later."""
+    if isinstance(fn, type | eqx.Module) or not callable(fn):
+        return fn
+    return as_pytree(fn)
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -68,13 +71,21 @@ class LevenbergMarquardt(eqx.Module):
     record_history: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
+        rule, linear_solver = self.damping, self.linear_solver
+        if isinstance(rule, type) or not hasattr(rule, "guarded"):
+            raise TypeError(f"damping: expected a rule like Nielsen(), got {rule!r}")
+        usable = linear_solver is None or callable(linear_solver)
+        if isinstance(linear_solver, type) or not usable:
+            raise TypeError(
+                f"linear_solver: expected one like QR(), got {linear_solver!r}"
+            )
         for name in ("ftol", "xtol", "gtol"):
             value = getattr(self, name)
             if isinstance(value, float | int) and not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value}")
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise ValueError(f"max_steps: expected an int >= 1, got {self.max_steps!r}")
-        if isinstance(self.jac, str) and self.jac not in ("fwd", "rev"):
+        if not (self.jac in (None, "fwd", "rev") or callable(self.jac)):
             raise ValueError(
                 f"jac: expected 'fwd', 'rev' or a function, got {self.jac!r}"
             )

@@ -137,11 +137,13 @@ def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
     """Return t such that P(-t < T < t) equals ``level`` for Student's T.
 
     Bisection on ``P(|T| > t) = I_x(dof/2, 1/2)`` with ``x = dof / (dof + t^2)``
-    (Abramowitz and Stegun 26.7.1), in the bounded variable x. Infinite ``dof`` gives
-    the normal quantile.
+    (Abramowitz and Stegun 26.7.1), in the bounded variable x. For many degrees of
+    freedom, where x is too close to 1 to be resolved, by the expansion around the
+    normal quantile (26.7.5), whose next term is then below the rounding.
     """
     dof = jnp.asarray(dof, dtype=jnp.result_type(float))
-    finite = jnp.where(jnp.isfinite(dof) & (dof > 0), dof, 1.0)
+    many = dof > (1000.0 if dof.dtype == jnp.float64 else 50.0)
+    finite = jnp.where((dof > 0) & ~many, dof, 1.0)
     tail = 1.0 - jnp.asarray(level, dof.dtype)
 
     def halve(_, bracket):
@@ -155,6 +157,15 @@ def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
     low, high = jax.lax.fori_loop(0, steps, halve, (zeros, ones))
     x = 0.5 * (low + high)
     t = jnp.sqrt(finite * (1.0 - x) / x)
-    normal = jax.scipy.special.ndtri(0.5 * (1.0 + jnp.asarray(level, dof.dtype)))
-    t = jnp.where(jnp.isposinf(dof), normal, t)
+    z = jax.scipy.special.ndtri(0.5 * (1.0 + jnp.asarray(level, dof.dtype)))
+    terms = (
+        z**3 + z,
+        5 * z**5 + 16 * z**3 + 3 * z,
+        3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z,
+        79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z,
+    )
+    per_dof = 1.0 / jnp.where(many, dof, jnp.inf)
+    scaled = zip(terms, (4, 96, 384, 92160), (1, 2, 3, 4), strict=True)
+    expansion = z + sum(term / size * per_dof**k for term, size, k in scaled)
+    t = jnp.where(many, expansion, t)
     return jnp.where(dof > 0, t, jnp.inf)

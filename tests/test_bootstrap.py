@@ -228,7 +228,7 @@ HALF = X > 0.5
 @pytest.mark.parametrize(
     "kind",
     [
-        "residual",
+        pytest.param("residual", marks=pytest.mark.slow),
         pytest.param("wild", marks=pytest.mark.slow),
         pytest.param("parametric", marks=pytest.mark.slow),
         pytest.param("case", marks=pytest.mark.slow),

@@ -122,7 +122,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("plain", "data") else pytest.mark.slow)
+        for name in OPTIONS
+    ],
+)
 def test_fit_is_that_of_the_stacked_problem(name):
     options, other = OPTIONS[name]
     got, expected = fit(**options), dense(**(options | other))

@@ -390,3 +390,40 @@ def test_leaves_of_two_dtypes_meet_in_the_wider(minimum):
     with jax.numpy_dtype_promotion("standard"):
         sol = lmjax.least_squares(residual, start, (T, Y))
     assert_close(np.array([sol.params[name] for name in "akc"]), minimum)
+
+
+X = np.linspace(0.0, 3.0, 12)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "request_fit"),
+    [
+        (TypeError, r"fixed\['rate'\]: expected booleans", {"fixed": {"rate": 0.0}}),
+        (ValueError, "loss_scale: .* positive", {"loss": "huber", "loss_scale": -1.0}),
+        (TypeError, "absolute_sigma: expected a bool", {"absolute_sigma": "no"}),
+        (TypeError, "sigma: expected real numbers", {"sigma": np.full(12, 1j)}),
+        (TypeError, "params0: expected float32", {"params0": {"rate": np.float16(1)}}),
+        (TypeError, "params0: .*write 1.0", {"params0": {"rate": True}}),
+    ],
+    ids=["fixed", "loss_scale", "absolute_sigma", "sigma", "float16", "bool"],
+)
+def test_wrong_keyword_is_named(error, message, request_fit):
+    model = lambda p, x: jnp.exp(-p["rate"] * x)
+    given = {"x": X, "y": np.exp(-X), "params0": {"rate": 0.5}} | request_fit
+    with pytest.raises(error, match=message):
+        lmjax.curve_fit(model, **given)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "setting"),
+    [
+        (TypeError, "damping: .*Nielsen", {"damping": "nielsen"}),
+        (TypeError, "damping: .*Nielsen", {"damping": lmjax.Nielsen}),
+        (TypeError, "linear_solver: .*QR", {"linear_solver": "qr"}),
+        (TypeError, "linear_solver: .*QR", {"linear_solver": lmjax.QR}),
+        (ValueError, "jac: expected 'fwd', 'rev' or a function", {"jac": 3}),
+    ],
+)
+def test_wrong_setting_is_named(error, message, setting):
+    with pytest.raises(error, match=message):
+        lmjax.LevenbergMarquardt(**setting)

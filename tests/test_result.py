@@ -34,6 +34,33 @@ def curve_fit(y=Y, **options):
     return lmjax.curve_fit(decay, T, y, START, **options)
 
 
+class Stretched(eqx.Module):
+    """A model that holds an array beside its parameters."""
+
+    k: jax.Array
+
+    def __call__(self, p, t):
+        return decay(p, self.k * t)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Stretched(jnp.array(0.5)),
+        jax.tree_util.Partial(lambda p, t, k=1.0: decay(p, k * t), k=0.5),
+    ],
+    ids=["Module", "Partial"],
+)
+def test_predictions_know_what_the_model_holds(model):
+    fit = lmjax.curve_fit(model, T, Y, START)
+    np.testing.assert_allclose(fit.predict(T) - Y, fit.residual, atol=1e-13)
+    batch = jax.jit(jax.vmap(lambda y: lmjax.curve_fit(model, T, y, START)))(BATCH[:2])
+    second = jax.tree.map(lambda leaf: leaf[1], batch)
+    np.testing.assert_allclose(
+        second.predict(T) - BATCH[1], second.residual, atol=1e-13
+    )
+
+
 @pytest.fixture(scope="module")
 def single():
     return solve()

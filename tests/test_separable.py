@@ -452,6 +452,7 @@ def fits():
     return batch(None), batch(LINEAR_TWO)
 
 
+@pytest.mark.slow
 def test_batch_finds_the_same_minima_in_fewer_steps(fits):
     start = TRUTH * RNG.uniform(0.7, 1.4, TRUTH.shape)
     whole, got = (fit(CURVES, start) for fit in fits)

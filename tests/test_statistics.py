@@ -27,11 +27,19 @@ def data(rng, noise=0.1):
     return DESIGN @ TRUTH + noise * rng.normal(size=X.size)
 
 
-@pytest.mark.parametrize("dof", [1, 2, 5, 30, 1000])
+@pytest.mark.parametrize("dof", [1, 2, 5, 30, 1000, 1001, 1e6, 1e10])
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 def test_student_t_quantile(level, dof):
     expected = scipy.stats.t.ppf(0.5 + level / 2, dof)
     assert float(student_t_quantile(level, dof)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("dof", [40, 200, 1e6, 1e7, 1e9])
+@pytest.mark.parametrize("level", [0.6827, 0.95])
+def test_student_t_quantile_in_single(level, dof):
+    with jax.enable_x64(False):
+        got = float(student_t_quantile(level, dof))
+    assert got == pytest.approx(scipy.stats.t.ppf(0.5 + level / 2, dof), rel=3e-5)
 
 
 def test_student_t_quantile_without_end_is_normal():

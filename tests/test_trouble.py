@@ -130,6 +130,40 @@ def test_diverging_gauss_newton_is_not_called_convergence():
     assert reached or not fit.success
 
 
+LONG = np.linspace(0.0, 4.0, 40)
+
+
+def two_decays(p, t):
+    return p[0] * jnp.exp(-p[1] * t) + p[2] * jnp.exp(-p[3] * t)
+
+
+# From rates this wrong the columns of J shrink by 1e30 on the way. What lambda then
+# does to them is not to be taken for convergence.
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "start",
+    [(1.0, -6.0, 1.0, -9.0), (1.0, -8.0, 1.0, -19.0), (-0.84, 14.2, 0.34, -22.2)],
+)
+def test_column_that_shrank_is_not_called_convergence(start, dtype):
+    y = 2.0 * np.exp(-LONG / 2) + np.exp(-2.0 * LONG)
+    data = (jnp.asarray(LONG, dtype), jnp.asarray(y, dtype))
+    fit = lmjax.curve_fit(two_decays, *data, jnp.asarray(start, dtype))
+    assert not fit.success or fit.optimality < 1e-3
+
+
+def test_peak_off_the_data_is_found_or_not_called_convergence():
+    truth = jnp.array([2.0, 1.5, 0.4])
+    peak = lambda p, t: p[0] * jnp.exp(-0.5 * ((t - p[1]) / p[2]) ** 2)
+    rng = np.random.default_rng(1)
+    y = peak(truth, LONG) + 0.02 * rng.normal(size=LONG.size)
+    starts = 3.0 * rng.normal(size=(40, 3))
+    solver = lmjax.LevenbergMarquardt(max_steps=300)
+    fit_one = lambda p: lmjax.curve_fit(peak, LONG, y, p, solver=solver)
+    fits = jax.jit(jax.vmap(fit_one))(starts)
+    assert int(jnp.sum(fits.success)) >= 20
+    assert float(jnp.max(jnp.where(fits.success, fits.optimality, 0.0))) < 1e-3
+
+
 def test_one_bad_lane_changes_no_other_by_a_bit():
     rng = np.random.default_rng(3)
     data = np.asarray(Y) + 0.05 * rng.normal(size=(32, Y.size))
