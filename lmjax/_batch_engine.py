@@ -109,16 +109,7 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
     last = lambda x, flag: jnp.moveaxis(x, 0, -1) if flag else x
     bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
     problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
-    conditions = batch.conditions(problem, size)
-    fit = Lanes(problem, batch.flags[0], conditions, n, steps >= 0)
-    state = unpack(packed, fit.conditions, n)
-    floor = state.status == _loop.AT_FLOOR
-    status = jax.lax.cond(
-        jnp.any(floor),
-        lambda: jnp.where(floor, _loop.at_floor(state, fit), state.status),
-        lambda: state.status,
-    )
-    return state._replace(status=status), steps
+    return unpack(packed, batch.conditions(problem, size), n), steps
 
 
 def _blocks(batch: Batch, size: int, width: int, n: int, dtype):

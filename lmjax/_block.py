@@ -22,7 +22,6 @@ from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import NormalLinearization, gram_pairs, sums
 from lmjax._problem import Problem
 from lmjax._proposal import Point, Proposal, point_at
-from lmjax._status import Status
 from lmjax._sums import dot_points, sum_points
 
 # Kernels in a stage: XLA runs up to eight in order without asking other threads.
@@ -131,6 +130,10 @@ class Lanes(eqx.Module):
         """Return the trial point: it is linearised already."""
         return self._point(trial.p, *trial.visit)
 
+    def either(self, first: Bool[Array, " f"], a: Point, b: Point) -> Point:
+        """Return one of two points for each lane."""
+        return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
+
     def linear_solver(self, linearization: NormalLinearization, damping) -> Array:
         """Return the damped step by Cholesky's factorisation, NaN if there is none."""
         rows, grad = linearization.rows(), linearization.grad()
@@ -167,7 +170,7 @@ class Packed(NamedTuple):
     @property
     def running(self) -> Bool[Array, " f"]:
         """Which lanes are not finished."""
-        return self.counts[2] == Status.RUNNING
+        return _loop.unfinished(self.counts[2])
 
 
 def pack(state: _loop.State) -> Packed:

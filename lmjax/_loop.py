@@ -23,7 +23,6 @@ from lmjax._proposal import (
     Point,
     Proposal,
     isfinite,
-    noise_of,
     propose,
     single_gain,
     unit,
@@ -47,7 +46,7 @@ FADE = 0.95
 # cancels, the residual is 15 times more blurred than `Proposal.jitter` supposes.
 CANCELLATION = 300.0
 
-# Status between the loop and `run`: nothing more can be resolved in this dtype.
+# Status of a fit whose steps this dtype cannot resolve: one more look, then it is done.
 AT_FLOOR = 100
 
 
@@ -93,22 +92,16 @@ def run(
 ) -> State:
     """Run one fit from ``p0`` until the status leaves RUNNING."""
     fit = OneFit(problem, linear_solver)
-    state = jax.lax.while_loop(
-        lambda state: state.status == Status.RUNNING,
+    return jax.lax.while_loop(
+        lambda state: unfinished(state.status),
         lambda state: step(state, fit, solver),
         init(fit, p0, solver),
     )
-    return finish(state, fit)
 
 
-def finish(state: State, fit) -> State:
-    """Replace AT_FLOOR by what it means: once per fit, not once per step."""
-    outcome = jax.lax.cond(
-        state.status == AT_FLOOR,
-        lambda: at_floor(state, fit),
-        lambda: state.status,
-    )
-    return state._replace(status=outcome)
+def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits have not ended."""
+    return (status == Status.RUNNING) | (status == AT_FLOOR)
 
 
 def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -141,8 +134,16 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
 
 
 def step(state: State, fit, solver: LevenbergMarquardt) -> State:
-    """Propose one step, judge it, and stop or go on."""
-    point, lam, scale = state.point, state.lam, state.scale
+    """Propose one step, judge it, and stop or go on.
+
+    At the floor of the precision the step is proposed without damping, for the sake of
+    what it promises: see `_verdict`.
+    """
+    point, scale = state.point, state.scale
+    running = state.status == Status.RUNNING
+    looking = state.status == AT_FLOOR
+    tiny = jnp.finfo(scale.dtype).tiny
+    lam = jnp.where(looking, tiny, state.lam)
     trial = propose(point, lam, scale, fit, solver.geodesic)
     accept, undecided = fit.stage(lambda: _judge(state, trial, solver))
     new = fit.settle_if(accept, trial, point)
@@ -160,6 +161,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         falls = ~undecided | (after < before + slack)
         good = accept & jnp.isfinite(after + norms) & falls
         lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, good)
+        lam_new = jnp.where(looking, state.lam, lam_new)
         fade = jnp.where(good & (trial.gain > 0.5), FADE, 1.0)
         # where one parameter alone could gain what rounding does not hide, only the
         # memory of its column held it
@@ -168,20 +170,26 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         return good, lam_new, growth, fade
 
     accept, lam_new, growth, fade = fit.stage(decide)
-    new = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, point)
-    status = fit.stage(
-        lambda: _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
-    )
+    new = fit.either(accept, new, point)
+
+    def outcome():
+        ends = _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
+        return jnp.where(looking, _verdict(trial, point, fit), ends)
+
+    status = fit.stage(outcome)
     record = state.record
     if record is not None:
         row = Record(trial.p, trial.cost, lam, trial.gain, accept)
-        record = jax.tree.map(lambda a, b: a.at[state.num_steps].set(b), record, row)
+        index = jnp.where(running, state.num_steps, solver.max_steps)
+        record = jax.tree.map(
+            lambda a, b: a.at[index].set(b, mode="drop"), record, row
+        )
     return State(
         new,
         lam_new,
         growth,
         jnp.maximum(fade * scale, new.norms),
-        state.num_steps + 1,
+        state.num_steps + running.astype(jnp.int32),
         state.num_accepted + accept.astype(jnp.int32),
         status,
         record,
@@ -273,23 +281,18 @@ def _first(*cases: tuple[Bool[Array, "*f"], int]) -> Int[Array, "*f"]:
     return status
 
 
-def at_floor(state: State, fit) -> Int[Array, "*f"]:
-    """Return the status of a fit that reached the floor of the precision.
+def _verdict(trial: Proposal, point: Point, fit) -> Int[Array, "*f"]:
+    """Return the status of a fit at the floor of the precision.
 
-    It is a minimum only if the undamped model agrees, a Gauss-Newton step promising
-    little more than noise: damping may hide a valley. A step so long that rounding of J
-    alone would explain it says nothing: J is then singular in this dtype, and a long
-    way may be left (NIST MGH17 in float32, two equal rates) - unless the residual
-    itself is no more than rounding.
+    It is at a minimum only if the undamped model agrees, ``trial`` promising little
+    more than noise: damping may hide a valley. A step so long that rounding of J alone
+    would explain it says nothing: J is then singular in this dtype, and a long way may
+    be left (NIST MGH17 in float32, two equal rates) - unless the residual itself is no
+    more than rounding.
     """
-    point, dtype = state.point, state.scale.dtype
-    eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
-    blur = eps * jnp.sqrt(jnp.sum((point.norms * point.p) ** 2, axis=0))
-    scaled = point.linearization.rescale(unit(point, state.scale))
-    q = fit.linear_solver(scaled, jnp.full_like(state.lam, tiny))
-    length = jnp.sqrt(jnp.sum(q * q, axis=0))
-    _, _, size = scaled.moments()
-    noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
-    minimum = (eps * length <= 0.1 * size) & (scaled.promise(q) <= 10.0 * noise)
-    minimum |= point.cost <= 50.0 * blur**2
+    eps = jnp.finfo(point.cost.dtype).eps
+    known = eps * trial.step_size <= 0.1 * jnp.sqrt(2.0 * point.cost)
+    minimum = known & (trial.predicted <= 10.0 * trial.noise)
+    blur_squared = 0.5 * trial.jitter * (fit.m / point.p.shape[0])
+    minimum |= point.cost <= 50.0 * blur_squared
     return jnp.where(minimum, Status.FTOL, Status.STALLED).astype(jnp.int32)

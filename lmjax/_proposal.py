@@ -125,6 +125,10 @@ class OneFit(NamedTuple):
             lambda: point,
         )
 
+    def either(self, first: Flag, a: Point, b: Point) -> Point:
+        """Return one of two points: a branch costs no kernel, a selection several."""
+        return jax.lax.cond(first, lambda: a, lambda: b)
+
     def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""
         residual_fn, p = self.problem.residual_fn, point.p

@@ -78,7 +78,7 @@ class Unrolled(eqx.Module):
 
         def one(carry, _):
             state, p = carry
-            running = state.status == Status.RUNNING
+            running = _loop.unfinished(state.status)
             new = _loop.step(state, fit, solver)
             new = jax.tree.map(lambda a, b: jnp.where(running, a, b), new, state)
             new = jax.lax.stop_gradient(new)
@@ -88,8 +88,8 @@ class Unrolled(eqx.Module):
             return (new, _with_value(moved, new.point.p)), None
 
         p = _with_value(problem.conditions.project(p0), state.point.p)
-        (state, p), _ = jax.lax.scan(one, (state, p), None, length=self.num_steps)
-        state = jax.lax.stop_gradient(_loop.finish(state, fit))
+        # one turn more for a look at what the last step left
+        (state, p), _ = jax.lax.scan(one, (state, p), None, length=self.num_steps + 1)
         outcome = _solve.outcome_of(state, problem_now, solver)
         again = _curvature.consequences(attached, p, outcome)
         return outcome._replace(p=p, **again)
