@@ -189,7 +189,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank = _inverse(problem, outcome.p, solution)
+    unscaled, rank = _inverse(problem, outcome, solution.param_status)
     covariance = unscaled
     if unscaled is not None and not absolute_sigma:
         points = problem.m if data.num_used is None else data.num_used
@@ -213,19 +213,18 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 
-def _inverse(problem, p, solution):
-    if solution.normal_matrix is None:
+def _inverse(problem, outcome, param_status):
+    if outcome.normal_matrix is None:
         return None, None
-    free = has_error(solution.param_status).astype(p.dtype)
 
     def jac_of(operands):
-        problem, p, free = operands
-        linearization = problem.linearize(p, problem.residual_fn(p), False)
-        return linearization.jac * free[None, :]
+        problem, p = operands
+        return problem.linearize(p, problem.residual_fn(p), False).jac
 
     return _statistics.unscaled_covariance(
-        solution.normal_matrix * (free[:, None] * free[None, :]),
+        outcome.normal_matrix,
         jac_of,
-        (problem, p, free),
+        (problem, outcome.p),
         problem.m,
+        jnp.where(has_error(param_status), outcome.norms**2, 0.0),
     )

@@ -152,11 +152,17 @@ class CurveFit(DataFit):
 
     @property
     def stderr(self) -> Params:
-        """Standard errors, a pytree like ``params``; NaN where there is none."""
+        """Standard errors, a pytree like ``params``; NaN where there is none.
+
+        Or where the dtype cannot hold its square: below 1e-19 in float32.
+        """
         if self.covariance is None:
             nan = jnp.full(self.param_status.shape, jnp.nan, self.cost.dtype)
             return self._unravel(nan)
-        return self._errors(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
+        variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+        # a square that vanished in float32 is no error of zero
+        vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
+        return self._errors(jnp.where(vanished, jnp.nan, variance))
 
     @property
     def correlation(self) -> Float[Array, "*batch n n"]:

@@ -7,10 +7,12 @@ are free to move, so that the damping is a plain multiple of the identity there.
 from collections.abc import Callable
 from functools import reduce
 from operator import add
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lmjax._types import Scalar
@@ -20,6 +22,12 @@ PRECISION = jax.lax.Precision.HIGHEST
 
 
 UNROLL_UP_TO = 8  # a matrix of up to this many columns is handled column by column
+
+
+def identity(rows: int, columns: int, dtype) -> Any:
+    """Return ones on the diagonal: small, as a constant, which costs no kernel."""
+    small = max(rows, columns) <= UNROLL_UP_TO + 1
+    return (np if small else jnp).eye(rows, columns, dtype=dtype)
 
 
 def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
@@ -34,33 +42,44 @@ def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
 
 
 class DenseLinearization(eqx.Module):
-    """Residual and Jacobian as arrays."""
+    """Residual and Jacobian as arrays.
+
+    Attributes:
+        residual: Residual.
+        columns: J column by column: all that is done to J goes along its columns, and
+            LAPACK wants them contiguous.
+    """
 
     residual: Float[Array, " m"]
-    jac: Float[Array, "m n"]
+    columns: Float[Array, "n m"]
+
+    @property
+    def jac(self) -> Float[Array, "m n"]:
+        """The Jacobian."""
+        return self.columns.T
 
     def mv(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return ``J v``."""
         n = v.shape[0]
         if n > UNROLL_UP_TO:
-            return jnp.dot(self.jac, v, precision=PRECISION)
-        return reduce(add, (self.jac[:, j] * v[j] for j in range(n)))
+            return jnp.dot(v, self.columns, precision=PRECISION)
+        return reduce(add, (self.columns[j] * v[j] for j in range(n)))
 
     def rmv(self, u: Float[Array, " m"]) -> Float[Array, " n"]:
         """Return ``J^T u``."""
-        return jnp.dot(u, self.jac, precision=PRECISION)
+        return jnp.dot(self.columns, u, precision=PRECISION)
 
     def normal_matrix(self) -> Float[Array, "n n"]:
         """Return ``J^T J``."""
-        return jnp.dot(self.jac.T, self.jac, precision=PRECISION)
+        return jnp.dot(self.columns, self.columns.T, precision=PRECISION)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
         """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
-        n = self.jac.shape[1]
+        n = self.columns.shape[0]
         if n > UNROLL_UP_TO:
-            norms = jnp.sqrt(jnp.sum(self.jac**2, axis=0))
+            norms = jnp.sqrt(jnp.sum(self.columns**2, axis=1))
             return self.rmv(self.residual), norms, jnp.linalg.norm(self.residual)
-        columns = [self.jac[:, j] for j in range(n)]
+        columns = [self.columns[j] for j in range(n)]
         r = self.residual
         moments = sums(*(c * r for c in columns), *(c * c for c in columns), r * r)
         return (
@@ -71,11 +90,11 @@ class DenseLinearization(eqx.Module):
 
     def rescale(self, factor: Float[Array, " n"]) -> "DenseLinearization":
         """Return the model with its columns multiplied by ``factor``."""
-        return DenseLinearization(self.residual, self.jac * factor[None, :])
+        return DenseLinearization(self.residual, self.columns * factor[:, None])
 
     def with_residual(self, residual: Float[Array, " m"]) -> "DenseLinearization":
         """Return the model with another right-hand side."""
-        return DenseLinearization(residual, self.jac)
+        return DenseLinearization(residual, self.columns)
 
     def moved(self, dp: Float[Array, " n"]) -> "DenseLinearization":
         """Return the model seen from ``p + dp``."""

@@ -70,8 +70,8 @@ class Problem(eqx.Module):
             )
         if self.arrow is not None:
             return _arrow.linearize(self.arrow, self.residual_fn, p, r, row)
-        jac = self.jac_fn(p)
-        return DenseLinearization(r, jac if row is None else row[:, None] * jac)
+        columns = self.jac_fn(p).T
+        return DenseLinearization(r, columns if row is None else row[None] * columns)
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return what each residual adds to the cost."""

@@ -99,9 +99,18 @@ class OneFit(NamedTuple):
         return self.problem.residual_fn(p)
 
     def start(self, p: Float[Array, " n"]) -> Point:
-        """Return the first point."""
+        """Return the first point, linearised only where its cost is finite.
+
+        In a branch like that of a step, so that XLA compiles J once.
+        """
         r = self.visit(p)
-        return self.settle(p, r, jnp.sum(self.problem.half_terms(r)))
+        cost = jnp.sum(self.problem.half_terms(r))
+        settle = lambda: self.settle(p, r, cost)
+        unknown = jax.tree.map(
+            lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(settle)
+        )
+        unknown = unknown._replace(p=p, r=r, cost=cost)
+        return jax.lax.cond(jnp.isfinite(cost), settle, lambda: unknown)
 
     def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
         """Return the cost at ``r``, how far it fell, and ``|J dp|^2``."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _batch_engine, _loop, _separable
+from lmjax import _batch_engine, _loop, _range, _separable
 from lmjax._batch_engine import Batch
 from lmjax._loop import Record
 from lmjax._problem import Problem
@@ -66,11 +66,13 @@ def solve(
 ) -> Outcome:
     """Run one fit, its linear parameters (if any are marked) solved out."""
     if problem.linear is None:
-        return _run(problem, p0, solver)
-    separated, reduced = _separable.separate(problem, p0)
-    q = p0[_separable.indices(problem, False)]
-    inner = _run(reduced, q, solver) if q.size else None
-    return _whole(separated, inner, p0, solver)
+        outcome = _run(problem, p0, solver)
+    else:
+        separated, reduced = _separable.separate(problem, p0)
+        q = p0[_separable.indices(problem, False)]
+        inner = _run(reduced, q, solver) if q.size else None
+        outcome = _whole(separated, inner, p0, solver)
+    return outcome._replace(status=_range.status(problem, p0, outcome, solver))
 
 
 def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> Outcome:

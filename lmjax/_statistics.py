@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linear_solvers.dense import singular_values, solve_positive
-from lmjax._linearize import PRECISION
+from lmjax._linearize import PRECISION, identity
 from lmjax._rarely import rarely
 from lmjax._types import Flag, Scalar
 
@@ -26,23 +26,21 @@ def unscaled_covariance(
     jac_of: Callable,
     operands: Any,
     m: int,
-    squares: Float[Array, " n"] | None = None,
+    squares: Float[Array, " n"],
 ) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
     """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
 
-    Columns are scaled to unit norm first, so the rank does not depend on units; columns
-    of zeros count as absent. A well-conditioned normal matrix is inverted as it is.
-    Otherwise the singular values of ``J = jac_of(operands)`` (m rows) decide, which do
-    not suffer from squaring the condition number, and a deficient J gets the inverse of
-    least norm: what the data do not determine has no error. ``squares`` are the squared
-    norms of the columns, unless the diagonal tells: of what they were before a
-    projection, which set the rounding of what it left.
+    Columns are scaled to unit norm first, so the rank does not depend on units;
+    ``squares`` are their squared norms, or zero where a column is to count as absent.
+    (After a projection, of what they were before it, which set the rounding of what it
+    left.) A well-conditioned normal matrix is inverted as it is. Otherwise the singular
+    values of ``J = jac_of(operands)`` (m rows) decide, which do not suffer from
+    squaring the condition number, and a deficient J gets the inverse of least norm:
+    what the data do not determine has no error.
 
     Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
     """
     arrays, rest = eqx.partition(operands, eqx.is_array)
-    if squares is None:
-        squares = jnp.diagonal(normal_matrix)
 
     @jax.custom_jvp
     def inverse(normal_matrix, squares, arrays):
@@ -68,13 +66,15 @@ def _inverse(normal_matrix, squares, jac_of, operands, m: int):
     scale, both, scaled = unit_columns(normal_matrix, squares)
 
     def through_jacobian(given):
-        scale, operands = given
-        root, rank = root_of_inverse(jac_of(operands) / scale[None, :], m)
+        squares, scale, operands = given
+        jac = jac_of(operands) / scale[None, :]
+        jac = jnp.where((squares > 0.0)[None, :], jac, 0.0)
+        root, rank = root_of_inverse(jac, m)
         return jnp.dot(root.T, root, precision=PRECISION), rank
 
     inverse, healthy = healthy_inverse(scaled)
     usual = inverse, jnp.sum(squares > 0.0, dtype=jnp.int32)
-    inverse, rank = rarely(~healthy, through_jacobian, usual, (scale, operands))
+    inverse, rank = rarely(~healthy, through_jacobian, usual, (squares, scale, operands))
     return jnp.where(both, inverse / (scale[:, None] * scale[None, :]), 0.0), rank
 
 
@@ -88,7 +88,7 @@ def unit_columns(
     present = squares > 0.0
     scale = jnp.sqrt(jnp.where(present, squares, 1.0))
     both = present[:, None] & present[None, :]
-    eye = jnp.eye(squares.size, dtype=squares.dtype)
+    eye = identity(squares.size, squares.size, squares.dtype)
     scaled = normal_matrix / (scale[:, None] * scale[None, :])
     return scale, both, jnp.where(both, scaled, eye)
 
@@ -99,7 +99,7 @@ def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], F
     The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
     ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone.
     """
-    eye = jnp.eye(scaled.shape[0], dtype=scaled.dtype)
+    eye = identity(*scaled.shape, scaled.dtype)
     inverse = solve_positive(scaled, eye)
     limit = jnp.finfo(scaled.dtype).eps ** -0.5
     return inverse, jnp.max(jnp.diagonal(inverse)) < limit  # NaN compares false

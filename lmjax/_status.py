@@ -25,6 +25,7 @@ class Status(enum.IntEnum):
     SINGULAR = -4
     INFEASIBLE = -5
     NOT_AFFINE = -6
+    OUT_OF_RANGE = -7
 
     @property
     def success(self) -> bool:
@@ -54,6 +55,9 @@ _ADVICE = {
     Status.SINGULAR: "No free parameter has any effect on the residual here: start "
     "somewhere else or fix the idle parameters.",
     Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
+    Status.OUT_OF_RANGE: "Squares of the residuals or of their derivatives overflow or "
+    "vanish in this dtype (float32: beyond 1e19, below 1e-19): change the units of the "
+    "data or the parameters, or use float64.",
     Status.NOT_AFFINE: "The residual is not affine in the parameters marked linear: "
     "take the mark off those that enter another way.",
 }

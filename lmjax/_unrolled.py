@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax import _curvature, _loop, _solve
+from lmjax import _curvature, _loop, _range, _solve
 from lmjax._implicit import Implicit, detach_unless
 from lmjax._linearize import MatrixFreeLinearization
 from lmjax._problem import Problem
@@ -91,8 +91,9 @@ class Unrolled(eqx.Module):
         # one turn more for a look at what the last step left
         (state, p), _ = jax.lax.scan(one, (state, p), None, length=self.num_steps + 1)
         outcome = _solve.outcome_of(state, problem_now, solver)
+        status = _range.status(problem_now, p0_now, outcome, solver)
         again = _curvature.consequences(attached, p, outcome)
-        return outcome._replace(p=p, **again)
+        return outcome._replace(p=p, status=status, **again)
 
     def report(self, problem: Problem, outcome: Outcome) -> None:
         """Return None: there is nothing to check."""

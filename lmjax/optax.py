@@ -113,7 +113,7 @@ def levenberg_marquardt(
         elif residuals is not None and jacobian is not None:
             r, _ = ravel_pytree(residuals)
             jac = _problem.assemble(jacobian, params, r.size, flat.size, flat.dtype)
-            linearization = DenseLinearization(r.astype(flat.dtype), jac)
+            linearization = DenseLinearization(r.astype(flat.dtype), jac.T)
             step, state = _unseen(rule, linear_solver, linearization, state)
         else:
             raise ValueError(

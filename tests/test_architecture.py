@@ -48,6 +48,7 @@ ORDER = [
     "lmjax._batch_engine",
     "lmjax._projection",
     "lmjax._separable",
+    "lmjax._range",
     "lmjax._solve",
     "lmjax._symmetric",
     "lmjax._curvature",

@@ -32,7 +32,7 @@ def problem(rng, m, n):
 def linearize(solver, r, jac, dtype):
     r, jac = jnp.asarray(r, dtype), jnp.asarray(jac, dtype)
     if not solver.matrix_free:
-        return DenseLinearization(r, jac)
+        return DenseLinearization(r, jac.T)
     zeros, ones = jnp.zeros(jac.shape[1], dtype), jnp.ones(jac.shape[1], dtype)
     return MatrixFreeLinearization(r, zeros, jnp.ones_like(r), ones, lambda p: jac @ p)
 
@@ -68,7 +68,7 @@ def test_batched_steps_equal_single_ones(name, n, rng):
     solver, damping = SOLVERS[name], 0.1
     r = rng.normal(size=(3, 20))
     jac = np.stack([problem(rng, 20, n)[1] for _ in range(3)])
-    fn = lambda r, jac: solver(DenseLinearization(r, jac), jnp.asarray(damping))
+    fn = lambda r, jac: solver(DenseLinearization(r, jac.T), jnp.asarray(damping))
     got = jax.jit(jax.vmap(fn))(r, jac)
     assert_close(got, np.stack([augmented(r[i], jac[i], damping) for i in range(3)]))
 

@@ -106,6 +106,8 @@ def test_codes_are_stable():
             "STALLED": -3,
             "SINGULAR": -4,
             "INFEASIBLE": -5,
+            "NOT_AFFINE": -6,
+            "OUT_OF_RANGE": -7,
         }.items()
     )
 

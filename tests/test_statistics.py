@@ -20,7 +20,10 @@ def parabola(p, x):
 
 def inverse_and_rank(jac):
     jac = jnp.asarray(jac)
-    return unscaled_covariance(jac.T @ jac, lambda jac: jac, jac, jac.shape[0])
+    squares = jnp.sum(jac**2, axis=0)
+    return unscaled_covariance(
+        jac.T @ jac, lambda jac: jac, jac, jac.shape[0], squares
+    )
 
 
 def data(rng, noise=0.1):

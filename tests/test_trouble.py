@@ -189,3 +189,66 @@ def test_gain_is_one_where_the_model_is_exact():
     solver = lmjax.LevenbergMarquardt(record_history=True, max_steps=3)
     sol = lmjax.least_squares(lambda p: rows @ p - 1.0, jnp.zeros(2), solver=solver)
     np.testing.assert_allclose(sol.history.gain[:3], 1.0, rtol=1e-9)
+
+
+def fit_in_units(data_unit, rate_unit, dtype=jnp.float32):
+    """Fit the decay with amplitude and data, or rate, multiplied by a number."""
+    data_unit, rate_unit = jnp.asarray(data_unit, dtype), jnp.asarray(rate_unit, dtype)
+    model = lambda p, t: p[0] * jnp.exp(-(p[1] / rate_unit) * t)
+    start = START.astype(dtype) * jnp.array([data_unit, rate_unit])
+    fit = lmjax.curve_fit(model, T.astype(dtype), Y.astype(dtype) * data_unit, start)
+    return fit, fit.params / jnp.array([data_unit, rate_unit])
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-8, 1e8, 1e15])
+@pytest.mark.parametrize("which", ["data", "rate"])
+def test_units_within_the_range_of_float32_do_not_matter(unit, which):
+    usual, expected = fit_in_units(1.0, 1.0)
+    units = (unit, 1.0) if which == "data" else (1.0, unit)
+    fit, params = fit_in_units(*units)
+    assert fit.success
+    assert fit.num_steps <= usual.num_steps + 1
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [(1e-19, 1.0), (1e-25, 1.0), (1e20, 1.0), (1e30, 1.0), (1.0, 1e22), (1.0, 1e-22)],
+)
+def test_squares_beyond_the_range_of_float32_are_reported(units):
+    fit, _ = fit_in_units(*units)
+    assert fit.status == Status.OUT_OF_RANGE
+    # what float32 cannot square, float64 can
+    fit, params = fit_in_units(*units, jnp.float64)
+    assert fit.success
+    np.testing.assert_allclose(params, fit_in_units(1.0, 1.0)[1], rtol=1e-5)
+
+
+def test_range_is_judged_lane_by_lane():
+    units = jnp.asarray([1.0, 1e-25, 1e-8, 1e25], jnp.float32)
+    fit = lambda unit: fit_in_units(unit, 1.0)[0]
+    batch = jax.vmap(fit)(units)
+    found = np.asarray(batch.status == Status.OUT_OF_RANGE)
+    np.testing.assert_array_equal(found, [False, True, False, True])
+    assert batch.success[jnp.array([0, 2])].all()
+    usual = jax.vmap(fit)(jnp.asarray([1.0, 1.0, 1e-8, 1.0], jnp.float32))
+    np.testing.assert_array_equal(batch.params[0], usual.params[0])
+    np.testing.assert_array_equal(batch.params[2], usual.params[2])
+
+
+def test_residual_that_vanishes_on_the_way_is_convergence():
+    # Powell's singular function: zero, and so is J; the last squares underflow
+    def powell(p):
+        a, b, c, d = p
+        pair = jnp.array([a + 10 * b, 5**0.5 * (c - d)])
+        return jnp.append(pair, jnp.array([(b - 2 * c) ** 2, 10**0.5 * (a - d) ** 2]))
+
+    start = jnp.array([3.0, -1.0, 0.0, 1.0], jnp.float32)
+    assert lmjax.least_squares(powell, start).success
+
+
+def test_error_whose_square_vanishes_is_not_zero():
+    fit, _ = fit_in_units(1.0, 1e-17)
+    assert fit.success
+    assert fit.stderr[0] > 0.0
+    assert fit.stderr[1] != 0.0

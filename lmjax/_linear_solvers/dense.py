@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, DenseLinearization
+from lmjax._linearize import (
+    PRECISION,
+    UNROLL_UP_TO,
+    DenseLinearization,
+    identity,
+)
 from lmjax._rarely import with_batched_twin
 from lmjax._types import Scalar
 
@@ -136,12 +141,11 @@ class QR(eqx.Module):
         self, linearization: DenseLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
-        jac, r = linearization.jac, linearization.residual
-        n = jac.shape[1]
-        top = jnp.concatenate([jac, r[:, None]], axis=1)
-        bottom = jnp.sqrt(damping) * jnp.eye(n, n + 1, dtype=jac.dtype)
-        stacked = jnp.concatenate([top, bottom])
-        upper = triangularize(stacked)
+        columns, r = linearization.columns, linearization.residual
+        n = columns.shape[0]
+        top = jnp.concatenate([columns, r[None, :]])
+        bottom = jnp.sqrt(damping) * identity(n + 1, n, r.dtype)
+        upper = triangularize(jnp.concatenate([top, bottom], axis=1).T)
         return -back_substitute(upper[:n, :n], upper[:n, n])
 
 
