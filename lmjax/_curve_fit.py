@@ -64,8 +64,7 @@ def curve_fit(
         x: Independent variables, handed to the model as they are (lists become arrays).
         y: Observations, an array of any shape; or several data sets in one fit, a dict
             or tuple of arrays like the one that the model returns. Parameters of the
-            same name are common to all. Points masked in one of several sets are kept
-            from the model where x has the structure of y.
+            same name are common to all.
         params0: Start: any pytree of floating-point numbers or arrays.
         sigma: Standard deviation of the observations: a number, an array that
             broadcasts to ``y``, an (m, m) covariance matrix for one-dimensional ``y``,
@@ -73,8 +72,10 @@ def curve_fit(
             data sets a prefix pytree of y, of numbers and arrays as above.
         absolute_sigma: Take sigma at face value. By default only its relative size
             counts and errors are scaled by ``sqrt(reduced_chi2)``.
-        mask: Booleans that broadcast to ``y``: True = use the point. With several data
-            sets a prefix pytree of y.
+        mask: Booleans that broadcast to ``y``: True = use the point. The model sees all
+            of x, but for NaN and infinity at points that do not count. With several
+            data sets a prefix pytree of y (and x with the structure of y, if it has
+            such places).
         nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
             treats it as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or

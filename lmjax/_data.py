@@ -161,17 +161,29 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
 
 
 def safe_inputs(x: Any, mask: Bool[Array, "..."]) -> Any:
-    """Replace masked inputs by one that counts, so the model never sees padding.
+    """Replace NaN and infinity at masked points by what a point that counts has.
 
     A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN
-    that was thrown away is still NaN.
+    that was thrown away is still NaN. Finite inputs stay, masked or not: a convolution
+    needs them all. Leaves are per point if their first or last axes are those of mask.
     """
-    first = jnp.argmax(mask)
+    k, first = mask.ndim, jnp.argmax(mask)
 
     def fill(leaf):
-        if jnp.shape(leaf) != mask.shape:
+        shape = jnp.shape(leaf)
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             return leaf
-        return jnp.where(mask, leaf, jnp.ravel(leaf)[first])
+        if shape[len(shape) - k :] == mask.shape:
+            unused, rest = ~mask, shape[: len(shape) - k]
+            usual = jnp.reshape(leaf, (*rest, -1))[..., first]
+            usual = jnp.reshape(usual, (*rest, *(1,) * k))
+        elif shape[:k] == mask.shape:
+            unused = jnp.reshape(~mask, (*mask.shape, *(1,) * (len(shape) - k)))
+            usual = jnp.reshape(leaf, (-1, *shape[k:]))[first]
+        else:
+            return leaf
+        bad = jnp.broadcast_to(unused, shape) & ~jnp.isfinite(leaf)
+        return jnp.where(bad, jnp.broadcast_to(usual, shape), leaf)
 
     return jax.tree.map(fill, x)
 
@@ -188,7 +200,10 @@ def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
     spread = jax.tree_util.tree_map_with_path(per_point, likelihood)
     mask = data.mask
     if mask is not None:
-        spread = safe_inputs(spread, mask.reshape(shape))
+        used = mask.reshape(shape)
+        first = jnp.argmax(mask)
+        replace = lambda leaf: jnp.where(used, leaf, leaf.ravel()[first])
+        spread = jax.tree.map(lambda x: replace(x) if x.ndim else x, spread)
     flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
     return Likely(flat, data.y.ravel(), mask)
 
@@ -266,16 +281,32 @@ def check_sigma(sigma: Any, mask: Any, y: Any) -> None:
 
 
 def _check_sigma_of_one(sigma, mask, y):
-    if sigma is None or isinstance(sigma, tuple | Tracer):
+    if sigma is None or isinstance(sigma, Tracer):
+        return
+    if isinstance(sigma, tuple):
+        if len(sigma) != 2 or np.ndim(sigma[0]) != 2:
+            raise ValueError(
+                "sigma: expected the pair (factor, lower) of cho_factor, or an array; "
+                f"got a tuple of shapes {[np.shape(part) for part in sigma]}"
+            )
         return
     if isinstance(mask, Tracer):
         return
     values = np.asarray(sigma)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"sigma: expected real numbers, got {values.dtype}")
+    keep = None if mask is None else np.broadcast_to(np.asarray(mask, bool), y.shape)
     if is_covariance(values, y.size, y.ndim):
+        if keep is not None:
+            values = values[np.ix_(keep, keep)]
+        if not np.allclose(values, values.T, rtol=1e-5, atol=0.0, equal_nan=True):
+            raise ValueError("sigma: expected a symmetric covariance matrix")
         values = np.diagonal(values)
-    if mask is not None and np.shape(mask) == values.shape:
-        values = values[np.asarray(mask, bool)]  # masked points may carry anything
+    else:
+        broadcast("sigma", values, y.shape)
+        if keep is not None and values.shape == keep.shape:
+            values = values[keep]  # masked points may carry anything
     if not (values > 0).all() and not np.isnan(values).any():
         raise ValueError(f"sigma: expected positive values, got {values.min()}")
+    if np.isposinf(values).all():
+        raise ValueError("sigma: expected finite values, got infinity for all points")

@@ -31,7 +31,9 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
         loss = getattr(losses, loss)
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
-    if isinstance(loss_scale, int | float) and not loss_scale > 0:
+    if not isinstance(loss_scale, jax.Array | np.ndarray | np.generic | int | float):
+        raise TypeError(f"loss_scale: expected a number, got {loss_scale!r}")
+    if not isinstance(loss_scale, Tracer) and not (np.asarray(loss_scale) > 0).all():
         raise ValueError(f"loss_scale: expected a positive number, got {loss_scale}")
     return Robust(as_pytree(loss), loss_scale)
 
@@ -191,6 +193,10 @@ def check_feasible(status, bounds, params0) -> None:
     upper = np.asarray(spread("bounds[1]", bounds[1], default=np.inf))
     j = int(np.argmin(lower <= upper))
     name = _params.parameter_names(params0)[j]
+    if np.isnan(lower[j]) or np.isnan(upper[j]):
+        raise ValueError(
+            f"bounds: expected numbers, got NaN at {name} (None means no bound)"
+        )
     raise ValueError(
         f"bounds: lower exceeds upper at {name} ({lower[j]:g} > {upper[j]:g})"
     )
@@ -207,9 +213,12 @@ def blame(
             "derivative: expected Implicit(...), Unrolled(...) or OneStep(), "
             f"got {derivative!r}"
         )
+    numbers = jax.Array | np.ndarray | np.generic | float | int
     for name, tree in named.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            typed = isinstance(leaf, np.ndarray | np.generic)
+            odd = typed and leaf.dtype.kind not in "biufcV"  # V: bfloat16 and such
+            if odd or not isinstance(leaf, numbers):
                 where = name + jax.tree_util.keystr(path)
                 return TypeError(
                     f"{name}: expected numbers or arrays, got {leaf!r} at {where}"

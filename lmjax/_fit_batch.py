@@ -279,13 +279,14 @@ def _exchange(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
 
 
 def pad_ragged(
-    curves: list[Any], fill: float = 0.0
+    curves: list[Any], fill: float | None = None
 ) -> tuple[np.ndarray, Bool[np.ndarray, "b m"]]:
     """Return curves of unequal length as one array, and the mask of what is real.
 
     Args:
         curves: One-dimensional arrays (or arrays that differ in their first axis only).
-        fill: Value of the padding, which the mask keeps out of the fit.
+        fill: Value of the padding, which the mask keeps out of the fit. None repeats
+            the last value of each curve: where a model can be evaluated if it is x.
 
     Example:
         >>> import lmjax
@@ -298,9 +299,12 @@ def pad_ragged(
         raise ValueError("curves: expected at least one curve, got none")
     most = max(len(array) for array in arrays)
     dtype = np.result_type(*arrays)
-    padded = np.full((len(arrays), most, *arrays[0].shape[1:]), fill, dtype)
+    shape = (len(arrays), most, *arrays[0].shape[1:])
+    padded = np.full(shape, 0 if fill is None else fill, dtype)
     mask = np.zeros((len(arrays), most), bool)
     for row, array in enumerate(arrays):
         padded[row, : len(array)] = array
+        if fill is None and len(array):
+            padded[row, len(array) :] = array[-1]
         mask[row, : len(array)] = True
     return padded, mask

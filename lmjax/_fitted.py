@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _report, _statistics
+from lmjax._data import broadcast
 from lmjax._linearize import PRECISION
 from lmjax._result import Solution
 from lmjax._status import ParamStatus
@@ -282,7 +283,8 @@ class CurveFit(DataFit):
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
 
         def combined(spread):
-            noise = scale * jnp.asarray(sigma, spread.dtype) ** 2
+            given = jnp.asarray(sigma, spread.dtype)
+            noise = scale * broadcast("sigma", given, spread.shape) ** 2
             return jnp.sqrt(spread**2 + noise)
 
         centre, spread = self._curve(x)
@@ -290,8 +292,10 @@ class CurveFit(DataFit):
 
     def _band(self, centre, spread, level):
         quantile = self._quantile(level)
-        low = jax.tree.map(lambda y, s: y - quantile * s, centre, spread)
-        return low, jax.tree.map(lambda y, s: y + quantile * s, centre, spread)
+        # without degrees of freedom nothing is known, whatever the covariance says
+        half = lambda s: jnp.where(jnp.isinf(quantile), jnp.inf, quantile * s)
+        low = jax.tree.map(lambda y, s: y - half(s), centre, spread)
+        return low, jax.tree.map(lambda y, s: y + half(s), centre, spread)
 
     def report(self) -> str:
         """Return a table of parameters, errors, correlations and how the fit went."""

@@ -181,9 +181,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     if record is not None:
         row = Record(trial.p, trial.cost, lam, trial.gain, accept)
         index = jnp.where(running, state.num_steps, solver.max_steps)
-        record = jax.tree.map(
-            lambda a, b: a.at[index].set(b, mode="drop"), record, row
-        )
+        record = jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), record, row)
     return State(
         new,
         lam_new,

@@ -199,6 +199,10 @@ def propose(
     factor = unit(point, scale)
     scaled = point.linearization.rescale(factor)
     q = fit.linear_solver(scaled, lam)
+    if (got := jnp.shape(q)) != factor.shape:
+        raise ValueError(
+            f"linear_solver: expected a step of shape {factor.shape}, got {got}"
+        )
     dp = factor * q
     fits = jnp.ones_like(lam, bool)
     if geodesic:

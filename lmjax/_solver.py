@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from lmjax._callables import as_pytree
 from lmjax._damping import Nielsen
@@ -20,6 +21,11 @@ def _as_module(fn: Any) -> Any:
     if isinstance(fn, type | eqx.Module) or not callable(fn):
         return fn
     return as_pytree(fn)
+
+
+def as_int(value: Any) -> Any:
+    """Return an integer of NumPy's as one of Python's, anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -63,7 +69,7 @@ class LevenbergMarquardt(eqx.Module):
     ftol: float | Scalar | None = None
     xtol: float | Scalar | None = None
     gtol: float | Scalar | None = None
-    max_steps: int = eqx.field(default=10_000, static=True)
+    max_steps: int = eqx.field(default=10_000, static=True, converter=as_int)
     damping: Any = Nielsen()
     linear_solver: Callable | None = eqx.field(default=None, converter=_as_module)
     jac: Callable | str | None = eqx.field(default=None, static=True)
@@ -83,7 +89,7 @@ class LevenbergMarquardt(eqx.Module):
             value = getattr(self, name)
             if isinstance(value, float | int) and not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value}")
-        if not isinstance(self.max_steps, int) or self.max_steps < 1:
+        if type(self.max_steps) is not int or self.max_steps < 1:
             raise ValueError(f"max_steps: expected an int >= 1, got {self.max_steps!r}")
         if not (self.jac in (None, "fwd", "rev") or callable(self.jac)):
             raise ValueError(

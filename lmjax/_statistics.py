@@ -74,7 +74,9 @@ def _inverse(normal_matrix, squares, jac_of, operands, m: int):
 
     inverse, healthy = healthy_inverse(scaled)
     usual = inverse, jnp.sum(squares > 0.0, dtype=jnp.int32)
-    inverse, rank = rarely(~healthy, through_jacobian, usual, (squares, scale, operands))
+    inverse, rank = rarely(
+        ~healthy, through_jacobian, usual, (squares, scale, operands)
+    )
     return jnp.where(both, inverse / (scale[:, None] * scale[None, :]), 0.0), rank
 
 
@@ -99,7 +101,7 @@ def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], F
     The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
     ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone.
     """
-    eye = identity(*scaled.shape, scaled.dtype)
+    eye = identity(len(scaled), len(scaled), scaled.dtype)
     inverse = solve_positive(scaled, eye)
     limit = jnp.finfo(scaled.dtype).eps ** -0.5
     return inverse, jnp.max(jnp.diagonal(inverse)) < limit  # NaN compares false

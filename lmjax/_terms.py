@@ -6,7 +6,7 @@ row of the linear model with the gradient and a positive curvature of that share
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._callables import hoisted
-from lmjax._types import Scalar
 from lmjax.likelihoods import Likelihood
 
 
@@ -27,12 +26,23 @@ class Robust(eqx.Module):
     """
 
     rho: Callable
-    scale: float | Scalar
+    scale: Any
 
     def prepared(self, m: int, dtype) -> Self:
         """Return the term with all its numbers as leaves of one dtype."""
-        rho = hoisted(self.rho, jnp.zeros((m,), dtype))
-        return type(self)(rho, jnp.asarray(self.scale, dtype))
+        z = jnp.zeros((m,), dtype)
+        got = jax.eval_shape(self.rho, z)
+        if getattr(got, "shape", None) != z.shape:
+            raise ValueError(
+                f"loss: expected rho(z) like z, of shape {z.shape}, got {got}"
+            )
+        scale = jnp.asarray(self.scale, dtype)
+        if scale.shape not in ((), z.shape):
+            raise ValueError(
+                "loss_scale: expected a number, or one per residual, got shape "
+                f"{scale.shape}"
+            )
+        return type(self)(hoisted(self.rho, z), scale)
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return the cost of each residual."""

@@ -22,7 +22,7 @@ from lmjax._linearize import MatrixFreeLinearization
 from lmjax._problem import Problem
 from lmjax._proposal import OneFit
 from lmjax._solve import Outcome
-from lmjax._solver import LevenbergMarquardt
+from lmjax._solver import LevenbergMarquardt, as_int
 from lmjax._status import Status
 from lmjax._symmetric import pseudo_inverse, solve_by_products, solve_dense
 
@@ -56,10 +56,10 @@ class Unrolled(eqx.Module):
         True
     """
 
-    num_steps: int = eqx.field(static=True)
+    num_steps: int = eqx.field(static=True, converter=as_int)
 
     def __check_init__(self):
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+        if type(self.num_steps) is not int or self.num_steps < 1:
             raise ValueError(f"num_steps: expected an int >= 1, got {self.num_steps!r}")
 
     def solve(

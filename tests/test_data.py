@@ -173,6 +173,39 @@ def test_own_jacobian_at_masked_points_does_not_matter():
     assert_same_fit(got, fit(Y[KEEP], T[KEEP], sigma=SIGMA[KEEP]))
 
 
+def test_model_that_mixes_points_sees_all_inputs():
+    # an instrument's response is needed at masked points, too
+    t = np.arange(64.0)
+    irf = np.exp(-((t - 10.0) ** 2) / 8.0)
+    signal = lambda p, x: lmjax.convolve(p[0] * jnp.exp(-x[0] / p[1]), x[1])
+    truth = np.array([3.0, 8.0])
+    y = signal(truth, (t, irf))
+    mask = (t < 8.0) | (t > 12.0)
+    got = lmjax.curve_fit(signal, (t, irf), y, np.array([1.0, 5.0]), mask=mask)
+    np.testing.assert_allclose(got.params, truth, rtol=1e-9)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["columns", "rows"])
+def test_masked_coordinates_may_be_nan(axis):
+    # several coordinates per point: x has more axes than y
+    model = lambda p, x: p[0] * jnp.exp(-p[1] * x[0]) + p[2] * x[1]
+    x = np.stack([T, np.cos(T)])
+    model_of = {0: model, 1: lambda p, x: model(p, x.T)}
+    place = lambda x: x if axis == 0 else x.T
+    rate = lambda x, y: lmjax.curve_fit(model_of[axis], x, y, START, mask=KEEP).params
+    slope = jax.jit(jax.jacrev(rate, argnums=(0, 1)))
+    spoiled_x = np.where(KEEP, x, np.nan)
+    got, expected = (slope(place(x), Y) for x in (spoiled_x, x))
+    assert_close(got, expected)
+    assert np.isfinite(got[0]).all()
+
+
+def test_nan_at_a_point_that_counts_is_not_hidden():
+    x = T.copy()
+    x[1] = np.nan
+    assert fit(x=x, mask=KEEP).status == Status.NONFINITE_START
+
+
 def test_omit_equals_deleting_the_points():
     got = fit(spoiled(Y, np.nan), sigma=SIGMA, nan_policy="omit")
     assert_same_fit(got, fit(Y[KEEP], T[KEEP], sigma=SIGMA[KEEP]))
@@ -290,6 +323,20 @@ BAD = {
         ValueError,
         r"sigma: .*\(24, 24\).*\(3, 3\)",
     ),
+    "sigma-square": ({"sigma": np.eye(3)}, ValueError, r"sigma: .*\(24,\).*\(3, 3\)"),
+    "sigma-asymmetric": (
+        {"sigma": COVARIANCE + np.eye(M, k=1)},
+        ValueError,
+        "sigma: .*symmetric",
+    ),
+    "sigma-infinite": ({"sigma": np.inf}, ValueError, "sigma: .*finite"),
+    "sigma-triple": (
+        {"sigma": (1.0, 2.0, 3.0 * np.eye(M))},
+        ValueError,
+        r"sigma: .*pair \(factor, lower\)",
+    ),
+    "y-object": ({"y": Y.astype(object)}, TypeError, "y: expected numbers"),
+    "x-text": ({"x": T.astype(str)}, TypeError, "x: expected numbers"),
     "mask-shape": ({"mask": KEEP[:5]}, ValueError, r"mask: .*\(24,\).*\(5,\)"),
     "mask-dtype": ({"mask": np.ones(M)}, TypeError, r"mask: .*boolean.*float64"),
     "y-shape": ({"y": Y[:-1]}, ValueError, r"model: .*\(23,\).*\(24,\)"),

@@ -260,6 +260,15 @@ def test_pad_ragged_then_mask_equals_each_curve_alone():
         np.testing.assert_allclose(got.stderr["k"][row], alone.stderr["k"], rtol=1e-6)
 
 
+def test_padding_repeats_the_last_value_or_one_of_choice():
+    curves = [[1.0, 2.0, 3.0], [4.0, 5.0], []]
+    padded, mask = lmjax.pad_ragged(curves)
+    np.testing.assert_array_equal(padded, [[1, 2, 3], [4, 5, 5], [0, 0, 0]])
+    np.testing.assert_array_equal(mask.sum(axis=1), [3, 2, 0])
+    padded, _ = lmjax.pad_ragged(curves, fill=-1.0)
+    np.testing.assert_array_equal(padded[1], [4, 5, -1])
+
+
 def test_pad_ragged_needs_a_curve():
     with pytest.raises(ValueError, match="at least one curve"):
         lmjax.pad_ragged([])

@@ -239,3 +239,10 @@ def test_fewer_residuals_than_parameters_give_the_nearest_solution():
     sol = lmjax.least_squares(lambda p: p[:1] + 2.0 * p[1:] - 5.0, jnp.zeros(2))
     assert sol.linear_solver == "SVD"
     assert_close(sol.params, np.array([2.5, 1.25]))
+
+
+@pytest.mark.parametrize("step", [jnp.ones(3), jnp.ones((2, 1)), None], ids=str)
+def test_step_of_another_shape_is_named(step):
+    solver = lmjax.LevenbergMarquardt(linear_solver=lambda model, damping: step)
+    with pytest.raises(ValueError, match=r"linear_solver: expected .*\(2,\)"):
+        lmjax.least_squares(lambda p: p - 1.0, jnp.zeros(2), solver=solver)

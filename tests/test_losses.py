@@ -253,3 +253,32 @@ def test_unknown_loss_name_lists_the_known_ones():
 def test_loss_that_is_not_callable_is_refused():
     with pytest.raises(TypeError, match=r"loss: .*3\.0"):
         lmjax.least_squares(line, START, (X, Y), loss=3.0)
+
+
+def test_geodesic_steps_bend_as_the_weighted_residual_does():
+    # rho(z) = 4 z doubles residual and J; so it must the second derivative
+    valley = lambda p: jnp.array([10.0 * (p[1] - p[0] ** 2), 1.0 - p[0]])
+    solver = lmjax.LevenbergMarquardt(geodesic=True, record_history=True, max_steps=60)
+    fit = lambda fn, loss: lmjax.least_squares(
+        fn, jnp.array([-1.2, 1.0]), loss=loss, solver=solver
+    )
+    got = fit(valley, lambda z: 4.0 * z)
+    expected = fit(lambda p: 2.0 * valley(p), None)
+    assert got.num_steps == expected.num_steps > 5
+    assert_close(got.history.params, expected.history.params)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"loss": jnp.sum}, ValueError, r"loss: .*rho\(z\).*\(2,\)"),
+        ({"loss_scale": "a"}, TypeError, "loss_scale: .*number, got 'a'"),
+        ({"loss_scale": np.ones(3)}, ValueError, r"loss_scale: .*\(3,\)"),
+        ({"loss_scale": np.zeros(2)}, ValueError, "loss_scale: .*positive"),
+    ],
+    ids=["rho", "text", "shape", "zero"],
+)
+def test_wrong_losses_are_named(options, error, message):
+    residual = lambda p: p - jnp.array([1.0, 2.0])
+    with pytest.raises(error, match=message):
+        lmjax.least_squares(residual, jnp.zeros(2), **{"loss": "huber"} | options)

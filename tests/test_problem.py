@@ -422,8 +422,15 @@ def test_wrong_keyword_is_named(error, message, request_fit):
         (TypeError, "linear_solver: .*QR", {"linear_solver": "qr"}),
         (TypeError, "linear_solver: .*QR", {"linear_solver": lmjax.QR}),
         (ValueError, "jac: expected 'fwd', 'rev' or a function", {"jac": 3}),
+        (ValueError, "max_steps: expected an int >= 1, got True", {"max_steps": True}),
+        (ValueError, "max_steps: expected an int >= 1, got 5.0", {"max_steps": 5.0}),
     ],
 )
 def test_wrong_setting_is_named(error, message, setting):
     with pytest.raises(error, match=message):
         lmjax.LevenbergMarquardt(**setting)
+
+
+def test_number_of_steps_may_be_of_numpy():
+    assert lmjax.LevenbergMarquardt(max_steps=np.int64(7)).max_steps == 7
+    assert lmjax.Unrolled(np.int32(3)) == lmjax.Unrolled(3)

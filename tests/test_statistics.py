@@ -21,9 +21,7 @@ def parabola(p, x):
 def inverse_and_rank(jac):
     jac = jnp.asarray(jac)
     squares = jnp.sum(jac**2, axis=0)
-    return unscaled_covariance(
-        jac.T @ jac, lambda jac: jac, jac, jac.shape[0], squares
-    )
+    return unscaled_covariance(jac.T @ jac, lambda jac: jac, jac, jac.shape[0], squares)
 
 
 def data(rng, noise=0.1):
@@ -136,6 +134,8 @@ def test_no_degrees_of_freedom_means_no_errors():
     assert np.isnan(fit.reduced_chi2)
     assert np.all(np.isinf(np.diagonal(fit.covariance)))
     assert "No degrees of freedom" in fit.report()
+    for band in (fit.confidence_band(X), fit.prediction_band(X)):
+        np.testing.assert_array_equal(np.stack(band), np.outer([-np.inf, np.inf], X**0))
 
 
 @pytest.mark.slow
@@ -159,3 +159,9 @@ def test_intervals_cover_as_often_as_they_say():
     params, band = covered(noise)
     np.testing.assert_allclose(np.mean(params, axis=0), 0.95, atol=0.01)
     np.testing.assert_allclose(np.mean(band), 0.95, atol=0.01)
+
+
+def test_noise_of_a_prediction_broadcasts_to_it():
+    fit = lmjax.curve_fit(parabola, X, DESIGN @ TRUTH + np.cos(9 * X), jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"sigma: .*\(25,\), got \(3,\)"):
+        fit.prediction_band(X, sigma=np.ones(3))
