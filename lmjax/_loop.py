@@ -174,7 +174,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
 
     def outcome():
         ends = _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
-        return jnp.where(looking, _verdict(trial, point, fit), ends)
+        return jnp.where(looking, _verdict(trial, point, fit, solver), ends)
 
     status = fit.stage(outcome)
     record = state.record
@@ -279,18 +279,21 @@ def _first(*cases: tuple[Bool[Array, "*f"], int]) -> Int[Array, "*f"]:
     return status
 
 
-def _verdict(trial: Proposal, point: Point, fit) -> Int[Array, "*f"]:
+def _verdict(
+    trial: Proposal, point: Point, fit, solver: LevenbergMarquardt
+) -> Int[Array, "*f"]:
     """Return the status of a fit at the floor of the precision.
 
     It is at a minimum only if the undamped model agrees, ``trial`` promising little
     more than noise: damping may hide a valley. A step so long that rounding of J alone
     would explain it says nothing: J is then singular in this dtype, and a long way may
     be left (NIST MGH17 in float32, two equal rates) - unless the residual itself is no
-    more than rounding.
+    more than rounding. Of parameters that ran away without damping it always is.
     """
     eps = jnp.finfo(point.cost.dtype).eps
     known = eps * trial.step_size <= 0.1 * jnp.sqrt(2.0 * point.cost)
     minimum = known & (trial.predicted <= 10.0 * trial.noise)
-    blur_squared = 0.5 * trial.jitter * (fit.m / point.p.shape[0])
-    minimum |= point.cost <= 50.0 * blur_squared
+    if solver.damping.guarded:
+        blur_squared = 0.5 * trial.jitter * (fit.m / point.p.shape[0])
+        minimum |= point.cost <= 50.0 * blur_squared
     return jnp.where(minimum, Status.FTOL, Status.STALLED).astype(jnp.int32)

@@ -130,6 +130,14 @@ def test_diverging_gauss_newton_is_not_called_convergence():
     assert reached or not fit.success
 
 
+def test_parameters_that_run_away_without_damping_are_not_called_convergence():
+    # only p[0] + p[1] is determined; their rounding then hides the whole residual
+    model = lambda p, t: (p[0] + p[1]) * jnp.exp(-p[2] * t)
+    solver = lmjax.LevenbergMarquardt(damping=lmjax.Fixed(0.0), max_steps=200)
+    fit = lmjax.curve_fit(model, T, Y, jnp.array([1.0, 0.5, 0.7]), solver=solver)
+    assert fit.optimality < 1e-6 or not fit.success
+
+
 LONG = np.linspace(0.0, 4.0, 40)
 
 
