@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from lmjax import _data, _params, _statistics
+from lmjax import _arrays, _data, _params, _statistics
 from lmjax._doors import check_affine, resolve_linear
 from lmjax._fitted import CurveFit, dof_of, has_error
 from lmjax._implicit import Implicit
@@ -73,9 +73,9 @@ def curve_fit(
         absolute_sigma: Take sigma at face value. By default only its relative size
             counts and errors are scaled by ``sqrt(reduced_chi2)``.
         mask: Booleans that broadcast to ``y``: True = use the point. The model sees all
-            of x, but for NaN and infinity at points that do not count. With several
-            data sets a prefix pytree of y (and x with the structure of y, if it has
-            such places).
+            of x but for points that do not count and where it is not finite: those of
+            another point stand there. With several data sets a prefix pytree of y (and
+            x with the structure of y, if it has such places).
         nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
             treats it as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
@@ -117,15 +117,15 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y = _data.as_arrays(y)
+    y = _arrays.as_arrays(y)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=_data.as_weights(sigma, y),
+        sigma=_arrays.as_weights(sigma, y),
         absolute_sigma=absolute_sigma,
-        mask=_data.as_weights(mask, y),
+        mask=_arrays.as_weights(mask, y),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
@@ -160,6 +160,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
     out = jax.eval_shape(evaluate, params0, asked.x)
     dtype = dtype_of(out, asked.y)
     data = _data.prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
+    data = _data.inside_domain(data, evaluate(params0, data.x))
 
     def predict(params):
         cast = lambda leaf: leaf.astype(dtype)

@@ -1,6 +1,6 @@
 """Measured data: from model, y, sigma, mask and NaN policy to one weighted residual."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
+from lmjax._arrays import broadcast
 from lmjax._linearize import PRECISION
 from lmjax._params import name_of
 from lmjax._terms import Likely
@@ -37,43 +38,6 @@ class Data(NamedTuple):
     whiten: Callable
     colour: Callable
     num_used: Int[Array, ""] | None
-
-
-def as_array(value: Any) -> np.ndarray | jax.Array:
-    """Return an array of what may be a number or a list."""
-    if isinstance(value, np.ndarray | jax.Array):
-        return value
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            "x, y, sigma, mask: expected lists that are arrays, got one with parts of "
-            "unequal length; several data sets go into a dict or tuple, curves of "
-            "unequal length into pad_ragged or global_fit"
-        ) from error
-
-
-def as_arrays(value: Any) -> Any:
-    """Return an array, or the arrays of several data sets.
-
-    A dict holds data sets, and so does a tuple with more than numbers in it.
-    """
-    many = isinstance(value, tuple) and any(np.ndim(part) for part in value)
-    if value is None or not (many or isinstance(value, Mapping)):
-        return value if value is None else as_array(value)
-    return jax.tree.map(as_array, value, is_leaf=is_list)
-
-
-def as_weights(value: Any, y: Any) -> Any:
-    """Return sigma or mask as arrays: for several data sets a prefix pytree of y."""
-    if value is None or hasattr(y, "shape"):
-        return as_arrays(value)
-    return jax.tree.map(as_array, value, is_leaf=is_list)
-
-
-def is_list(value: Any) -> bool:
-    """Return whether a value is a list, which stands for an array."""
-    return isinstance(value, list)
 
 
 def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
@@ -160,29 +124,62 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
     return Data(x, y, mask, whiten, colour, num_used)
 
 
-def safe_inputs(x: Any, mask: Bool[Array, "..."]) -> Any:
-    """Replace NaN and infinity at masked points by what a point that counts has.
+def inside_domain(data: Data, f: Any) -> Data:
+    """Return the data without inputs that the model cannot take, at masked points.
 
-    A ``where`` after the model alone is not enough: the reverse-mode gradient of a NaN
-    that was thrown away is still NaN. Finite inputs stay, masked or not: a convolution
-    needs them all. Leaves are per point if their first or last axes are those of mask.
+    ``f`` is the model at the start: not finite where an input is outside its domain.
+    """
+    if data.mask is None:
+        return data
+    structure = jax.tree.structure(data.y)
+    if jax.tree_util.treedef_is_leaf(structure):
+        x = safe_inputs(data.x, data.mask.reshape(data.y.shape), ~jnp.isfinite(f))
+        return data._replace(x=x)
+    try:
+        own_x = structure.flatten_up_to(data.x)
+    except (ValueError, TypeError):
+        return data
+    leaves = jax.tree.leaves(data.y)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    masks = jnp.split(data.mask, ends)
+    sets = zip(own_x, masks, leaves, jax.tree.leaves(f), strict=True)
+    x = [safe_inputs(x, m.reshape(y.shape), ~jnp.isfinite(f)) for x, m, y, f in sets]
+    return data._replace(x=structure.unflatten(x))
+
+
+def safe_inputs(
+    x: Any, mask: Bool[Array, "..."], beyond: Bool[Array, "..."] | None = None
+) -> Any:
+    """Replace masked inputs that would do harm by those of a point that counts.
+
+    That is NaN and infinity, and points ``beyond`` the domain of the model. A ``where``
+    after the model alone is not enough: the reverse-mode gradient of a NaN that was
+    thrown away is still NaN. Other inputs stay, masked or not: a convolution needs them
+    all. Leaves are per point if their first or last axes are those of mask.
     """
     k, first = mask.ndim, jnp.argmax(mask)
 
     def fill(leaf):
         shape = jnp.shape(leaf)
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            return leaf
         if shape[len(shape) - k :] == mask.shape:
-            unused, rest = ~mask, shape[: len(shape) - k]
+            rest = shape[: len(shape) - k]
+            spread = lambda flags: jnp.broadcast_to(
+                flags.reshape((1,) * len(rest) + mask.shape), shape
+            )
             usual = jnp.reshape(leaf, (*rest, -1))[..., first]
             usual = jnp.reshape(usual, (*rest, *(1,) * k))
         elif shape[:k] == mask.shape:
-            unused = jnp.reshape(~mask, (*mask.shape, *(1,) * (len(shape) - k)))
-            usual = jnp.reshape(leaf, (-1, *shape[k:]))[first]
+            rest = shape[k:]
+            spread = lambda flags: jnp.broadcast_to(
+                flags.reshape(mask.shape + (1,) * len(rest)), shape
+            )
+            usual = jnp.reshape(leaf, (-1, *rest))[first]
         else:
             return leaf
-        bad = jnp.broadcast_to(unused, shape) & ~jnp.isfinite(leaf)
+        bad = ~jnp.isfinite(leaf)
+        if beyond is not None:
+            bad |= spread(beyond)
+        bad &= spread(~mask)
         return jnp.where(bad, jnp.broadcast_to(usual, shape), leaf)
 
     return jax.tree.map(fill, x)
@@ -206,17 +203,6 @@ def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
         spread = jax.tree.map(lambda x: replace(x) if x.ndim else x, spread)
     flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
     return Likely(flat, data.y.ravel(), mask)
-
-
-def broadcast(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Return an array as large as y, or raise an error that names the argument."""
-    try:
-        return jnp.broadcast_to(value, shape)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: expected a shape that broadcasts to y, {shape}, got "
-            f"{jnp.shape(value)}"
-        ) from error
 
 
 def _whitening(sigma, keep, y, dtype):
@@ -299,7 +285,8 @@ def _check_sigma_of_one(sigma, mask, y):
     if is_covariance(values, y.size, y.ndim):
         if keep is not None:
             values = values[np.ix_(keep, keep)]
-        if not np.allclose(values, values.T, rtol=1e-5, atol=0.0, equal_nan=True):
+        rounding = 1e-5 * np.max(np.abs(values), initial=0.0)
+        if (np.abs(values - values.T) > rounding).any():
             raise ValueError("sigma: expected a symmetric covariance matrix")
         values = np.diagonal(values)
     else:
@@ -308,5 +295,5 @@ def _check_sigma_of_one(sigma, mask, y):
             values = values[keep]  # masked points may carry anything
     if not (values > 0).all() and not np.isnan(values).any():
         raise ValueError(f"sigma: expected positive values, got {values.min()}")
-    if np.isposinf(values).all():
+    if values.size and np.isposinf(values).all():
         raise ValueError("sigma: expected finite values, got infinity for all points")

@@ -208,6 +208,11 @@ def blame(
     """Return an error that names the argument which jax refused, or jax's own."""
     if not isinstance(solver, LevenbergMarquardt):
         return TypeError(f"solver: expected LevenbergMarquardt(...), got {solver!r}")
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return TypeError(
+            "model or residual: NumPy was called on a traced array; write the function "
+            "in jax.numpy (jnp.exp for np.exp)"
+        )
     if not isinstance(derivative, Derivative):
         return TypeError(
             "derivative: expected Implicit(...), Unrolled(...) or OneStep(), "

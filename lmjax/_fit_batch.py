@@ -20,7 +20,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool
 
+from lmjax._arrays import native
 from lmjax._checkpoint import Checkpoint
+from lmjax._solver import as_int
 
 AXIS = "fits"
 # Chunks of this many bytes of input: large enough to make the cost of a call vanish,
@@ -61,7 +63,8 @@ def fit_batch(
             local devices.
         progress: Show a progress bar (needs tqdm).
         checkpoint: Folder where finished chunks are kept. A call that finds chunks of
-            the same job there goes on from them.
+            the same job there goes on from them. Data are compared, ``fit_one`` is
+            not: another one needs another folder.
 
     Returns:
         The results in the order of the rows, as NumPy arrays with a leading axis.
@@ -146,7 +149,8 @@ def _local_mesh(mesh: Mesh | None) -> Mesh:
 
 
 def _chunk_size(given: int | None, data: Any, size: int, devices: int) -> int:
-    if given is not None and (not isinstance(given, int) or given < 1):
+    given = as_int(given)
+    if given is not None and (type(given) is not int or given < 1):
         raise ValueError(f"chunk_size: expected an int >= 1, got {given!r}")
     if given is None:
         row = sum(
@@ -177,7 +181,7 @@ def _rows(x: Any, start: int, count: int, size: int) -> np.ndarray | Array:
     """Return the rows of a chunk; the last chunk is filled up with its last row."""
     rows = x[start : min(start + count, size)]
     if not isinstance(rows, jax.Array):
-        rows = np.asarray(rows)
+        rows = native(np.asarray(rows))
     missing = count - rows.shape[0]
     if missing:
         xp = jnp if isinstance(rows, jax.Array) else np
@@ -297,8 +301,14 @@ def pad_ragged(
     arrays = [np.asarray(curve) for curve in curves]
     if not arrays:
         raise ValueError("curves: expected at least one curve, got none")
+    trailing = {array.shape[1:] for array in arrays}
+    if len(trailing) > 1 or not all(array.ndim for array in arrays):
+        raise ValueError(
+            "curves: expected arrays that differ in their first axis only, got shapes "
+            f"{[array.shape for array in arrays]}"
+        )
     most = max(len(array) for array in arrays)
-    dtype = np.result_type(*arrays)
+    dtype = np.result_type(*arrays, 0 if fill is None else fill)
     shape = (len(arrays), most, *arrays[0].shape[1:])
     padded = np.full(shape, 0 if fill is None else fill, dtype)
     mask = np.zeros((len(arrays), most), bool)

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lmjax import _data, _groups, _params, _statistics
+from lmjax import _arrays, _data, _groups, _params, _statistics
 from lmjax._block_statistics import unscaled_blocks
 from lmjax._fitted import dof_of, has_error
 from lmjax._global_result import GlobalFit
@@ -116,16 +116,16 @@ def global_fit(
     check_choices(model, params0, nan_policy)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
-    y = _data.as_array(y)
+    y = _arrays.as_array(y)
     _check_data(y, sigma)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=None if sigma is None else _data.as_array(sigma),
+        sigma=None if sigma is None else _arrays.as_array(sigma),
         absolute_sigma=absolute_sigma,
-        mask=None if mask is None else _data.as_array(mask),
+        mask=None if mask is None else _arrays.as_array(mask),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
@@ -177,12 +177,13 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
 
-    def predict(p):
+    def curves(p, x):
         each = lambda own, common, x: evaluate(layout.of_one(own, common), x)
         own, common = layout.arrow.split(p)
-        curves = jax.vmap(each, in_axes=(-1, None, axes), out_axes=-1)
-        return curves(own, common, data.x).astype(dtype).ravel()
+        return jax.vmap(each, in_axes=(-1, None, axes), out_axes=-1)(own, common, x)
 
+    data = _groups.inside_domain(data, curves(layout.flatten(start), data.x))
+    predict = lambda p: curves(p, data.x).astype(dtype).ravel()
     residual_of = lambda f: data.whiten(f - data.y.ravel())
     residual_fn = lambda p: residual_of(predict(p))
     term, likelihood = asked.term, None

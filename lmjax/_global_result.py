@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from lmjax import _report
+from lmjax._arrays import is_list
 from lmjax._block_statistics import CovarianceBlocks
-from lmjax._data import is_list
 from lmjax._fit_batch import pad_ragged
 from lmjax._fitted import DataFit
 from lmjax._types import Params

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from lmjax import _data, _params
+from lmjax import _arrays, _data, _params
+from lmjax._arrays import is_list
 from lmjax._arrow import Arrow
-from lmjax._data import Data, is_list
+from lmjax._data import Data
 from lmjax._fit_batch import pad_ragged
 from lmjax._types import Params
 from lmjax.likelihoods import Likelihood
@@ -179,7 +180,7 @@ def likelihood_last(likelihood: Likelihood, shape: tuple[int, ...]) -> Likelihoo
     def last(path, leaf):
         if not jnp.ndim(leaf):
             return leaf
-        whole = _data.broadcast("likelihood." + _params.name_of(path), leaf, shape)
+        whole = _arrays.broadcast("likelihood." + _params.name_of(path), leaf, shape)
         return jnp.moveaxis(whole, 0, -1)
 
     return jax.tree_util.tree_map_with_path(last, likelihood)
@@ -189,7 +190,7 @@ def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Da
     """Return the data of all curves, curves on the last axis."""
     last = lambda value: jnp.moveaxis(jnp.asarray(value), 0, -1)
     whole = lambda name, value: (
-        None if value is None else last(_data.broadcast(name, value, y.shape))
+        None if value is None else last(_arrays.broadcast(name, value, y.shape))
     )
     x = jax.tree.map(
         lambda axis, leaf: leaf if axis is None else last(leaf),
@@ -201,6 +202,22 @@ def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Da
     data = _data.prepare(x, last(y), sigma, mask, nan_policy, dtype)
     if data.mask is None:
         return data
-    # what is common to all curves is safe where any curve uses it
+    return data._replace(x=_common_inputs(data, None))
+
+
+def inside_domain(data: Data, f: Float[Array, "*m"]) -> Data:
+    """Return the data without masked inputs where the model at the start is not finite.
+
+    That is ``f``.
+    """
+    data = _data.inside_domain(data, f)
+    if data.mask is None:
+        return data
+    return data._replace(x=_common_inputs(data, jnp.any(~jnp.isfinite(f), axis=-1)))
+
+
+def _common_inputs(data: Data, beyond) -> Any:
+    """Return x, safe where no curve uses what is common to all."""
+    assert data.mask is not None
     used = jnp.any(data.mask.reshape(data.y.shape), axis=-1)
-    return data._replace(x=_data.safe_inputs(data.x, used))
+    return _data.safe_inputs(data.x, used, beyond)

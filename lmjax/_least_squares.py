@@ -66,8 +66,9 @@ def least_squares(
             not to be affine in them a call outside ``jit`` raises, and the status is
             ``NOT_AFFINE`` inside. Not together with a loss, bounds on a marked
             parameter, `Unrolled` or geodesic acceleration.
-        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2``, or the
-            name of one in ``lmjax.losses``. None is plain least squares.
+        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2`` with
+            ``rho(0) = 0``, or the name of one in ``lmjax.losses``. None is plain least
+            squares.
         loss_scale: Size at which a residual starts to count less.
         solver: Algorithm and settings.
         derivative: What autodiff of the solution means: `Implicit`, `Unrolled` or

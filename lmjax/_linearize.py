@@ -30,6 +30,7 @@ def identity(rows: int, columns: int, dtype) -> Any:
     return (np if small else jnp).eye(rows, columns, dtype=dtype)
 
 
+@jax.custom_jvp
 def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
     """Return the sum of each array over its first axis, all in one pass.
 
@@ -39,6 +40,12 @@ def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
     zeros = tuple(jnp.zeros((), term.dtype) for term in terms)
     both = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
     return jax.lax.reduce(terms, zeros, both, (0,))
+
+
+@sums.defjvp
+def _(terms, tangents):
+    """Sums of the tangents: jax's own rule fails where one of them is zero."""
+    return sums(*terms), tuple(jnp.sum(tangent, axis=0) for tangent in tangents)
 
 
 class DenseLinearization(eqx.Module):

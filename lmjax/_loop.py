@@ -173,7 +173,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     new = fit.either(accept, new, point)
 
     def outcome():
-        ends = _stop(state, trial, new, accept, undecided, lam_new, fit, solver)
+        ends = _stop(state, trial, new, accept, lam_new, fit, solver)
         return jnp.where(looking, _verdict(trial, point, fit, solver), ends)
 
     status = fit.stage(outcome)
@@ -219,7 +219,6 @@ def _stop(
     trial: Proposal,
     new: Point,
     accept: Bool[Array, "*f"],
-    undecided: Bool[Array, "*f"],
     lam_new: Float[Array, "*f"],
     fit,
     solver: LevenbergMarquardt,
@@ -246,7 +245,7 @@ def _stop(
     # rounding does: that of the model too, unless the data can tell the difference, a
     # twentieth of a standard error in each parameter; or even a short step along the
     # gradient improves nothing.
-    refused = ~accept & undecided
+    refused = ~accept & trial.hidden
     told_apart = 0.05**2 * cost * new.p.shape[0] / fit.m
     rounding = jnp.minimum(CANCELLATION * trial.jitter, told_apart)
     rounding = jnp.maximum(rounding, trial.jitter)
@@ -292,7 +291,9 @@ def _verdict(
     """
     eps = jnp.finfo(point.cost.dtype).eps
     known = eps * trial.step_size <= 0.1 * jnp.sqrt(2.0 * point.cost)
-    minimum = known & (trial.predicted <= 10.0 * trial.noise)
+    # projected or bent, the look may also promise an increase: then it says nothing
+    small = jnp.abs(trial.predicted) <= 10.0 * trial.noise
+    minimum = known & small & trial.fits
     if solver.damping.guarded:
         blur_squared = 0.5 * trial.jitter * (fit.m / point.p.shape[0])
         minimum |= point.cost <= 50.0 * blur_squared

@@ -94,23 +94,30 @@ class OneFit(NamedTuple):
         """Number of residuals."""
         return self.problem.m
 
+    @property
+    def matrix_free(self) -> bool:
+        """Whether J is never formed."""
+        return getattr(self.linear_solver, "matrix_free", False)
+
     def visit(self, p: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return the residual at ``p``."""
         return self.problem.residual_fn(p)
 
     def start(self, p: Float[Array, " n"]) -> Point:
-        """Return the first point, linearised only where its cost is finite.
+        """Return the first point.
 
-        In a branch like that of a step, so that XLA compiles J once.
+        In a branch like that of a step, for XLA to compile J once. It is always taken,
+        which the compiler does not know.
         """
         r = self.visit(p)
         cost = jnp.sum(self.problem.half_terms(r))
         settle = lambda: self.settle(p, r, cost)
-        unknown = jax.tree.map(
-            lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(settle)
+        if self.matrix_free:
+            return settle()
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(settle)
         )
-        unknown = unknown._replace(p=p, r=r, cost=cost)
-        return jax.lax.cond(jnp.isfinite(cost), settle, lambda: unknown)
+        return jax.lax.cond(0.0 * cost != 1.0, settle, lambda: nothing)
 
     def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
         """Return the cost at ``r``, how far it fell, and ``|J dp|^2``."""
@@ -122,8 +129,7 @@ class OneFit(NamedTuple):
 
     def settle(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
         """Linearise at ``p``, whose residual and cost are known."""
-        matrix_free = getattr(self.linear_solver, "matrix_free", False)
-        linearization = self.problem.linearize(p, r, matrix_free)
+        linearization = self.problem.linearize(p, r, self.matrix_free)
         return point_at(self.conditions, p, r, linearization, cost)
 
     def settle_if(self, accept: Flag, trial: Proposal, point: Point) -> Point:

@@ -15,9 +15,12 @@ from lmjax._problem import Problem
 from lmjax._rarely import rarely
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
+from lmjax._terms import Likely
 
-# A residual this much smaller than at the start is zero for all purposes, in eps.
+# A residual this much smaller than the model is zero for all purposes, in eps.
 GONE = 100.0
+# Below so many times what m squares may lose, norms of columns are wrong by 1 %.
+FAINT = 30.0
 
 
 def status(
@@ -26,30 +29,36 @@ def status(
     """Return the status of an outcome, OUT_OF_RANGE where squares were."""
     p, cost, norms, status = outcome.p, outcome.cost, outcome.norms, outcome.status
     limits = jnp.finfo(cost.dtype)
-    if cost.dtype == jnp.float64:
+    # counts are of order 1, and their cost is infinite where they are impossible
+    if cost.dtype == jnp.float64 or isinstance(problem.term, Likely):
         return status
-    # m squares may each lose `tiny`, which the accuracy of a cost must survive
-    small = cost < problem.m * limits.tiny / limits.eps**0.5
-    idle = norms == 0.0
+    # m squares may each lose `tiny`, which the accuracy of their sum must survive
+    lost = problem.m * limits.tiny
+    small, faint = cost < lost / limits.eps**0.5, norms**2 < FAINT * lost
+    if problem.conditions.fixed is not None:
+        faint &= ~problem.conditions.fixed
     overflow = status == Status.NONFINITE_START
     ended = (status > 0) | (status == Status.SINGULAR)
+    doubtful = overflow | (ended & (small | jnp.any(faint)))
     linear_solver = solver.choose_linear_solver(problem.m, p0.size)
     matrix_free = getattr(linear_solver, "matrix_free", False)
-    doubtful = overflow | (ended & (small | jnp.any(idle)))
+    model = jnp.max(jnp.where(faint, 0.0, norms * jnp.abs(p)))
 
     def look(operands: Any):
-        problem, p0, p, small, idle, overflow, status = operands
+        problem, p0, p, small, faint, overflow, model, status = operands
+        largest = lambda x: jnp.max(jnp.abs(x))
         at = lambda p: problem.linearize(p, problem.residual_fn(p), matrix_free)
         here = at(p)
-        size = jnp.max(jnp.abs(here.residual))
-        start = jnp.max(jnp.abs(at(p0).residual))
-        eps = limits.eps
-        vanished = small & (size > GONE * eps * start)
-        effect = jnp.max(jnp.abs(here.mv(jnp.where(idle, p, 0.0))))
-        vanished |= jnp.any(idle) & (effect > eps * size)
-        finite = jnp.isfinite(size + jnp.sum(here.mv(jnp.where(p == 0.0, 1.0, p))))
+        size = largest(here.residual)
+        usual = jnp.maximum(largest(at(p0).residual), model)
+        vanished = small & (size > GONE * limits.eps * usual)
+        effect = largest(here.mv(jnp.where(faint, p, 0.0)))
+        vanished |= effect > limits.eps * jnp.maximum(size, model)
+        finite = jnp.isfinite(size) & jnp.isfinite(
+            largest(here.mv(jnp.where(p == 0.0, 1.0, p)))
+        )
         beyond = jnp.where(overflow, finite, vanished)
         return jnp.where(beyond, jnp.int32(Status.OUT_OF_RANGE), status)
 
-    operands = (problem, p0, p, small, idle, overflow, status)
+    operands = (problem, p0, p, small, faint, overflow, model, status)
     return rarely(doubtful, look, status, operands)

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _data, _params
+from lmjax import _arrays, _data, _params
 from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
 from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
@@ -170,8 +170,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             + " (the fit itself knows the others)"
         )
     check_pair(options.get("bounds"))
-    x = jax.tree.map(_data.as_array, x, is_leaf=_data.is_list)
-    y = _data.as_arrays(y)
+    x = _arrays.arrays_of(x)
+    y = _arrays.as_arrays(y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(y) != shapes(fit.residual):
         raise ValueError(
@@ -192,7 +192,7 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"got {name}"
         )
     weights = {k: v for k, v in options.items() if k in ("sigma", "mask")}
-    data = {k: _data.as_weights(v, y) for k, v in weights.items()}
+    data = {k: _arrays.as_weights(v, y) for k, v in weights.items()}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (

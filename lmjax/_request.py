@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax import _data, _params
+from lmjax import _arrays, _data, _params
 from lmjax._callables import Split, as_pytree
 from lmjax._doors import (
     blame,
@@ -93,7 +93,7 @@ def request(
     likelihood = resolve_likelihood(likelihood, given)
     return Request(
         as_pytree(model) if params0 is not None else splitted(model),
-        jax.tree.map(_data.as_array, x, is_leaf=_data.is_list),
+        _arrays.arrays_of(x),
         y,
         params0,
         sigma,
@@ -150,9 +150,12 @@ def dtype_of(out: Any, y: Any) -> Any:
         )
     observed = (leaf.dtype for leaf in jax.tree.leaves(y))
     inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
-    return _params.common_dtype(
+    dtype = _params.common_dtype(
         *(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact
     )
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise TypeError(f"x, y: expected float32 or float64, got {dtype}")
+    return dtype
 
 
 def fields_of(solution: Solution, num_used) -> dict[str, Any]:

@@ -37,10 +37,10 @@ class Robust(eqx.Module):
                 f"loss: expected rho(z) like z, of shape {z.shape}, got {got}"
             )
         scale = jnp.asarray(self.scale, dtype)
-        if scale.shape not in ((), z.shape):
+        if scale.shape:
             raise ValueError(
-                "loss_scale: expected a number, or one per residual, got shape "
-                f"{scale.shape}"
+                f"loss_scale: expected a number, got shape {scale.shape}; sigma= is "
+                "for points of different noise"
             )
         return type(self)(hoisted(self.rho, z), scale)
 

@@ -132,7 +132,7 @@ class OneStep(eqx.Module):
         # the last lambda may still be 1e-3, which would be the error of the derivative
         undamped = jnp.zeros_like(outcome.damping)
         step = _attached_step(attached, p, undamped, outcome.norms, outcome.free)
-        p = detach_unless(ok, _with_value(step, outcome.p))
+        p = jnp.where(ok, _with_value(step, outcome.p), outcome.p)
         again = _curvature.consequences(attached, p, outcome)
         return outcome._replace(p=p, **detach_unless(ok, again))
 

@@ -18,6 +18,8 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from lmjax._curve_fit import curve_fit as _curve_fit
+from lmjax._doors import resolve_loss
+from lmjax._fitted import has_error
 from lmjax._least_squares import least_squares as _least_squares
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
@@ -53,11 +55,14 @@ def _floating(values) -> np.ndarray:
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
 
 
-def _bounds(bounds, n: int):
+def _bounds(bounds, start: np.ndarray):
     if bounds is None:
         return None
     pair = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+    n = start.size
     lower, upper = (np.broadcast_to(_floating(b), (n,)) for b in pair)
+    if ((start < lower) | (start > upper)).any():
+        raise ValueError("x0: expected a start within bounds, got one outside")
     free = np.all(np.isneginf(lower)) and np.all(np.isposinf(upper))
     return None if free else (lower, upper)
 
@@ -120,8 +125,10 @@ def curve_fit(
         [2.0, 0.5]
     """
     if p0 is None:
-        count = len(inspect.signature(f).parameters) - 1
-        if count < 1:
+        kinds = [p.kind for p in inspect.signature(f).parameters.values()]
+        one = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        count = sum(kind in one for kind in kinds) - 1
+        if count < 1 or inspect.Parameter.VAR_POSITIONAL in kinds:
             raise ValueError(
                 "p0: expected a start, since f does not name its parameters"
             )
@@ -141,7 +148,7 @@ def curve_fit(
         sigma=None if sigma is None else _floating(sigma),
         absolute_sigma=absolute_sigma,
         nan_policy="omit" if nan_policy == "omit" else "propagate",
-        bounds=_bounds(bounds, start.size),
+        bounds=_bounds(bounds, start),
         solver=_solver(jacobian, ftol, xtol, gtol, maxfev),
     )
     status = Status(int(fit.status))
@@ -150,7 +157,10 @@ def curve_fit(
     popt, rank = np.asarray(fit.params), fit.rank
     pcov = np.full((start.size, start.size), np.inf)  # SciPy's word for "singular"
     if rank is not None and int(rank) == int(fit.num_free):
-        pcov = np.asarray(fit.covariance)
+        pcov = np.array(fit.covariance)
+        # what a bound holds has no error, which is not an error of zero
+        held = np.flatnonzero(~np.asarray(has_error(fit.param_status)))
+        pcov[held, held] = np.inf
     if not full_output:
         return popt, pcov
     info = {"nfev": int(fit.num_steps) + 1, "fvec": np.asarray(fit.residual)}
@@ -213,7 +223,7 @@ def least_squares(
         _residual(fun),
         start,
         (tuple(args), dict(kwargs or {})),
-        bounds=_bounds(bounds, start.size),
+        bounds=_bounds(bounds, start),
         loss=loss,
         loss_scale=f_scale,
         solver=_solver(jacobian, ftol, xtol, gtol, max_nfev),
@@ -221,15 +231,20 @@ def least_squares(
     status = Status(int(sol.status))
     if verbose:
         print(sol.report())  # noqa: T201  (asked for)
-    residual = np.asarray(jnp.ravel(sol.residual))
-    matrix = np.asarray(_jacobian(fun, sol.params, args, kwargs or {}))
+    residual = weighted = jnp.ravel(sol.residual)
+    matrix = _jacobian(fun, sol.params, args, kwargs or {})
+    term = resolve_loss(loss, f_scale)
+    if term is not None:
+        # as in SciPy: J^T J approximates the Hessian of the robust cost
+        weighted, row = term.prepared(residual.size, residual.dtype).rows(residual)
+        matrix = row[:, None] * matrix
     side = np.asarray(sol.param_status)
     return OptimizeResult(
         x=np.asarray(sol.params),
         cost=float(sol.cost),
-        fun=residual,
-        jac=matrix,
-        grad=matrix.T @ residual,
+        fun=np.asarray(residual),
+        jac=np.asarray(matrix),
+        grad=np.asarray(matrix.T @ weighted),
         optimality=float(sol.optimality),
         active_mask=np.where(side == 2, -1, np.where(side == 3, 1, 0)),
         nfev=int(sol.num_steps) + 1,

@@ -22,6 +22,7 @@ ORDER = [
     "lmjax._status",
     "lmjax._callables",
     "lmjax._params",
+    "lmjax._arrays",
     "lmjax._rarely",
     "lmjax._sums",
     "lmjax._lanes",

@@ -200,6 +200,68 @@ def test_masked_coordinates_may_be_nan(axis):
     assert np.isfinite(got[0]).all()
 
 
+@pytest.mark.parametrize("choice", ["deviance", "rev", "CG", "sets"])
+def test_masked_point_outside_the_domain_spoils_no_derivative(choice):
+    # finite x, but the model is not; with one more reason for a transpose each
+    x = np.arange(8.0)
+    y = np.array([1.0, 31.0, 17.0, 14.0, 8.0, 9.0, 3.0, 6.0])
+    model = lambda p, x: p["a"] / x + p["b"]
+    options = {
+        "deviance": {"likelihood": "poisson"},
+        "rev": {"solver": lmjax.LevenbergMarquardt(jac="rev")},
+        "CG": {"solver": lmjax.LevenbergMarquardt(linear_solver=lmjax.CG(1e-12))},
+        "sets": {},
+    }[choice]
+
+    def answer(y, keep, mask):
+        x_kept, y_kept, used = x[keep], y[keep], mask
+        f = model
+        if choice == "sets":
+            f = lambda p, x: {"only": model(p, x["only"])}
+            x_kept, y_kept, used = {"only": x_kept}, {"only": y_kept}, {"only": mask}
+        start = {"a": 20.0, "b": 3.0}
+        return lmjax.curve_fit(f, x_kept, y_kept, start, mask=used, **options)
+
+    every, rest = slice(0, None), slice(1, None)
+    got = answer(y, every, x > 0.0)
+    expected = answer(y, rest, np.ones(7, bool))
+    assert_close(got.params, expected.params)
+    slope = lambda *given: jax.grad(lambda y: answer(y, *given).params["a"])(y)
+    assert_close(slope(every, x > 0.0), slope(rest, np.ones(7, bool)))
+    assert np.abs(slope(every, x > 0.0)).max() > 0.1
+
+
+def test_arrays_of_another_byte_order_are_read_right():
+    # twice: jax refuses them at first, and misreads them once it has compiled
+    for _ in range(2):
+        for order in ("<f8", ">f8", ">f4", ">i2"):
+            y = np.round(100.0 * Y).astype(order)
+            got = fit(y, T.astype(">f8"))
+            assert_close(got.params, fit(np.round(100.0 * Y)).params)
+
+
+def test_half_precision_is_refused():
+    x = np.arange(4, dtype=np.float16)
+    with pytest.raises(TypeError, match="x, y: expected float32.*float16"):
+        lmjax.curve_fit(lambda p, x: p * x, x, x, 1.0)
+
+
+def test_large_integers_are_not_cut_without_x64():
+    counts = np.array([3_000_000_000, 2_000_000_000, 1_000_000_000])
+    line = lambda p, x: p[0] + p[1] * x
+    x = np.arange(3, dtype=np.float32)
+    with jax.enable_x64(False):
+        got = lmjax.curve_fit(line, x, counts, np.float32([1e9, 0.0]))
+    np.testing.assert_allclose(got.params, [3e9, -1e9], rtol=1e-6)
+
+
+def test_covariance_may_be_symmetric_to_rounding():
+    values, vectors = np.linalg.eigh(COVARIANCE)
+    rounded = (vectors * values) @ vectors.T
+    assert (rounded != rounded.T).any()
+    assert_close(fit(sigma=rounded).params, fit(sigma=COVARIANCE).params)
+
+
 def test_nan_at_a_point_that_counts_is_not_hidden():
     x = T.copy()
     x[1] = np.nan
@@ -336,6 +398,11 @@ BAD = {
         r"sigma: .*pair \(factor, lower\)",
     ),
     "y-object": ({"y": Y.astype(object)}, TypeError, "y: expected numbers"),
+    "y-masked": (
+        {"y": np.ma.array(Y, mask=~KEEP)},
+        TypeError,
+        "y, .*masked one.*mask=~",
+    ),
     "x-text": ({"x": T.astype(str)}, TypeError, "x: expected numbers"),
     "mask-shape": ({"mask": KEEP[:5]}, ValueError, r"mask: .*\(24,\).*\(5,\)"),
     "mask-dtype": ({"mask": np.ones(M)}, TypeError, r"mask: .*boolean.*float64"),

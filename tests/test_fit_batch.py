@@ -269,6 +269,12 @@ def test_padding_repeats_the_last_value_or_one_of_choice():
     np.testing.assert_array_equal(padded[1], [4, 5, -1])
 
 
+@pytest.mark.parametrize("curves", [[1.0, 2.0], [np.ones((2, 2)), np.ones((3, 1))]])
+def test_curves_of_other_shapes_are_named(curves):
+    with pytest.raises(ValueError, match="curves: .*first axis only.*shapes"):
+        lmjax.pad_ragged(curves)
+
+
 def test_pad_ragged_needs_a_curve():
     with pytest.raises(ValueError, match="at least one curve"):
         lmjax.pad_ragged([])

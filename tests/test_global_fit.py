@@ -415,6 +415,24 @@ def test_gradients_are_those_of_the_stacked_problem(quantity):
 
 
 @pytest.mark.slow
+def test_gradient_of_an_affine_model_is_that_of_linear_algebra():
+    # J is constant: some tangents are symbolic zeros
+    x = np.arange(8.0)
+    y = np.stack([x, 2.0 * x + np.cos(x)])
+    line = lambda p, t: p["slope"] * t + p["offset"]
+
+    def offset(y):
+        start = {"slope": 1.0, "offset": 1.0}
+        return lmjax.global_fit(line, x, y, start, shared={"offset": True}).params[
+            "offset"
+        ]
+
+    zero = np.zeros(8)
+    design = np.stack([np.r_[x, zero], np.r_[zero, x], np.ones(16)], axis=1)
+    expected = np.linalg.pinv(design)[2].reshape(2, 8)
+    assert_close(jax.grad(offset)(jnp.asarray(y)), expected)
+
+
 @pytest.mark.parametrize(
     "rule",
     [lmjax.Implicit("gauss_newton"), lmjax.Implicit(polish=True), lmjax.OneStep()],

@@ -241,7 +241,7 @@ def test_fewer_residuals_than_parameters_give_the_nearest_solution():
     assert_close(sol.params, np.array([2.5, 1.25]))
 
 
-@pytest.mark.parametrize("step", [jnp.ones(3), jnp.ones((2, 1)), None], ids=str)
+@pytest.mark.parametrize("step", [jnp.ones(3), jnp.ones((2, 1))], ids=jnp.shape)
 def test_step_of_another_shape_is_named(step):
     solver = lmjax.LevenbergMarquardt(linear_solver=lambda model, damping: step)
     with pytest.raises(ValueError, match=r"linear_solver: expected .*\(2,\)"):

@@ -158,3 +158,19 @@ def test_many_parameters_get_no_errors():
     assert "no errors" in fit.report()
     with pytest.raises(ValueError, match="covariance: not formed"):
         fit.confidence_band(y)
+
+
+def test_a_batch_of_nan_does_no_lasting_harm():
+    x = jnp.linspace(0.0, 3.0, 30)
+    y = 1000.0 * jnp.exp(-x)
+    residual = lambda p, y: p[0] * jnp.exp(-100.0 * p[1] * x) - y
+    optimizer = lmjax.optax.levenberg_marquardt()
+    params = jnp.array([500.0, 0.03])
+    state = optimizer.init(params)
+    for k in range(20):
+        data = y.at[1].set(jnp.nan) if k == 1 else y
+        updates, state = optimizer.update(
+            params * 0.0, state, params, residual_fn=lambda p, y=data: residual(p, y)
+        )
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, [1000.0, 0.01], rtol=1e-6)

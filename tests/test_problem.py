@@ -434,3 +434,10 @@ def test_wrong_setting_is_named(error, message, setting):
 def test_number_of_steps_may_be_of_numpy():
     assert lmjax.LevenbergMarquardt(max_steps=np.int64(7)).max_steps == 7
     assert lmjax.Unrolled(np.int32(3)) == lmjax.Unrolled(3)
+
+
+def test_model_in_numpy_is_told_to_use_jax_numpy():
+    with pytest.raises(TypeError, match=r"jax.numpy \(jnp.exp for np.exp\)"):
+        lmjax.curve_fit(lambda p, x: np.exp(p * x), X, X, 1.0)
+    with pytest.raises(TypeError, match=r"jax.numpy \(jnp.exp for np.exp\)"):
+        lmjax.least_squares(np.exp, np.ones(2))

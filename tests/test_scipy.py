@@ -94,3 +94,36 @@ def test_least_squares_says_which_bound_is_active(y):
     got = lmjax.scipy.least_squares(residual, [1.0, 1.0, 0.7], bounds=bounds)
     assert got.active_mask.tolist() == [0, 0, -1]
     assert got.x[2] == 0.6
+
+
+def test_robust_gradient_vanishes_at_the_minimum(y):
+    residual = lambda p: decay(X, *p) - np.where(X[3] == X, 9.0, y)
+    options = {"loss": "soft_l1", "f_scale": 0.05, "ftol": 1e-14, "xtol": 1e-14}
+    got = lmjax.scipy.least_squares(residual, np.ones(3), **options)
+    expected = scipy.optimize.least_squares(
+        lambda p: np.asarray(residual(p)), np.ones(3), **options
+    )
+    np.testing.assert_allclose(got.x, expected.x, rtol=1e-5)
+    slope = np.abs(got.jac).T @ np.abs(got.fun)
+    assert (np.abs(got.grad) < 1e-5 * slope).all()
+
+
+def test_unknown_numbers_of_parameters_are_not_guessed(y):
+    with pytest.raises(ValueError, match="p0: expected a start"):
+        lmjax.scipy.curve_fit(lambda x, *p: p[0] * x, X, y)
+
+    def line(x, slope, *, offset=0.5):
+        return slope * x + offset
+
+    popt, _ = lmjax.scipy.curve_fit(line, X, y)
+    expected, _ = scipy.optimize.curve_fit(line, X, y)
+    np.testing.assert_allclose(popt, expected, rtol=1e-6)
+
+
+def test_parameter_held_by_a_bound_has_no_error_of_zero(y):
+    bounds = ([0.0, 0.0, 0.6], [9.0, 9.0, 1.0])
+    _, pcov = lmjax.scipy.curve_fit(decay, X, y, [1.0, 1.0, 0.7], bounds=bounds)
+    assert np.isinf(pcov[2, 2])
+    assert np.isfinite(pcov[:2, :2]).all()
+    with pytest.raises(ValueError, match="x0: .*bounds"):
+        lmjax.scipy.curve_fit(decay, X, y, [1.0, 1.0, 0.5], bounds=bounds)

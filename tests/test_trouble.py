@@ -260,3 +260,52 @@ def test_error_whose_square_vanishes_is_not_zero():
     assert fit.success
     assert fit.stderr[0] > 0.0
     assert fit.stderr[1] != 0.0
+
+
+def test_what_is_small_for_a_reason_is_in_range():
+    # of the residual only zero is left, or a column is faint beside the model
+    x = jnp.arange(1.0, 9.0, dtype=jnp.float32)
+    model = lambda p, x: p[0] * x + jnp.exp(-p[1])
+    start = jnp.array([1.0, 60.0], jnp.float32)
+    assert lmjax.curve_fit(model, x, 2.0 * x, start).success
+    fixed = jnp.array([False, True])
+    assert lmjax.curve_fit(model, x, 2.0 * x, start, fixed=fixed).success
+    y = 3e-13 * jnp.exp(-0.7 * x)
+    fit = lmjax.curve_fit(decay, x, y, jnp.array([1e-13, 1.0], jnp.float32))
+    assert fit.success
+    assert lmjax.curve_fit(decay, x, y, fit.params).success
+
+
+def test_impossible_counts_are_not_out_of_range():
+    counts = jnp.arange(5.0, dtype=jnp.float32)
+    start = jnp.array([-1.0, 0.1], jnp.float32)
+    line = lambda p, x: p[0] + p[1] * x
+    fit = lmjax.curve_fit(line, counts, counts, start, likelihood="poisson")
+    assert fit.status == Status.NONFINITE_START
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("model", [decay, lambda p, t: p[0] + p[1] * t])
+def test_a_fit_from_its_own_answer_converges_at_once(model, dtype):
+    noise = 0.1 * np.random.default_rng(0).normal(size=(20, T.size))
+    y = jnp.asarray(np.asarray(model(jnp.array([2.0, 1.0]), T)) + noise, dtype)
+    fit = lambda y, p: lmjax.curve_fit(model, T.astype(dtype), y, p)
+    first = jax.vmap(lambda y: fit(y, START.astype(dtype)))(y)
+    for row, params in zip(y, first.params, strict=True):
+        again = fit(row, params)
+        assert again.success
+        assert again.num_steps <= 2
+
+
+def test_geodesic_step_that_promises_an_increase_is_no_minimum():
+    # two decays in float32, stopped at seven times the cost of the true parameters
+    x = np.linspace(0.0, 4.0, 30)
+    rng = np.random.default_rng(261)
+    truth = rng.uniform([0.5, 0.2, 0.5, 0.3, -0.1], [2.0, 1.0, 2.0, 1.4, 0.1])
+    model = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2] * jnp.exp(-p[3] * x) + p[4]
+    y = np.float32(np.asarray(model(truth, x)) + 1e-5 * rng.normal(size=30))
+    start = np.float32(truth * rng.uniform(0.5, 1.6, 5))
+    solver = lmjax.LevenbergMarquardt(geodesic=True)
+    fit = lmjax.curve_fit(model, np.float32(x), y, start, solver=solver)
+    best = 0.5 * float(np.sum((np.asarray(model(truth, x)) - y) ** 2))
+    assert fit.cost < 1.5 * best or not fit.success
