@@ -281,7 +281,9 @@ def _check_sigma_of_one(sigma, mask, y):
     values = np.asarray(sigma)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"sigma: expected real numbers, got {values.dtype}")
-    keep = None if mask is None else np.broadcast_to(np.asarray(mask, bool), y.shape)
+    keep = None
+    if mask is not None:
+        keep = np.asarray(broadcast("mask", mask, y.shape), bool)
     if is_covariance(values, y.size, y.ndim):
         if keep is not None:
             values = values[np.ix_(keep, keep)]

@@ -405,6 +405,11 @@ BAD = {
     ),
     "x-text": ({"x": T.astype(str)}, TypeError, "x: expected numbers"),
     "mask-shape": ({"mask": KEEP[:5]}, ValueError, r"mask: .*\(24,\).*\(5,\)"),
+    "mask-shape-sigma": (
+        {"mask": KEEP[:5], "sigma": SIGMA},
+        ValueError,
+        r"mask: .*\(24,\).*\(5,\)",
+    ),
     "mask-dtype": ({"mask": np.ones(M)}, TypeError, r"mask: .*boolean.*float64"),
     "y-shape": ({"y": Y[:-1]}, ValueError, r"model: .*\(23,\).*\(24,\)"),
     "y-empty": ({"y": Y[:0], "x": T[:0]}, ValueError, "y: .*at least one"),
