@@ -308,7 +308,7 @@ def pad_ragged(
             f"{[array.shape for array in arrays]}"
         )
     most = max(len(array) for array in arrays)
-    dtype = np.result_type(*arrays, 0 if fill is None else fill)
+    dtype = np.result_type(*arrays, *([] if fill is None else [fill]))
     shape = (len(arrays), most, *arrays[0].shape[1:])
     padded = np.full(shape, 0 if fill is None else fill, dtype)
     mask = np.zeros((len(arrays), most), bool)
