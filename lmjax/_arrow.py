@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._linearize import PRECISION, UNROLL_UP_TO, promise, sums
+from lmjax._linearize import PRECISION, UNROLL_UP_TO, sums
 from lmjax._types import Scalar
 
 
@@ -187,10 +187,6 @@ class ArrowLinearization(eqx.Module):
     def moved(self, dp: Float[Array, " n"]) -> "ArrowLinearization":
         """Return the model seen from ``p + dp``."""
         return self.with_residual(self.residual + self.mv(dp))
-
-    def promise(self, dp: Float[Array, " n"]) -> Scalar:
-        """Return the reduction of the cost that the model expects of ``dp``."""
-        return promise(self.mv(dp), self.residual)
 
 
 def linearize(

@@ -109,7 +109,8 @@ class DenseLinearization(eqx.Module):
 
     def promise(self, dp: Float[Array, " n"]) -> Scalar:
         """Return the reduction of the cost that the model expects of ``dp``."""
-        return promise(self.mv(dp), self.residual)
+        jdp = self.mv(dp)
+        return -jnp.sum(jdp * (self.residual + 0.5 * jdp))
 
 
 class MatrixFreeLinearization(eqx.Module):
@@ -180,15 +181,6 @@ class MatrixFreeLinearization(eqx.Module):
         """Return the model seen from ``p + dp``."""
         return self.with_residual(self.residual + self.mv(dp))
 
-    def promise(self, dp: Float[Array, " n"]) -> Scalar:
-        """Return the reduction of the cost that the model expects of ``dp``."""
-        return promise(self.mv(dp), self.residual)
-
-
-def promise(jdp: Float[Array, " m"], residual: Float[Array, " m"]) -> Scalar:
-    """Return the reduction of ``|residual|^2 / 2`` when ``jdp`` is added to it."""
-    return -jnp.sum(jdp * (residual + 0.5 * jdp))
-
 
 class NormalLinearization(eqx.Module):
     """Normal equations alone, for a batch of fits on the last axis.
@@ -257,11 +249,6 @@ class NormalLinearization(eqx.Module):
             if j < self.n
         ]
         return reduce(add, terms)
-
-    def promise(self, dp: Float[Array, "n f"]) -> Float[Array, " f"]:
-        """Return the reduction of the cost that the model expects of ``dp``."""
-        slope = reduce(add, (g * dp[j] for j, g in enumerate(self.grad())))
-        return -slope - 0.5 * self.curvature(dp)
 
 
 def gram_pairs(n: int) -> list[tuple[int, int]]:

@@ -82,7 +82,6 @@ def test_linearization_is_that_of_the_dense_jacobian(arrow, rng):
         "mv": jac @ v,
         "rmv": jac.T @ u,
         "normal": jac.T @ jac @ v,
-        "promise": 0.5 * (r @ r - u @ u),
     }
     assert_close(found, expected)
     assert_close(dense_of(got.rescale(jnp.asarray(factor)).matrix), jac.T @ jac)
@@ -99,7 +98,6 @@ def consequences(linearization, factor, dp, v, u):
         "mv": model.mv(v),
         "rmv": model.rmv(u),
         "normal": model.normal_matrix() @ v,
-        "promise": model.promise(v),
     }
 
 
