@@ -22,7 +22,16 @@ anything but finite numbers, in the dtype of y:
 - where the data leave a parameter open (constant or zero curves, no valid point, fewer
   points than parameters), amplitudes are 0 or those of a simpler curve, offsets the
   mean, and the rest some value inside the range that x suggests;
+- levels are bounded by what the data can tell: of a sigmoid that has hardly begun to
+  rise the points see at least a tenth of the height;
 - no points at all (an empty y) is a ValueError.
+
+A start for counts, probabilities or magnitudes is one that their likelihood allows:
+where no y is negative the curve is above zero at the points (where all y are in [0, 1],
+below 1, too: for `Binomial` pass ``y / trials``). With read noise pass
+``jnp.maximum(y, 0)``. The exceptions are curves that are zero themselves: peaks far
+from their centre, which need a background, `DampedSine`, which needs an offset, and a
+dose or concentration of zero.
 
 Values and derivatives of every model are finite for all finite parameters short of the
 overflow of the result itself: ratios and exponents are cut where the curve no longer

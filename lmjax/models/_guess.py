@@ -13,21 +13,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax._curve_fit import curve_fit
-from lmjax._solver import LevenbergMarquardt
-from lmjax.models._model import Model
+from lmjax.models import _domain
 from lmjax.models._stable import log_positive
 
 M = TypeVar("M")
 Guess = TypeVar("Guess", bound=Callable)
 
-BRIEF = LevenbergMarquardt(max_steps=20)
 LEAST_SEEN = 1e-4  # share of a shape: a thousand roundings of float32
 
 
@@ -159,18 +155,38 @@ def row(data: Data) -> Any:
     return jax.tree.map(lambda leaf: leaf[None, :], data.x)
 
 
-def search(shapes: Float[Array, "g m"], data: Data, constant: bool = True) -> Best:
+def search(
+    shapes: Float[Array, "g m"],
+    data: Data,
+    constant: bool = True,
+    least: float = 0.0,
+    positive: Any = False,
+) -> Best:
     """Return the candidate whose multiple (plus a constant) is closest to y.
 
     Shapes are centred by their plain mean first: nothing is left to cancel then unless
     points are missing. A shape of which the points see less than ``LEAST_SEEN`` is
     left out: its amplitude would be huge and its variation near rounding.
+
+    Args:
+        shapes: Candidates, one a row.
+        data: The points.
+        constant: Whether a constant is added. The curve then stays within what the
+            data suggest (see `_domain`).
+        least: Share of the height, which is 1 for shapes that say so, that the points
+            must see. It bounds the factor by what the data can tell: the foot of a
+            sigmoid, say, fits any rise of a steep enough one.
+        positive: Points at which a shape must not vanish (by underflow) where
+            something was measured, if nothing measured is negative: zero is
+            impossible to a likelihood of counts.
     """
+    possible = _domain.possible(shapes, data, positive)
     whole = jnp.max(jnp.abs(shapes), axis=1)
+    reach = whole - jnp.min(shapes, axis=1) if constant else whole
     mean = jnp.mean(shapes, axis=1) if constant else jnp.zeros_like(shapes[:, 0])
     shapes = shapes - mean[:, None]
     size = jnp.max(jnp.abs(shapes), axis=1)
-    seen = size > LEAST_SEEN * whole
+    seen = (size > LEAST_SEEN * whole) & (reach >= least) & possible
     size = jnp.where(size > 0.0, size, 1.0)
     shapes = shapes / size[:, None]
     number = jnp.maximum(jnp.sum(data.keep), 1.0)
@@ -186,18 +202,29 @@ def search(shapes: Float[Array, "g m"], data: Data, constant: bool = True) -> Be
     scale = jnp.where(usable, product / jnp.where(usable, square, 1.0), 0.0)
     gain = jnp.where(usable, scale * product, -1.0)
     i = jnp.argmax(gain)
-    shift = y_mean - scale[i] * shape_mean[i] if constant else y_mean
-    scale = scale[i] / size[i]
+    scale, shift = scale[i], y_mean
+    if constant:
+        shift = y_mean - scale * shape_mean[i]
+        share, level = _domain.share_of_mean(scale * shapes[i] + shift, data)
+        scale, shift = (1.0 - share) * scale, (1.0 - share) * shift + share * level
+    else:
+        scale = scale * _domain.shrunk(scale * shapes[i], data)
+    scale = scale / size[i]
     unit = data.unit
     return Best(i, scale * unit, (shift - scale * mean[i]) * unit, gain[i])
 
 
 def search_pair(
-    first: Float[Array, "g m"], second: Float[Array, "g m"], data: Data
+    first: Float[Array, "g m"],
+    second: Float[Array, "g m"],
+    data: Data,
+    positive: bool = False,
 ) -> Best:
     """Return the pair of shapes whose best combination is closest to y.
 
-    Pairs that the points cannot tell apart fall back on the first shape alone.
+    Pairs that the points cannot tell apart fall back on the first shape alone. Where
+    all shapes are ``positive`` and no datum is negative, neither is the curve: it is
+    mixed with the first shape, as little as that takes.
     """
     keep, y = data.keep, data.y
     aa, bb = _dot(first**2, keep), _dot(second**2, keep)
@@ -209,24 +236,19 @@ def search_pair(
     a = jnp.where(both, (bb * ay - ab * by) / safe, ay / single)
     b = jnp.where(both, (aa * by - ab * ay) / safe, 0.0)
     gain = a * ay + b * by
-    i = jnp.argmax(jnp.where(jnp.isfinite(gain), gain, -1.0))
+    usable = jnp.isfinite(gain)
+    if positive:
+        usable = usable & _domain.possible(first, data, True)
+    i = jnp.argmax(jnp.where(usable, gain, -1.0))
+    a, b = a[i], b[i]
+    if positive:
+        curve, alone = a * first[i] + b * second[i], ay[i] / single[i]
+        share = _domain.share_of(alone * first[i], curve, data)
+        a, b = (1.0 - share) * a + share * alone, (1.0 - share) * b
+        factor = _domain.shrunk(a * first[i] + b * second[i], data)
+        a, b = factor * a, factor * b
     zero = jnp.zeros_like(data.unit)
-    return Best(i, (a[i] * data.unit, b[i] * data.unit), zero, gain[i])
-
-
-def better(first: Model, second: Model, data: Data) -> Any:
-    """Return which start leads further down in a few steps of the solver.
-
-    For models with two basins whose floors differ less than the grid resolves. Starts
-    hold the units of y.
-    """
-    fits = [
-        curve_fit(start, data.x, data.y * data.unit, mask=data.keep > 0.0, solver=BRIEF)
-        for start in (first, second)
-    ]
-    cost = [jnp.where(jnp.isfinite(fit.cost), fit.cost, jnp.inf) for fit in fits]
-    params = [eqx.filter(fit.params, eqx.is_array) for fit in fits]
-    return jax.tree.map(lambda a, b: jnp.where(cost[1] < cost[0], b, a), *params)
+    return Best(i, (a * data.unit, b * data.unit), zero, gain[i])
 
 
 def finite(model: M, data: Data) -> M:

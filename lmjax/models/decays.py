@@ -14,7 +14,8 @@ from lmjax.models._stable import exp, log_positive
 # thousandth of the range, a third apart (the basin of a rate is several times wider).
 RATES = np.geomspace(0.03, 1000.0, 40)
 GROWTH = -np.geomspace(0.03, 30.0, 12)
-PAIRED = np.geomspace(0.1, 1000.0, 18)
+# Of two terms one may grow: it is no limit of decays that an offset or a line would be.
+PAIRED = np.r_[-6.0, -2.0, -0.7, -0.2, np.geomspace(0.1, 1000.0, 18)]
 
 
 class Exponential(Model):
@@ -145,7 +146,7 @@ class StretchedExponential(Model):
         rate = _guess.column(rate, data) / span
         exponent = _guess.column(exponent, data)
         shapes = StretchedExponential(1.0, rate, exponent)(_guess.row(data))
-        best = _guess.search(shapes, data, constant=False)
+        best = _guess.search(shapes, data, constant=False, positive=True)
         i = best.which
         start = StretchedExponential(best.scale, rate[i, 0], exponent[i, 0])
         return _guess.finite(start, data)
@@ -202,10 +203,10 @@ class PowerLaw(Model):
 def search_rate(data, rates, constant=True):
     """Return (amplitude, rate, offset) of the best single exponential."""
     low, span = _guess.low_and_span(data.x)
-    rates = _guess.column(rates, data) / span
+    rates = _slowed(_guess.column(rates, data) / span, low, data)
     # counted from the first point, or slow decays at large x would all be 0
     shapes = exp(-rates * (data.x - low)[None, :])
-    best = _guess.search(shapes, data, constant)
+    best = _guess.search(shapes, data, constant, positive=not constant)
     rate = rates[best.which, 0]
     return best.scale * exp(rate * low), rate, best.constant
 
@@ -214,9 +215,23 @@ def search_two_rates(data):
     """Return (amplitude_1, rate_1, amplitude_2, rate_2), rate_1 the larger."""
     low, span = _guess.low_and_span(data.x)
     slow, fast = np.triu_indices(PAIRED.size, 1)
-    slow, fast = (_guess.column(PAIRED[index], data) / span for index in (slow, fast))
+    slow, fast = (
+        _slowed(_guess.column(PAIRED[index], data) / span, low, data)
+        for index in (slow, fast)
+    )
     since = (data.x - low)[None, :]
-    best = _guess.search_pair(jnp.exp(-slow * since), jnp.exp(-fast * since), data)
+    first, second = jnp.exp(-slow * since), jnp.exp(-fast * since)
+    best = _guess.search_pair(first, second, data, positive=True)
     slow, fast = slow[best.which, 0], fast[best.which, 0]
     slow_scale, fast_scale = best.scale
     return fast_scale * exp(fast * low), fast, slow_scale * exp(slow * low), slow
+
+
+def _slowed(rates, low, data):
+    """Return the rates, held where the second point still sees 2 % of a decay.
+
+    Beyond, nothing but the first point changes with the rate, and not for long: a fit
+    that starts there runs off to infinity.
+    """
+    gap = jnp.min(jnp.where(data.x > low, data.x, jnp.inf)) - low
+    return jnp.minimum(rates, jnp.where(jnp.isfinite(gap), 4.0 / gap, jnp.inf))

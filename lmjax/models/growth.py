@@ -1,6 +1,7 @@
 """Growth curves: from one level to another in time.
 
-Both may fall as well as rise (negative amplitude). The start has a positive rate.
+Both may fall as well as rise (negative amplitude). The start has a positive rate: a
+Gompertz curve of negative rate is another model, its mirror image.
 """
 
 from typing import Any
@@ -12,6 +13,10 @@ from jaxtyping import Array
 from lmjax.models import _guess
 from lmjax.models._model import Model, Parameter, real
 from lmjax.models._stable import exp
+
+# A curve that ends in the foot of a sigmoid does not tell how high it will rise: a
+# start shows at least this share of the rise, so levels are a few times the data.
+LEAST_RISE = 0.3
 
 
 class LogisticGrowth(Model):
@@ -111,7 +116,8 @@ def _candidates(data):
 
 
 def _start(model, data, midpoint, rate):
-    best = _guess.search(model(1.0, rate, midpoint, 0.0)(_guess.row(data)), data)
+    shapes = model(1.0, rate, midpoint, 0.0)(_guess.row(data))
+    best = _guess.search(shapes, data, least=LEAST_RISE)
     i = best.which
     start = model(best.scale, rate[i, 0], midpoint[i, 0], best.constant)
     return _guess.finite(start, data)

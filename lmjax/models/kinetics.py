@@ -11,7 +11,7 @@ from lmjax.models._stable import ratio
 
 # Constants in units of the largest concentration, a factor 1.5 apart.
 CONSTANTS = np.geomspace(1e-4, 100.0, 35)
-PAIRED = np.geomspace(1e-3, 30.0, 16)
+PAIRED = np.geomspace(1e-3, 30.0, 24)
 
 
 class MichaelisMenten(Model):

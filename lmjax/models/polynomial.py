@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax.models import _guess
+from lmjax.models import _domain, _guess
 from lmjax.models._model import Model, real
 
 
@@ -52,10 +52,17 @@ class Polynomial(Model):
     def guess(x: Any, y: Any, degree: int = 1) -> "Polynomial":
         """Return the least-squares polynomial of a degree through the points (x, y).
 
-        With fewer distinct points than coefficients the highest ones are 0.
+        With fewer distinct points than coefficients the highest ones are 0. Where all
+        y are positive (or zero) and that polynomial is not, it is mixed with their
+        mean, as little as it takes.
         """
         data = _guess.clean(x, y)
-        return _guess.finite(Polynomial(_project(data, degree)), data)
+        start = Polynomial(_project(data, degree))
+        share, mean = _domain.share_of_mean(start(data.x) / data.unit, data)
+        coefficients = (
+            ((1.0 - share) * start.coefficients).at[0].add(share * mean * data.unit)
+        )
+        return _guess.finite(Polynomial(coefficients), data)
 
 
 def _project(data, degree):

@@ -92,9 +92,10 @@ class MagnitudeInversionRecovery(Model):
         """Return a start for a fit to the points (x, y)."""
         data = _guess.clean(x, y)
         _, span = _guess.low_and_span(data.x)
-        # the kink makes basins narrow: finer steps than for the signed curve
+        # the kink makes basins narrow: finer steps than for the signed curve. Below 1
+        # (incomplete saturation) there is none, and no curve is zero at a point.
         rate, inversion = _guess.grid(
-            np.geomspace(0.1, 200.0, 48), np.linspace(1.0, 2.2, 13)
+            np.geomspace(0.1, 200.0, 48), np.r_[0.25:1.0:0.05, 1.02, 1.05:2.23:0.05]
         )
         t1 = span / _guess.column(rate, data)
         inversion = _guess.column(inversion, data)

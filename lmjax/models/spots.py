@@ -4,6 +4,7 @@ The independent variable is the pair ``(x, y)`` of coordinate arrays, each of th
 of the image, as from ``jnp.meshgrid``.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -109,9 +110,9 @@ class EllipticGaussian2D(Model):
         xx, _, yy = _second_moments(spot, data)
         across, along = (jnp.sqrt(_tamed(moment)) * spot.width for moment in (xx, yy))
         start = EllipticGaussian2D(
-            spot.amplitude, spot.centre_x, spot.centre_y, across, along, spot.offset
+            1.0, spot.centre_x, spot.centre_y, across, along, 0.0
         )
-        return _guess.finite(start, data)
+        return _guess.finite(_levelled(start, data), data)
 
 
 class RotatedGaussian2D(Model):
@@ -173,15 +174,15 @@ class RotatedGaussian2D(Model):
         long = jnp.sqrt(_tamed(mean + half)) * spot.width
         short = jnp.sqrt(_tamed(mean - half)) * spot.width
         start = RotatedGaussian2D(
-            spot.amplitude,
+            1.0,
             spot.centre_x,
             spot.centre_y,
             long,
             short,
             0.5 * jnp.arctan2(2.0 * xy, xx - yy),
-            spot.offset,
+            0.0,
         )
-        return _guess.finite(start, data)
+        return _guess.finite(_levelled(start, data), data)
 
 
 def _round(data):
@@ -202,6 +203,12 @@ def _round(data):
     return Gaussian2D(
         best.scale, centre_x[i, 0], centre_y[i, 0], width[i, 0], best.constant
     )
+
+
+def _levelled(shape, data):
+    """Return the spot of height 1 with the amplitude and offset that fit best."""
+    best = _guess.search(shape(data.x)[None, :], data)
+    return dataclasses.replace(shape, amplitude=best.scale, offset=best.constant)
 
 
 def _second_moments(spot, data):
@@ -238,4 +245,6 @@ def _second_moments(spot, data):
 
 
 def _tamed(moment):
-    return jnp.clip(moment, 0.1, 9.0)
+    # half as wide at least: from there the spot still sees its neighbours, and a fit
+    # that starts too narrow gets caught in a single pixel
+    return jnp.clip(moment, 0.25, 9.0)
