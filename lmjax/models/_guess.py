@@ -180,8 +180,10 @@ def search(
             something was measured, if nothing measured is negative: zero is
             impossible to a likelihood of counts.
     """
-    possible = _domain.possible(shapes, data, positive)
     whole = jnp.max(jnp.abs(shapes), axis=1)
+    possible = whole >= 0.0
+    if positive is not False:
+        possible = _domain.possible(shapes, data, positive)
     reach = whole - jnp.min(shapes, axis=1) if constant else whole
     mean = jnp.mean(shapes, axis=1) if constant else jnp.zeros_like(shapes[:, 0])
     shapes = shapes - mean[:, None]

@@ -95,7 +95,7 @@ class MagnitudeInversionRecovery(Model):
         # the kink makes basins narrow: finer steps than for the signed curve. Below 1
         # (incomplete saturation) there is none, and no curve is zero at a point.
         rate, inversion = _guess.grid(
-            np.geomspace(0.1, 200.0, 48), np.r_[0.25:1.0:0.05, 1.02, 1.05:2.23:0.05]
+            np.geomspace(0.1, 200.0, 48), np.r_[0.3:1.0:0.15, 1.02, 1.1:2.25:0.1]
         )
         t1 = span / _guess.column(rate, data)
         inversion = _guess.column(inversion, data)
