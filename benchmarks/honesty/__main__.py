@@ -29,7 +29,7 @@ from benchmarks.honesty.solvers import SOLVERS
 
 QUICK = (
     "many_decays,runaway_curve,decay_counts,two_exponentials,decay_from_ones,power_offset,"
-    "dose5,amplification,circuit_near,gaussian,constant_large,peak_large,seconds,"
+    "dose5,amplification,circuit_guess,gaussian,constant_large,peak_large,seconds,"
     "respiration,square_plus_five,Box,Beale,Powell singular,MGH10,BoxBOD"
 )
 # False successes that are kept in full, per problem and solver.

@@ -24,9 +24,10 @@ opposite signs has a residual of pure rounding, which would excuse anything.
 
 *Second opinion.* Where J vanishes at the minimum (z^2 + 5 at 0) J is parallel to r as
 close to the minimum as one likes, and the linear model promises to remove the whole
-cost. If the full Hessian H is positive definite beyond rounding, its Newton decrement
-``1/2 g' H^-1 g`` overrules the promise. Where parameters ran away H is singular to
-rounding, so this excuses no such point.
+cost. If the full Hessian H is positive definite beyond rounding, a Newton decrement
+``1/2 g' H^-1 g`` of a thousandth of what is relevant overrules the promise. (In a
+curved valley Newton's step is short as well, but not that short.) Where parameters ran
+away H is singular to rounding, so this excuses no such point.
 
 *Zero minima* that are singular (Powell's function) are approached linearly: every step
 promises three quarters of what is left. There the cost decides, see ``Reference.zero``.
@@ -42,6 +43,8 @@ EPS = float(np.finfo(float).eps)
 SHARE = 0.05**2
 # Costs this close are the same minimum.
 SAME = 1.01
+# Newton's step must promise this much less than what is relevant to overrule.
+OVERRULES = 1e-3
 # Some operations per residual, each wrong by half a unit: three blurs.
 ROUNDINGS = 10.0
 
@@ -224,7 +227,8 @@ def refute(point, works, rounding, hessian) -> tuple[bool, float]:
     if promised * point.cost <= relevant(jac.shape) * point.cost + rounding:
         return False, promised
     full = hessian()[np.ix_(works, works)]
-    return not newton_promise(point.r, jac, full) <= relevant(jac.shape), promised
+    second = newton_promise(point.r, jac, full)
+    return not second <= OVERRULES * relevant(jac.shape), promised
 
 
 def _elsewhere(point, start, best, precision, hessian) -> Verdict:

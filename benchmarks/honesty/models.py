@@ -99,21 +99,40 @@ def respiration(p, x):
     return p[0] * rise / (1 + jnp.exp(p[2] * (x - p[3])))
 
 
-def circuit(p, x):
-    """Return the impedance of R0 - (R1 | C1) - (R2 + open Warburg | C2), as two rows.
+def _warburg(resistance, time, jw):
+    """Return the impedance of a Warburg element with an open end.
 
-    Parameters: R0, R1, C1, R2, and the Warburg element's resistance and time, C2. The
-    hyperbolic cotangent is written with decaying exponentials, which do not overflow.
+    The hyperbolic cotangent is written with decaying exponentials: no overflow.
     """
-    jw = 1j * 2 * jnp.pi * x
-    root = jnp.sqrt(jw * p[5])
+    root = jnp.sqrt(jw * time)
     cotangent = (1 + jnp.exp(-2 * root)) / (1 - jnp.exp(-2 * root))
-    warburg = p[4] * cotangent / root
-    first = p[1] / (1 + jw * p[1] * p[2])
-    branch = p[3] + warburg
-    second = branch / (1 + jw * branch * p[6])
-    z = p[0] + first + second
+    return resistance * cotangent / root
+
+
+def _rows(z):
     return jnp.stack([z.real, z.imag])
+
+
+def nested_circuit(p, x):
+    """R0 - (R1 | C1) - (R2 + Warburg | C2) over frequencies, as two rows.
+
+    Parameters: R0, R1, C1, R2, the Warburg element's resistance and time, C2.
+    """
+    jw = 2j * jnp.pi * x
+    branch = p[3] + _warburg(p[4], p[5], jw)
+    first = p[1] / (1 + jw * p[1] * p[2])
+    return _rows(p[0] + first + branch / (1 + jw * branch * p[6]))
+
+
+def series_circuit(p, x):
+    """R0 - (R1 | C1) - (R2 | C2) - Warburg over frequencies, as two rows.
+
+    Parameters: R0, R1, C1, R2, C2, the Warburg element's resistance and time.
+    """
+    jw = 2j * jnp.pi * x
+    first = p[1] / (1 + jw * p[1] * p[2])
+    second = p[3] / (1 + jw * p[3] * p[4])
+    return _rows(p[0] + first + second + _warburg(p[5], p[6], jw))
 
 
 def gaussian(p, x):

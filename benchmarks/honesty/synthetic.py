@@ -123,31 +123,52 @@ def _logistics():
     ]
 
 
-_CIRCUIT = (0.015, 0.012, 40.0, 0.02, 0.05, 100.0, 2.0)
+# Two circuits as published, and rough guesses from which fits part ways.
+_NESTED = (0.0165, 0.00868, 3.32, 0.00539, 0.0631, 233.0, 0.22)
+_NESTED_GUESSES = (
+    (0.003, 0.02, 4.0, 0.001, 0.1, 50.0, 0.3),
+    (0.01, 0.01, 100.0, 0.01, 0.05, 100.0, 1.0),
+)
+_SERIES = (10.0, 100.0, 1e-6, 200.0, 1e-4, 50.0, 5.0)
 
 
 def _circuits():
-    x = np.geomspace(0.01, 1e4, 40)
-    common = {"noise": 0.002, "spread": 0.05, "sets": 4}
+    nested, series = np.geomspace(0.00316, 1e4, 60), np.geomspace(0.01, 1e5, 60)
+    within_30 = near(np.log10(1.3))
+    first, second = np.array(_NESTED_GUESSES)
+    decade = Starts(none_given(7), near(1.0))
+
+    def problem(name, model, truth, x, starts):
+        return synthetic(
+            name,
+            "circuits",
+            model,
+            truth,
+            x,
+            noise=0.005,
+            sets=4,
+            spread=0.05,
+            starts=starts,
+        )
+
+    guess = Starts(none_given(7), within_30)
     return [
-        synthetic(
-            "circuit_near",
-            "circuits",
-            models.circuit,
-            _CIRCUIT,
-            x,
-            starts=Starts(none_given(7), near(np.log10(1.3))),
-            **common,
+        problem(
+            "circuit_guess",
+            models.nested_circuit,
+            _NESTED,
+            nested,
+            guess._replace(centre=first),
         ),
-        synthetic(
-            "circuit_wild",
-            "circuits",
-            models.circuit,
-            _CIRCUIT,
-            x,
-            starts=Starts(none_given(7), near(1.0)),
-            **common,
+        problem(
+            "circuit_manual",
+            models.nested_circuit,
+            _NESTED,
+            nested,
+            guess._replace(centre=second),
         ),
+        problem("circuit_nested", models.nested_circuit, _NESTED, nested, decade),
+        problem("circuit_series", models.series_circuit, _SERIES, series, decade),
     ]
 
 
