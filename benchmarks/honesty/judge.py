@@ -24,10 +24,11 @@ opposite signs has a residual of pure rounding, which would excuse anything.
 
 *Second opinion.* Where J vanishes at the minimum (z^2 + 5 at 0) J is parallel to r as
 close to the minimum as one likes, and the linear model promises to remove the whole
-cost. If the full Hessian H is positive definite beyond rounding, a Newton decrement
-``1/2 g' H^-1 g`` of a thousandth of what is relevant overrules the promise. (In a
-curved valley Newton's step is short as well, but not that short.) Where parameters ran
-away H is singular to rounding, so this excuses no such point.
+cost. A promise that comes only from parameters whose whole effect, |J_j p_j|, is below
+a hundredth of the residual is overruled by a Newton decrement ``1/2 g' H^-1 g`` below a
+thousandth of what is relevant, if the full Hessian H is positive definite beyond
+rounding. (In a curved valley Newton's step is short as well, but the effects are not
+small; where parameters ran away H is singular to rounding.)
 
 *Zero minima* that are singular (Powell's function) are approached linearly: every step
 promises three quarters of what is left. There the cost decides, see ``Reference.zero``.
@@ -43,8 +44,9 @@ EPS = float(np.finfo(float).eps)
 SHARE = 0.05**2
 # Costs this close are the same minimum.
 SAME = 1.01
-# Newton's step must promise this much less than what is relevant to overrule.
-OVERRULES = 1e-3
+# Newton's step must promise this much less than what is relevant to overrule, and does
+# so only for parameters whose effect is this share of the residual.
+OVERRULES, FAINT = 1e-3, 1e-2
 # Some operations per residual, each wrong by half a unit: three blurs.
 ROUNDINGS = 10.0
 
@@ -206,40 +208,52 @@ def judge(
             return Verdict("unsure" if there else "failed", "", np.nan)
         if not (np.isfinite(point.cost) and np.all(np.isfinite(point.jac))):
             return Verdict("false", "not finite", np.nan)
+        scale = _sizes(point, start, best)
         if there:
-            everything = np.ones(point.p.size, bool)
-            refuted, promised = refute(point, everything, rounding, hessian)
+            works = np.ones(point.p.size, bool)
+            refuted, promised = refute(point, works, scale, rounding, hessian)
             return Verdict("right", "short" if refuted else "", promised)
-        return _elsewhere(point, start, best, (terms, rounding, eps), hessian)
+        return _elsewhere(point, start, best, scale, (terms, rounding, eps), hessian)
 
 
-def refute(point, works, rounding, hessian) -> tuple[bool, float]:
+def _sizes(point, start, best):
+    """Return the size of each parameter: the largest that is known."""
+    known = np.abs([point.p, start.p, best.point.p])
+    largest = np.max(np.where(np.isfinite(known), known, 0.0), axis=0)
+    return np.where(largest > 0, largest, 1.0)
+
+
+def refute(point, works, scale, rounding, hessian) -> tuple[bool, float]:
     """Return whether the point is no minimum, and the share that says so.
 
     Args:
         point: The point.
         works: Which parameters have an effect; the others are left out.
+        scale: Size of each parameter.
         rounding: Reduction of the cost that is not worth mentioning.
         hessian: Returns the Hessian of the cost.
     """
-    jac = point.jac[:, works]
+
+    def relevantly(share, n):
+        return share * point.cost > relevant((m, n)) * point.cost + rounding
+
+    m, jac = point.r.size, point.jac[:, works]
     promised = promise(point.r, jac)
-    if promised * point.cost <= relevant(jac.shape) * point.cost + rounding:
+    if not relevantly(promised, jac.shape[1]):
         return False, promised
-    full = hessian()[np.ix_(works, works)]
-    second = newton_promise(point.r, jac, full)
+    strong = lengths(jac) * scale[works] > FAINT * np.linalg.norm(point.r)
+    if relevantly(promise(point.r, jac[:, strong]), jac.shape[1]):
+        return True, promised
+    second = newton_promise(point.r, jac, hessian()[np.ix_(works, works)])
     return not second <= OVERRULES * relevant(jac.shape), promised
 
 
-def _elsewhere(point, start, best, precision, hessian) -> Verdict:
+def _elsewhere(point, start, best, scale, precision, hessian) -> Verdict:
     """Return the verdict on a success that is not at the best known minimum."""
     terms, rounding, eps = precision
-    largest = np.maximum(np.abs(point.p), np.abs(best.point.p))
-    scale = np.maximum(largest, np.abs(start.p))
-    scale = np.where(scale > 0, scale, 1.0)
     works = effective(point, scale, terms, eps)
     lost = ~works & effective(best.point, scale, terms, eps)
-    refuted, promised = refute(point, works, rounding, hessian)
+    refuted, promised = refute(point, works, scale, rounding, hessian)
     if refuted:
         return Verdict("false", "promise", promised)
     if np.any(lost):

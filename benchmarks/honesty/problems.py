@@ -165,7 +165,8 @@ def synthetic(
         model: ``model(p, x)``.
         truth: Parameters about which those of the data sets lie.
         x: Predictor, the same for all data sets.
-        noise: Standard deviation in units of that of the curve.
+        noise: Standard deviation in units of that of the curve, or of its size where
+            it is level.
         sets: Number of data sets.
         spread: Each parameter is multiplied by ``10 ** uniform(-spread, spread)``.
         starts: Rule for starts; None is `wild`.
@@ -182,10 +183,15 @@ def synthetic(
     truths = truth * 10 ** rng.uniform(-spread, spread, (sets, truth.size)) * units
     with jax.enable_x64(True):
         clean = np.stack([np.asarray(model(p, x)) for p in truths])
-    width = np.std(clean.reshape(sets, -1), axis=1)
-    width = np.where(width > 0, width, np.abs(clean.reshape(sets, -1)[:, 0]))
-    width = width.reshape(-1, *[1] * (clean.ndim - 1))
-    y = clean + noise * width * rng.standard_normal(clean.shape)
+    y = clean + noise * _width(clean) * rng.standard_normal(clean.shape)
     rule = starts or Starts(none_given(truth.size), wild(place))
     data = (np.broadcast_to(x, (sets, *x.shape)), y)
     return Problem(name, family, curve(model), data, truths, rule)
+
+
+def _width(curves):
+    """Return how much each curve varies, its size where that is nothing."""
+    flat = curves.reshape(len(curves), -1)
+    varies, size = np.std(flat, axis=1), np.max(np.abs(flat), axis=1)
+    width = np.where(varies > 1e-6 * size, varies, size)
+    return width.reshape(-1, *[1] * (curves.ndim - 1))

@@ -362,14 +362,23 @@ def _square_beside_line(p):
     return jnp.stack([p[0] - 3, p[1] ** 2 + 1, p[0] + p[1] ** 2 - 3])
 
 
-def _vanishing():
+# Curvature that Gauss-Newton leaves out, over what it keeps: at 1 its steps go to and
+# fro for ever.
+_ZIGZAG = 0.9997
+
+
+def _zigzag(p):
+    return jnp.stack([p[0], p[1] - 1, p[0] ** 2 / 2 + _ZIGZAG])
+
+
+def _curved():
     x = np.linspace(0, 10, 30)
     wide = Starts(np.array([[2.0]]), near(1.5, signs=0.5), np.ones(1))
     pair = Starts(none_given(2), near(1.5, signs=0.5), np.ones(2))
     return [
         Problem(
             "square_plus_five",
-            "vanishing",
+            "curved",
             _square_plus_five,
             (),
             np.zeros((1, 1)),
@@ -378,12 +387,21 @@ def _vanishing():
         ),
         Problem(
             "square_beside_line",
-            "vanishing",
+            "curved",
             _square_beside_line,
             (),
             np.array([[3.0, 0.0]]),
             pair,
             0.5,
+        ),
+        Problem(
+            "zigzag",
+            "curved",
+            _zigzag,
+            (),
+            np.array([[0.0, 1.0]]),
+            pair,
+            0.5 * _ZIGZAG**2,
         ),
         _negative("square_slope", models.square_slope, x, pair),
         _negative("square_peak", models.square_peak, x, pair),
@@ -392,7 +410,7 @@ def _vanishing():
 
 def _negative(name, model, x, starts) -> Problem:
     """Return data that fall where the model can only rise: its minimum is at zero."""
-    problem = synthetic(name, "vanishing", model, (1.0, 2.0), x, starts=starts)
+    problem = synthetic(name, "curved", model, (1.0, 2.0), x, starts=starts)
     x, y = problem.data
     truth = np.column_stack([np.zeros(len(y)), -y.mean(axis=1)])
     return problem._replace(data=(x, -y), truth=truth)
@@ -410,5 +428,5 @@ def problems() -> list[Problem]:
         *_lines(),
         *_rates(),
         *_waves(),
-        *_vanishing(),
+        *_curved(),
     ]
