@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.honesty import judge, models, synthetic, textbook
+from benchmarks.honesty import corners, curves, judge, models, textbook
 from benchmarks.honesty.evaluate import Evaluator
 from benchmarks.honesty.judge import Point, Reference
 from benchmarks.honesty.problems import Problem, Starts, curve, draw, near
@@ -228,7 +228,7 @@ def test_given_starts_meet_every_data_set():
 
 def test_problems_are_many_and_their_references_as_published():
     with jax.numpy_dtype_promotion("standard"):
-        problems = synthetic.problems() + textbook.problems()
+        problems = curves.problems() + corners.problems() + textbook.problems()
         published = [p for p in problems if p.family == "nist"]
         costs = [
             Evaluator(p, np.float64).cost(p.truth[0], 0) / p.known for p in published

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks._report import save
-from benchmarks.honesty import synthetic, textbook
+from benchmarks.honesty import corners, curves, textbook
 from benchmarks.honesty.evaluate import Evaluator
 from benchmarks.honesty.judge import KINDS
 from benchmarks.honesty.problems import Problem, draw
@@ -97,7 +97,7 @@ def parse() -> argparse.Namespace:
 
 def chosen(only: str | None) -> list[Problem]:
     """Return the problems of a comma-separated list of names and families."""
-    everything = synthetic.problems() + textbook.problems()
+    everything = curves.problems() + corners.problems() + textbook.problems()
     if only is None:
         return everything
     names = set(only.split(","))
