@@ -55,13 +55,20 @@ def peak(p, x, y):
     )
 
 
-def no_hessian():
-    raise AssertionError("the linear model decides here")
-
-
-def verdict(point, start, best, claims=True, eps=EPS, hessian=no_hessian):
+def verdict(point, start, best, claims=True, eps=EPS, bend=0.0):
+    """Judge a point; ``bend`` is what the second derivatives add to its Hessian."""
     reference = Reference(best, best.cost)
-    return judge.judge(claims, point, start, reference, eps, hessian)
+    hessian = point.jac.T @ point.jac + bend
+    return judge.judge(claims, point, start, reference, eps, lambda: hessian)
+
+
+def bend_of_decay(point, x):
+    """Return the sum of residuals times second derivatives of `decay`."""
+    amplitude, tau, _ = point.p
+    fall = np.exp(-x / tau)
+    mixed = point.r @ (x / tau**2 * fall)
+    twice = point.r @ (amplitude * (x**2 / tau**4 - 2 * x / tau**3) * fall)
+    return np.array([[0, mixed, 0], [mixed, twice, 0], [0, 0, 0]])
 
 
 X = np.array([0.0, 1, 2, 3, 4])
@@ -131,7 +138,8 @@ def test_same_minimum_but_not_converged_is_short():
 def test_decay_whose_parameters_run_away_is_refuted(decays, far):
     x, y, best = decays
     point = _straight(x, y, far)
-    found = verdict(point, decay((1.0, 1, 0), x, y), best)
+    start, bend = decay((1.0, 1, 0), x, y), bend_of_decay(point, x)
+    found = verdict(point, start, best, bend=bend)
     assert (found.kind, found.reason) == ("false", "promise")
 
 
@@ -171,19 +179,46 @@ def square(z):
 
 @pytest.mark.parametrize(("z", "reason"), [(1e-6, ""), (0.1, "short")])
 def test_hessian_judges_where_the_jacobian_vanishes(z, reason):
-    def hessian():
-        return np.array([[4 * z**2 + 2 * (z**2 + 5)]])
-
-    found = verdict(square(z), square(2.0), square(0.0), hessian=hessian)
+    bend = 2 * (z**2 + 5)
+    found = verdict(square(z), square(2.0), square(0.0), bend=bend)
     assert (found.kind, found.reason) == ("right", reason)
     assert found.promise == pytest.approx(1)
 
 
-def test_an_indefinite_hessian_overrules_nothing():
-    promised = judge.newton_promise(
-        np.ones(2), np.eye(2), np.array([[1.0, 0], [0, -1]])
-    )
-    assert promised == np.inf
+@pytest.mark.parametrize(
+    ("hessian", "scale", "stops"),
+    [
+        (np.diag([4.0, 4]), (1, 1), True),
+        (np.diag([4.0, -4]), (1, 1), False),  # a saddle
+        (np.diag([1e-9, 4]), (1, 1), False),  # the decrement is relevant
+        (np.diag([4.0, 4]), (1e-9, 1), False),  # the step is not small
+    ],
+)
+def test_newton_has_converged_where_nothing_is_left(hessian, scale, stops):
+    # a gradient of (1e-6, 0) at a residual of 1
+    jac = np.array([[1.0, 0], [0, 0], [0, 1]])
+    point = Point(np.ones(2), np.array([1e-6, 1, 0]), jac)
+    assert judge.newton_converged(point, hessian, np.array(scale), 0.01) is stops
+
+
+def freudenstein_roth(p):
+    a, b = p
+    r = [-13 + a + ((5 - b) * b - 2) * b, -29 + a + ((b + 1) * b - 14) * b]
+    slopes = [10 * b - 3 * b**2 - 2, 3 * b**2 + 2 * b - 14]
+    return Point(np.array(p), np.array(r), np.array([[1, slopes[0]], [1, slopes[1]]]))
+
+
+@pytest.mark.parametrize(("off", "kind"), [(1e-7, "local"), (1e-2, "false")])
+def test_as_many_residuals_as_parameters_have_local_minima(off, kind):
+    # there r = (t, -t) and both slopes in b are equal: 6 b^2 - 8 b - 12 = 0
+    b = (2 - 22**0.5) / 3
+    a = (42 - ((5 - b) * b - 2) * b - ((b + 1) * b - 14) * b) / 2
+    point = freudenstein_roth((a, b + off))
+    bend = np.diag([0, point.r @ np.array([10 - 6 * (b + off), 6 * (b + off) + 2])])
+    start, best = freudenstein_roth((0.5, -2.0)), freudenstein_roth((5.0, 4.0))
+    found = verdict(point, start, best, bend=bend)
+    assert found.kind == kind
+    assert found.promise == pytest.approx(1)
 
 
 def test_other_minimum_is_local():
@@ -198,7 +233,8 @@ def test_other_minimum_is_local():
         gradient = 2 * z * (z**2 - 1) + 0.1 * (z - 1)
         z -= gradient / (6 * z**2 - 2 + 0.1)
     assert verdict(point(z), point(-3.0), point(1.0)).kind == "local"
-    assert verdict(point(-0.5), point(-3.0), point(1.0)).kind == "false"
+    off = verdict(point(-0.5), point(-3.0), point(1.0), bend=2 * (0.5**2 - 1))
+    assert off.kind == "false"
 
 
 def test_success_without_a_finite_cost_is_false():

@@ -22,13 +22,14 @@ rounding the parameters themselves does. It is evaluated **at the best known min
 never at the returned point: a fit whose amplitude and offset ran away to 1e17 with
 opposite signs has a residual of pure rounding, which would excuse anything.
 
-*Second opinion.* Where J vanishes at the minimum (z^2 + 5 at 0) J is parallel to r as
-close to the minimum as one likes, and the linear model promises to remove the whole
-cost. A promise that comes only from parameters whose whole effect, |J_j p_j|, is below
-a hundredth of the residual is overruled by a Newton decrement ``1/2 g' H^-1 g`` below a
-thousandth of what is relevant, if the full Hessian H is positive definite beyond
-rounding. (In a curved valley Newton's step is short as well, but the effects are not
-small; where parameters ran away H is singular to rounding.)
+*Second opinion.* At some minima J is singular: it vanishes (z^2 + 5 at 0), or there are
+as many residuals as parameters and yet a residual is left (Freudenstein-Roth). As close
+to them as one likes, the linear model promises to remove a good part of the cost. The
+promise is overruled where Newton's method has converged: the full Hessian H is positive
+definite beyond rounding, its decrement ``1/2 g' H^-1 g`` is below a thousandth of what
+is relevant, and no parameter is moved by more than a thousandth of the change that
+would alter the residual by its own size (or, where it has too little effect for that,
+of itself). In a curved valley, or where parameters ran away, one of the three fails.
 
 *Zero minima* that are singular (Powell's function) are approached linearly: every step
 promises three quarters of what is left. There the cost decides, see ``Reference.zero``.
@@ -44,9 +45,8 @@ EPS = float(np.finfo(float).eps)
 SHARE = 0.05**2
 # Costs this close are the same minimum.
 SAME = 1.01
-# Newton's step must promise this much less than what is relevant to overrule, and does
-# so only for parameters whose effect is this share of the residual.
-OVERRULES, FAINT = 1e-3, 1e-2
+# Newton has converged when what is left is this share of what matters.
+CONVERGED = 1e-3
 # Some operations per residual, each wrong by half a unit: three blurs.
 ROUNDINGS = 10.0
 
@@ -148,19 +148,29 @@ def promise(r: np.ndarray, jac: np.ndarray) -> float:
     return float(max(whole, np.max(one**2) / total))
 
 
-def newton_promise(r: np.ndarray, jac: np.ndarray, hessian: np.ndarray) -> float:
-    """Return the share of the cost that Newton's step is promised to remove.
+def newton_converged(
+    point: Point, hessian: np.ndarray, scale: np.ndarray, share: float
+) -> bool:
+    """Return whether Newton's method would stop here.
 
-    Infinite unless the Hessian of the cost is positive definite beyond rounding.
+    Args:
+        point: The point.
+        hessian: Hessian of the cost.
+        scale: Size of each parameter.
+        share: Share of the cost that is relevant.
     """
     size = np.sqrt(np.abs(np.diag(hessian)))
     if not (np.all(np.isfinite(hessian)) and np.all(size > 0)):
-        return np.inf
+        return False
     values, vectors = np.linalg.eigh(hessian / size / size[:, None])
     if values[0] <= 100 * len(values) * EPS * values[-1]:
-        return np.inf
-    along = vectors.T @ (jac.T @ r / size)
-    return float(np.sum(along**2 / values) / np.sum(r**2))
+        return False
+    along = vectors.T @ (point.jac.T @ point.r / size)
+    step = np.abs(vectors @ (along / values)) / size
+    unit = np.minimum(scale, np.linalg.norm(point.r) / lengths(point.jac))
+    decrement = 0.5 * np.sum(along**2 / values)
+    small = decrement <= CONVERGED * share * point.cost
+    return bool(small and np.all(step <= CONVERGED * unit))
 
 
 def blur(point: Point) -> np.ndarray:
@@ -233,19 +243,13 @@ def refute(point, works, scale, rounding, hessian) -> tuple[bool, float]:
         rounding: Reduction of the cost that is not worth mentioning.
         hessian: Returns the Hessian of the cost.
     """
-
-    def relevantly(share, n):
-        return share * point.cost > relevant((m, n)) * point.cost + rounding
-
-    m, jac = point.r.size, point.jac[:, works]
-    promised = promise(point.r, jac)
-    if not relevantly(promised, jac.shape[1]):
+    jac = point.jac[:, works]
+    promised, share = promise(point.r, jac), relevant(jac.shape)
+    if promised * point.cost <= share * point.cost + rounding:
         return False, promised
-    strong = lengths(jac) * scale[works] > FAINT * np.linalg.norm(point.r)
-    if relevantly(promise(point.r, jac[:, strong]), jac.shape[1]):
-        return True, promised
-    second = newton_promise(point.r, jac, hessian()[np.ix_(works, works)])
-    return not second <= OVERRULES * relevant(jac.shape), promised
+    part = Point(point.p[works], point.r, jac)
+    full = hessian()[np.ix_(works, works)]
+    return not newton_converged(part, full, scale[works], share), promised
 
 
 def _elsewhere(point, start, best, scale, precision, hessian) -> Verdict:
