@@ -22,14 +22,21 @@ rounding the parameters themselves does. It is evaluated **at the best known min
 never at the returned point: a fit whose amplitude and offset ran away to 1e17 with
 opposite signs has a residual of pure rounding, which would excuse anything.
 
+*Plateaus and runaways.* A parameter whose effect, |J_j| times the largest size known of
+it, is below rounding of the residual is left out of the promise; if it has an effect at
+the best known minimum, a point that is not refuted is a plateau. If J lacks a direction
+that it has at the best known minimum (in the precision of the fit), parameters ran
+away together, and the promise cannot be computed: in 80 digits it is there.
+
 *Second opinion.* At some minima J is singular: it vanishes (z^2 + 5 at 0), or there are
 as many residuals as parameters and yet a residual is left (Freudenstein-Roth). As close
-to them as one likes, the linear model promises to remove a good part of the cost. The
-promise is overruled where Newton's method has converged: the full Hessian H is positive
-definite beyond rounding, its decrement ``1/2 g' H^-1 g`` is below a thousandth of what
-is relevant, and no parameter is moved by more than a thousandth of the change that
-would alter the residual by its own size (or, where it has too little effect for that,
-of itself). In a curved valley, or where parameters ran away, one of the three fails.
+to them as one likes, the linear model promises to remove a good part of the cost.
+Promise and missing direction are overruled where Newton's method has converged: the full
+Hessian H is positive definite beyond rounding, its decrement ``1/2 g' H^-1 g`` is below
+a thousandth of what is relevant, and no parameter is moved by more than a thousandth of
+the change that would alter the residual by its own size (or, where it has too little
+effect for that, of itself). In a curved valley, or where parameters ran away, one of
+the three fails.
 
 *Zero minima* that are singular (Powell's function) are approached linearly: every step
 promises three quarters of what is left. There the cost decides, see ``Reference.zero``.
@@ -148,16 +155,13 @@ def promise(r: np.ndarray, jac: np.ndarray) -> float:
     return float(max(whole, np.max(one**2) / total))
 
 
-def newton_converged(
-    point: Point, hessian: np.ndarray, scale: np.ndarray, share: float
-) -> bool:
+def newton_converged(point: Point, hessian: np.ndarray, scale: np.ndarray) -> bool:
     """Return whether Newton's method would stop here.
 
     Args:
         point: The point.
         hessian: Hessian of the cost.
         scale: Size of each parameter.
-        share: Share of the cost that is relevant.
     """
     size = np.sqrt(np.abs(np.diag(hessian)))
     if not (np.all(np.isfinite(hessian)) and np.all(size > 0)):
@@ -169,7 +173,7 @@ def newton_converged(
     step = np.abs(vectors @ (along / values)) / size
     unit = np.minimum(scale, np.linalg.norm(point.r) / lengths(point.jac))
     decrement = 0.5 * np.sum(along**2 / values)
-    small = decrement <= CONVERGED * share * point.cost
+    small = decrement <= CONVERGED * relevant(point.jac.shape) * point.cost
     return bool(small and np.all(step <= CONVERGED * unit))
 
 
@@ -219,11 +223,15 @@ def judge(
         if not (np.isfinite(point.cost) and np.all(np.isfinite(point.jac))):
             return Verdict("false", "not finite", np.nan)
         scale = _sizes(point, start, best)
-        if there:
-            works = np.ones(point.p.size, bool)
-            refuted, promised = refute(point, works, scale, rounding, hessian)
-            return Verdict("right", "short" if refuted else "", promised)
-        return _elsewhere(point, start, best, scale, (terms, rounding, eps), hessian)
+        if not there:
+            precision = (terms, rounding, eps)
+            return _elsewhere(point, start, best, scale, precision, hessian)
+        promised = promise(point.r, point.jac)
+        short = (
+            promised * point.cost > relevant(point.jac.shape) * point.cost + rounding
+        )
+        short = short and not newton_converged(point, hessian(), scale)
+        return Verdict("right", "short" if short else "", promised)
 
 
 def _sizes(point, start, best):
@@ -233,39 +241,23 @@ def _sizes(point, start, best):
     return np.where(largest > 0, largest, 1.0)
 
 
-def refute(point, works, scale, rounding, hessian) -> tuple[bool, float]:
-    """Return whether the point is no minimum, and the share that says so.
-
-    Args:
-        point: The point.
-        works: Which parameters have an effect; the others are left out.
-        scale: Size of each parameter.
-        rounding: Reduction of the cost that is not worth mentioning.
-        hessian: Returns the Hessian of the cost.
-    """
-    jac = point.jac[:, works]
-    promised, share = promise(point.r, jac), relevant(jac.shape)
-    if promised * point.cost <= share * point.cost + rounding:
-        return False, promised
-    part = Point(point.p[works], point.r, jac)
-    full = hessian()[np.ix_(works, works)]
-    return not newton_converged(part, full, scale[works], share), promised
-
-
 def _elsewhere(point, start, best, scale, precision, hessian) -> Verdict:
     """Return the verdict on a success that is not at the best known minimum."""
     terms, rounding, eps = precision
     works = effective(point, scale, terms, eps)
     lost = ~works & effective(best.point, scale, terms, eps)
-    refuted, promised = refute(point, works, scale, rounding, hessian)
-    if refuted:
-        return Verdict("false", "promise", promised)
+    part = Point(point.p[works], point.r, point.jac[:, works])
+    promised = promise(part.r, part.jac)
+    refuted = promised * part.cost > relevant(part.jac.shape) * part.cost + rounding
+    least = best.point.jac[:, works]
+    away = _deficiency(part.jac, eps) > _deficiency(least, eps) and not np.any(lost)
+    if refuted or away:
+        full = hessian()[np.ix_(works, works)]
+        if not newton_converged(part, full, scale[works]):
+            return Verdict("false", "promise" if refuted else "ran away", promised)
     if np.any(lost):
         began = effective(start, scale, terms, eps)
         return Verdict("plateau", "lost" if np.any(lost & began) else "idle", promised)
-    jac, least = point.jac[:, works], best.point.jac[:, works]
-    if _deficiency(jac, eps) > _deficiency(least, eps):
-        return Verdict("false", "ran away", promised)
     return Verdict("local", "", promised)
 
 
