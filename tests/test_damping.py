@@ -1,5 +1,6 @@
 """Damping rules: sequences worked by hand, and their limits in the solver."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -174,28 +175,71 @@ def test_first_step_solves_the_damped_normal_equations(damping):
 
 
 def arctan_step(damping):
-    """One step on r = arctan(p) from 2, where Gauss-Newton overshoots to -3.54."""
+    """One step on r = arctan(p - 10) from 12, where Gauss-Newton overshoots to 6.5.
+
+    A step shorter than the start itself, so that nothing but its gain speaks against.
+    """
     solver = lmjax.LevenbergMarquardt(max_steps=1, damping=damping)
-    start = np.array([2.0])
-    return lmjax.least_squares(jnp.arctan, start, solver=solver)
+    return lmjax.least_squares(shifted_arctan, np.array([12.0]), solver=solver)
+
+
+def shifted_arctan(p):
+    return jnp.arctan(p - 10.0)
 
 
 def test_fixed_takes_a_step_that_raises_the_cost():
     sol = arctan_step(lmjax.Fixed(0.0))
-    assert_close(sol.params, np.array([2.0 - 5.0 * np.arctan(2.0)]))
+    assert_close(sol.params, np.array([12.0 - 5.0 * np.arctan(2.0)]))
     assert float(sol.cost) > 0.5 * np.arctan(2.0) ** 2
 
 
-@pytest.mark.parametrize(
-    "damping",
-    # small enough that the first proposal is the Gauss-Newton step
-    [lmjax.Nielsen(1e-9), lmjax.Classical(initial=1e-9)],
-    ids=["nielsen", "classical"],
-)
+# small enough that the first proposal is the Gauss-Newton step
+BOLD = [lmjax.Nielsen(1e-9), lmjax.Classical(initial=1e-9)]
+bold_rules = pytest.mark.parametrize("damping", BOLD, ids=["nielsen", "classical"])
+
+
+@bold_rules
 def test_guarded_rules_refuse_a_step_that_raises_the_cost(damping):
     sol = arctan_step(damping)
-    assert float(sol.params[0]) == 2.0
+    assert float(sol.params[0]) == 12.0
     assert int(sol.num_accepted) == 0
+
+
+# What the step from 2 to 3 leaves of the residual of `bent`, and whether it is taken:
+# its gain is 1 - left**2, and a ten-thousandth is what it must be.
+LEFT = {
+    "raises the cost": (1.2, False),
+    "achieves nothing": (1.0, False),
+    "achieves half of what it must": (1.0 - 2.5e-5, False),
+    "achieves five times what it must": (1.0 - 2.5e-4, True),
+    "achieves its promise": (0.0, True),
+}
+LEFT_BEHIND, TAKEN = map(np.array, zip(*LEFT.values(), strict=True))
+
+
+def bent(p, left):
+    """Return a residual of 1 and a slope of -1 at p = 2, and of ``left`` at p = 3."""
+    u = p - 2.0
+    return 1.0 - u + left * u**3
+
+
+@bold_rules
+@pytest.mark.parametrize("batch", [False, True], ids=["alone", "batch"])
+def test_step_is_taken_if_it_achieves_a_ten_thousandth(batch, damping):
+    solver = lmjax.LevenbergMarquardt(max_steps=1, damping=damping)
+
+    def fit(left):
+        start = jnp.array([2.0])
+        sol = lmjax.least_squares(bent, start, (left,), solver=solver)
+        return sol.params[0], sol.num_accepted, sol.in_batch
+
+    if batch:
+        p, taken, in_batch = jax.jit(jax.vmap(fit))(LEFT_BEHIND)
+    else:
+        p, taken, in_batch = map(np.array, zip(*map(fit, LEFT_BEHIND), strict=True))
+    np.testing.assert_array_equal(taken, TAKEN)
+    np.testing.assert_allclose(p, 2.0 + TAKEN, rtol=1e-8)
+    np.testing.assert_array_equal(in_batch, batch)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -65,6 +65,12 @@ def test_a_poor_step_is_not_taken_and_lambda_grows():
     assert float(step[0]) == 0.0
     assert not bool(new.accepted)
     assert float(new.damping) == 2.0 * float(state.damping)
+    # from closer by it does not, and is taken
+    p = jnp.array([0.5])
+    step, new = lm.update(p, state, p, residual_fn=jnp.arctan)
+    np.testing.assert_allclose(step, -1.25 * np.arctan(0.5), rtol=1e-5)
+    assert bool(new.accepted)
+    assert float(new.damping) < float(state.damping)
 
 
 @pytest.mark.parametrize("tried", [True, False], ids=["residual_fn", "jacobian"])

@@ -397,6 +397,16 @@ def test_cost_falls_over_accepted_steps(recorded):
     assert cost[-1] < 1e-3 * start
 
 
+def test_rows_of_too_little_gain_are_refused(recorded):
+    steps = int(recorded.num_steps)
+    gain = np.asarray(recorded.history.gain)[:steps]
+    accepted = np.asarray(recorded.history.accepted)[:steps]
+    assert (gain[accepted] > 1e-4).all()
+    # later than the first step taken, which may also be refused for its length
+    later = np.cumsum(accepted) > 0
+    assert (gain[later & ~accepted] <= 1e-4).sum() >= 2
+
+
 def test_last_accepted_row_is_the_solution(recorded):
     history = recorded.history
     last = np.flatnonzero(history.accepted)[-1]
