@@ -112,10 +112,10 @@ def test_numbers_are_those_of_numpy(outcomes):
 
 def test_batch_of_fits_has_the_same_numbers_after_vmap(outcomes):
     boot, stderr, interval, bias = outcomes
-    np.testing.assert_array_equal(boot.stderr, stderr)
-    # two programs: they may round the place between two replicas differently
-    np.testing.assert_allclose(boot.interval(0.5), interval, rtol=1e-15)
-    np.testing.assert_array_equal(boot.bias, bias)
+    # two programs: they may round differently
+    np.testing.assert_allclose(boot.stderr, stderr, rtol=1e-13)
+    np.testing.assert_allclose(boot.interval(0.5), interval, rtol=1e-13)
+    np.testing.assert_allclose(boot.bias, bias, atol=1e-13)
     assert boot.num_failed.tolist() == [0, 0, 0, 64]
 
 
