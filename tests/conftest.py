@@ -1,12 +1,54 @@
-"""Settings that every test runs under, and the shared fixtures."""
+"""Settings that every test runs under, the cache of compilations, shared fixtures."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def cpu():
+    """Return what tells this processor from others: code compiled for one may crash."""
+    wanted = ("model name", "flags", "Features", "CPU part")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    known = {line for line in lines if line.split("\t")[0].strip() in wanted}
+    text = "\n".join([platform.machine(), platform.processor(), *sorted(known)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def keep_compilations():
+    """Let jax keep what it compiles in a folder: two thirds of the suite's time.
+
+    For this process, the other workers and the processes that tests start. The folder
+    is LMJAX_TEST_CACHE if that is set; an empty value switches the cache off.
+    """
+    default = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    chosen = os.environ.get("LMJAX_TEST_CACHE", str(default))
+    if not chosen:
+        return
+    folder = Path(chosen) / f"{jaxlib.__version__}-{cpu()}"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
+keep_compilations()
 
 
 @pytest.fixture
