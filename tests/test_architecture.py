@@ -1,17 +1,13 @@
 """Imports flow one way, importing is light, files stay short."""
 
 import ast
-import os
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from processes import ROOT, run_python
 
 import lmjax
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 330
@@ -136,16 +132,6 @@ def in_package(module):
     return module.split(".")[0] == "lmjax"
 
 
-def run_python(code, **settings):
-    env = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    env |= {"PYTHONPATH": str(ROOT), **settings}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 def test_order_names_every_module():
     assert sorted(map(module_name, FILES)) == sorted(ORDER)
 
@@ -168,13 +154,14 @@ def test_imports_stand_at_the_top(path):
 
 def test_import_is_light_and_leaves_the_settings_alone():
     loaded = run_python(
+        "-c",
         "import sys, jax\n"
         "before = dict(jax.config.values)\n"
         "import lmjax\n"
         "assert dict(jax.config.values) == before\n"
         "assert not jax.config.jax_enable_x64\n"
-        "print(*sys.modules)"
-    )
+        "print(*sys.modules)",
+    ).split()
     assert "lmjax" in loaded
     for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._cli"):
         assert heavy not in loaded
@@ -182,7 +169,7 @@ def test_import_is_light_and_leaves_the_settings_alone():
 
 def test_import_starts_no_device():
     # Any computation would look for the device and fail.
-    run_python("import lmjax", JAX_PLATFORMS="no-such-device")
+    run_python("-c", "import lmjax", JAX_PLATFORMS="no-such-device")
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

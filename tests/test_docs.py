@@ -1,23 +1,17 @@
 """Whatever the documentation shows runs, and every public name is documented."""
 
-import ast
 import base64
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import pytest
+from processes import ROOT, run_python
 
 import lmjax
 import lmjax.plot
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
@@ -76,7 +70,6 @@ RETURNED = [
     lmjax.Bootstrap,
 ]
 
-MAX_EXAMPLE_LINES = 80
 MAX_NOTEBOOK_BYTES = 500_000
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|usr|mnt)/|\b[A-Z]:\\")
 
@@ -107,22 +100,6 @@ print(f"{attempted} attempted, {failed} failed")
 """
 
 
-def run_python(*command, cwd, text=None):
-    """Run Python as a user would: no settings of the tests, warnings are errors."""
-    env = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    env |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=cwd,
-        input=text,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def by_stem(path):
     return path.stem
 
@@ -149,12 +126,6 @@ def test_links_of_a_page_lead_to_files(path):
             assert (path.parent / target).exists(), f"{path} links to {target}"
 
 
-def test_guide_names_every_example():
-    guide = (ROOT / "examples" / "README.md").read_text()
-    for path in EXAMPLES:
-        assert f"]({path.name})" in guide, f"the guide leaves out {path.name}"
-
-
 @pytest.mark.parametrize(
     "part",
     [
@@ -169,35 +140,6 @@ def test_doctests(part, tmp_path):
     attempted, failed = map(int, re.findall(r"(\d+) (?:attempted|failed)", out)[-2:])
     assert failed == 0, out
     assert attempted > 20
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=by_stem)
-def test_example_runs(path, tmp_path):
-    # Once is enough, with the figure where there is one.
-    plot = ["--plot", "figure.png"] if "--plot" in path.read_text() else []
-    assert run_python(str(path), *plot, cwd=tmp_path).strip()
-    assert [file.name for file in tmp_path.iterdir()] == plot[1:]
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=by_stem)
-def test_example_keeps_the_form(path):
-    source = path.read_text()
-    tree = ast.parse(source)
-    assert len(source.splitlines()) <= MAX_EXAMPLE_LINES
-    question = ast.get_docstring(tree).split("\n\n")[0].replace("\n", " ")
-    assert question.endswith("?")
-    assert "\nExpect" in ast.get_docstring(tree)
-    assert source.endswith('if __name__ == "__main__":\n    main()\n')
-    modules = [
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([a.name for a in node.names] if hasattr(node, "names") else [])
-        if "lmjax" in (getattr(node, "module", None) or name)
-    ]
-    assert modules[0] in ("lmjax", "lmjax.optax")
-    assert modules[1:] in ([], ["plot"], ["models"])
-    assert not re.search(r"lmjax\.(\w+\.)*_", source), "uses a private name"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
