@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from jax import lax
 
 from lmjax import _lanes
@@ -376,7 +377,7 @@ def answers():
     """Return what interpreter and vmap make of every case, compiled as one."""
     args = {name: case.args for name, case in CASES.items()}
 
-    @jax.jit
+    @quick.jit
     def both(args):
         return {
             name: (case.by_lanes(args[name]), case.by_vmap(args[name]))
@@ -553,8 +554,10 @@ def barred(x, t):
     first, zero, narrow = lax.optimization_barrier(
         (jnp.sin(x), jnp.zeros(3) * x, jnp.exp(t))
     )
-    second, kept = lax.optimization_barrier((first * narrow + zero, jnp.ones(3)))
-    return second * kept + first, x
+    second, kept, same = lax.optimization_barrier(
+        (first * narrow + zero, jnp.ones(3), first * jnp.ones(3))
+    )
+    return second * kept + same, x
 
 
 BARRED = np.sin(A) * np.exp(ONE)[:, None] + np.sin(A)
