@@ -18,7 +18,6 @@ SOLVERS = {
     "svd": lmjax.SVD(),
     "cg": lmjax.CG(tol=1e-12, max_steps=60),
 }
-DIRECT = {name: SOLVERS[name] for name in ("qr", "cholesky", "svd")}
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -84,10 +83,22 @@ def test_parameters_that_may_not_move_stay(solver, dtype, rng):
     assert_close(got[kept], augmented(r, jac[:, kept], 0.1))
 
 
-@pytest.mark.parametrize("shape", [(3, 7), (1, 2), (4, 12)], ids=str)
-def test_svd_gives_the_step_of_least_norm_for_few_residuals(shape, rng):
+# written out up to 8 residuals, by LAPACK beyond
+@pytest.mark.parametrize("solver", [lmjax.SVD(), lmjax.Dual()], ids=["svd", "dual"])
+@pytest.mark.parametrize("shape", [(3, 7), (1, 2), (4, 12), (11, 30)], ids=str)
+def test_step_for_few_residuals_is_that_of_least_norm(shape, solver, rng):
     r, jac = problem(rng, *shape)
-    assert_close(step(lmjax.SVD(), r, jac, 0.0), -np.linalg.pinv(jac) @ r)
+    assert_close(step(solver, r, jac, 0.0), -np.linalg.pinv(jac) @ r)
+    assert_close(step(solver, r, jac, 0.3), augmented(r, jac, 0.3))
+
+
+def test_dual_step_survives_rows_that_depend_on_each_other(rng):
+    r, jac = problem(rng, 5, 9)
+    jac[4], r[4] = jac[0] - jac[1], r[0] - r[1]
+    # rows are told apart to rounding of their products only
+    expected = -np.linalg.pinv(jac, rcond=1e-10) @ r
+    got = step(lmjax.Dual(), r, jac, 0.0)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 @every_dtype
