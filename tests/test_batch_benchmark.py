@@ -83,6 +83,7 @@ def test_images_have_poisson_noise_and_starts_around_the_truth(name):
     assert np.mean(load.y.var(axis=0) / mean) == pytest.approx(1, rel=0.02)
     shift = np.abs(load.start[:, 1:3] - load.truth[:, 1:3])
     assert 0.55 < shift.max() <= 0.6001  # a fifth of the width of 3
+    assert (load.bounds is not None) == ("constrained" in name)
     if load.bounds is not None:
         assert ((load.bounds[0] <= load.start) & (load.start <= load.bounds[1])).all()
 

@@ -187,7 +187,11 @@ def test_batch_of_images_draws_images(tmp_path):
 
 def test_batch_without_a_single_success_is_drawn(fits, tmp_path):
     failed = jax.tree.map(lambda leaf: leaf[3:4], fits)
-    drawn(lmjax.plot.batch(failed), tmp_path)
+    outcomes = drawn(lmjax.plot.batch(failed), tmp_path).axes[0]
+    labels = [label.get_text() for label in outcomes.get_yticklabels()]
+    widths = [patch.get_width() for patch in outcomes.patches]
+    shown = {name: width for name, width in zip(labels, widths, strict=True) if width}
+    assert shown == {"NONFINITE_START": 1}
 
 
 def test_map_puts_values_into_the_mask_and_marks_failures(fits, tmp_path):
