@@ -7,6 +7,7 @@ import re
 
 import equinox as eqx
 import pytest
+import quick
 from processes import ROOT, run_python
 
 import lmjax
@@ -116,14 +117,19 @@ def test_blocks_of_a_page_run_in_order(path, tmp_path):
         for match in re.finditer(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
     ]
     assert blocks
-    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=json.dumps([str(path), blocks]))
+    text = json.dumps([str(path), blocks])
+    run_python(
+        "-c", RUN_BLOCKS, cwd=tmp_path, text=text, **quick.flags(quick.EVERYTHING)
+    )
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_folder)
 def test_links_of_a_page_lead_to_files(path):
-    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
-        if not re.match(r"https?:|mailto:", target):
-            assert (path.parent / target).exists(), f"{path} links to {target}"
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text())
+    files = [link for link in links if not re.match(r"https?:|mailto:", link)]
+    assert files
+    for target in files:
+        assert (path.parent / target).exists(), f"{path} links to {target}"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,8 @@ def test_links_of_a_page_lead_to_files(path):
     ],
 )
 def test_doctests(part, tmp_path):
-    out = run_python("-c", RUN_DOCTESTS, part, cwd=tmp_path)
+    flags = quick.flags(quick.EVERYTHING)
+    out = run_python("-c", RUN_DOCTESTS, part, cwd=tmp_path, **flags)
     attempted, failed = map(int, re.findall(r"(\d+) (?:attempted|failed)", out)[-2:])
     assert failed == 0, out
     assert attempted > 20

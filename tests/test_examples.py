@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import quick
 from processes import ROOT, run_python
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -71,7 +72,9 @@ def outcomes(request, tmp_path_factory):
             if name in asked
         ]
         if jobs:
-            printed = run_python("-c", RUN, text=json.dumps(jobs))
+            # some compute for longer than they compile
+            flags = quick.flags(quick.EMITTERS)
+            printed = run_python("-c", RUN, text=json.dumps(jobs), **flags)
             found |= json.loads(printed.splitlines()[-1])
     return found
 
