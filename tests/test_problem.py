@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.optimize
 from tolerances import TOL, assert_close
 
@@ -174,25 +175,28 @@ def test_boolean_array_fixes_elements():
 
 
 def test_fixed_flags_may_be_traced():
-    fit = jax.jit(lambda f: lmjax.least_squares(flat, START, (T, Y), fixed=f).params)
+    fit = quick.jit(lambda f: lmjax.least_squares(flat, START, (T, Y), fixed=f))
     a, c = linear_minimum(1.5, 0.0)
-    assert_close(fit(np.array([False, True, False])), np.array([a, 1.5, c]))
-    assert_close(fit(np.array([True, True, True])), START)
-
-
-def test_fixed_flags_may_differ_per_fit(minimum):
-    fit = lambda f: lmjax.least_squares(flat, START, (T, Y), fixed=f).params
-    got = jax.vmap(fit)(np.array([[False] * 3, [False, True, False]]))
-    a, c = linear_minimum(1.5, 0.0)
-    assert_close(got, np.array([minimum, [a, 1.5, c]]))
-
-
-def test_everything_fixed_is_a_converged_fit_of_the_start():
-    sol = lmjax.least_squares(flat, START, (T, Y), fixed=True)
+    assert_close(fit(np.array([False, True, False])).params, np.array([a, 1.5, c]))
+    # everything fixed is a converged fit of the start
+    sol = fit(np.array([True, True, True]))
     np.testing.assert_array_equal(sol.params, START)
     assert bool(sol.success)
     r = START[0] * np.exp(-START[1] * T) + START[2] - Y
     assert_close(sol.cost, 0.5 * np.sum(r**2))
+
+
+def test_fixed_flags_may_differ_per_fit(minimum):
+    fit = lambda f: lmjax.least_squares(flat, START, (T, Y), fixed=f).params
+    got = quick.jit(jax.vmap(fit))(np.array([[False] * 3, [False, True, False]]))
+    a, c = linear_minimum(1.5, 0.0)
+    assert_close(got, np.array([minimum, [a, 1.5, c]]))
+
+
+def test_one_flag_fixes_everything():
+    sol = lmjax.least_squares(flat, START, (T, Y), fixed=True)
+    np.testing.assert_array_equal(sol.params, START)
+    assert bool(sol.success)
 
 
 def test_fixed_and_bounded_parameters_combine():
