@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from tolerances import TOL, assert_close
 
 from lmjax import _arrow, _block_statistics, _symmetric
@@ -16,13 +17,13 @@ from lmjax._linear_solvers.schur import Schur
 SIZES = {"few": Arrow(4, 3, 2), "many": Arrow(3, 9, 9)}
 
 
-unscaled_blocks = jax.jit(_block_statistics.unscaled_blocks)
-arrow_inverse = jax.jit(_symmetric.arrow_inverse)
-times = jax.jit(lambda inverse, v: inverse.times(v))
-schur = jax.jit(lambda linearization, damping: Schur()(linearization, damping))
+unscaled_blocks = quick.jit(_block_statistics.unscaled_blocks)
+arrow_inverse = quick.jit(_symmetric.arrow_inverse)
+times = quick.jit(lambda inverse, v: inverse.times(v))
+schur = quick.jit(lambda linearization, damping: Schur()(linearization, damping))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick.jit, static_argnums=0)
 def linearize(arrow, jac, p, r, row):
     return _arrow.linearize(arrow, lambda p: jac @ p, p, r, row)
 
@@ -87,7 +88,7 @@ def test_linearization_is_that_of_the_dense_jacobian(arrow, rng):
     assert_close(dense_of(got.rescale(jnp.asarray(factor)).matrix), jac.T @ jac)
 
 
-@jax.jit
+@quick.jit
 def consequences(linearization, factor, dp, v, u):
     model = linearization.rescale(factor).moved(dp)
     grad, norms, size = model.moments()

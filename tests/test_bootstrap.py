@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.stats
 
 import lmjax
@@ -79,7 +80,7 @@ def test_replicas_scatter_as_they_should(kind, fit):
     assert np.all(np.abs(shift) < (5 / 4_800**0.5 + (kind == "case") / M) * errors)
 
 
-@jax.jit
+@quick.jit
 @jax.vmap
 def lanes(key, y, mask, fixed):
     options = {"mask": mask, "fixed": fixed}

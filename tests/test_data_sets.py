@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from tolerances import assert_close
 
 import lmjax
@@ -89,7 +90,7 @@ def test_a_covariance_matrix_is_that_of_its_set():
 def test_masked_inputs_of_a_set_never_reach_the_model():
     times = TIMES | {"slow": np.where(MASK["slow"], TIMES["slow"], np.nan)}
     rate = lambda y, x: fit(y, x, mask=MASK).params["rate"]
-    slope = jax.jit(jax.grad(rate))
+    slope = quick.jit(jax.grad(rate))
     got, expected = slope(Y, times), slope(Y, TIMES)
     assert_close(got, expected)
     assert float(got["slow"][1]) == 0.0 != float(got["slow"][2])
@@ -98,7 +99,7 @@ def test_masked_inputs_of_a_set_never_reach_the_model():
 def test_many_fits_of_several_sets():
     scales = np.array([1.0, 2.0])
     run = lambda s: fit({name: s * y for name, y in Y.items()})
-    got = jax.jit(jax.vmap(lambda s: (run(s).params, run(s).in_batch)))(scales)
+    got = quick.jit(jax.vmap(lambda s: (run(s).params, run(s).in_batch)))(scales)
     assert np.asarray(got[1]).all()
     assert_close(jax.tree.map(lambda a: a[0], got[0]), fit().params)
     assert_close(got[0]["rate"][1], got[0]["rate"][0])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.optimize
 from tolerances import TOL, assert_close
 
@@ -274,7 +275,7 @@ def test_nothing_but_masked_points_is_no_success():
 def test_masked_common_inputs_never_reach_the_model():
     x, mask = T.copy(), np.ones((CURVES, POINTS), bool)
     x[3], mask[:, 3] = np.nan, False
-    slope = jax.jit(jax.grad(lambda y, x: fit(y, x, mask=mask).params["tau"]))
+    slope = quick.jit(jax.grad(lambda y, x: fit(y, x, mask=mask).params["tau"]))
     got = slope(Y, x)
     assert (np.asarray(got)[:, 3] == 0.0).all()
     assert_same(got, slope(Y, T))
@@ -404,7 +405,7 @@ def test_gradients_are_those_of_the_stacked_problem(quantity):
             bounds = (None, {"tau": upper})
             return quantity(fitted(y, sigma=sigma, bounds=bounds))
 
-        return jax.jit(jax.value_and_grad(value, (0, 1, 2)))
+        return quick.jit(jax.value_and_grad(value, (0, 1, 2)))
 
     ours, theirs = slopes(fit), slopes(dense)
     for upper in (5.0, 1.2):  # out of the way; in it

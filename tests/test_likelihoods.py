@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.integrate
 import scipy.optimize
 import scipy.special
@@ -157,7 +158,7 @@ def test_rician_density_has_two_derivatives_where_there_is_no_signal():
     y = jnp.array([1.0, 3.0])
     cost = lambda f: -jnp.sum(Rician(1.0).log_ratio(jnp.ones(2), f, y))
     assert_close(jax.grad(cost)(jnp.zeros(2)), np.zeros(2))
-    curvature = jax.jit(jax.hessian(cost))(jnp.zeros(2))
+    curvature = quick.jit(jax.hessian(cost))(jnp.zeros(2))
     assert_close(curvature, np.diag(1.0 - np.asarray(y) ** 2 / 2))
 
 
@@ -379,7 +380,7 @@ def test_batch_runs_the_engine_and_equals_single_fits(batch):
 def influence(batch):
     """Return the compiled gradient of a parameter by the data."""
     _, one, _ = batch
-    return jax.jit(jax.grad(lambda *data: one(*data)[0][0][1]))
+    return quick.jit(jax.grad(lambda *data: one(*data)[0][0][1]))
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
@@ -419,6 +420,10 @@ def test_omitted_nan_is_masked(poisson_fit):
     assert float(fit.residual[-1]) == 0.0
 
 
+def constant(p, x):
+    return p + 0.0 * x
+
+
 @pytest.mark.parametrize(
     ("likelihood", "y"),
     [
@@ -433,7 +438,6 @@ def test_omitted_nan_is_masked(poisson_fit):
 )
 def test_impossible_concrete_data_raise(likelihood, y):
     data = np.array([1.0, y, 0.0, 1.0])
-    constant = lambda p, x: p + 0.0 * x
     fit = lambda y, **rest: lmjax.curve_fit(
         constant, np.arange(4.0), y, 0.5, likelihood=likelihood, **rest
     )
@@ -548,13 +552,14 @@ def test_derivative_by_the_counts_is_the_implicit_one(poisson_fit):
     hessian = jac.T @ (jac * (COUNTS / f**2)[:, None])
     hessian += np.einsum("i,ijk->jk", 1 - COUNTS / f, second)
     expected = np.linalg.solve(hessian, (jac / f[:, None]).T)
-    got = jax.jacrev(lambda y: poisson_params(y, 0.0))(COUNTS)
+    got = quick.jit(jax.jacrev(lambda y: poisson_params(y, 0.0)))(COUNTS)
     assert_close(got, expected, factor=10)
 
 
 def test_derivative_by_the_read_noise_is_that_of_differences():
     s, h = 0.8, 1e-4
-    got = jax.jacfwd(lambda s: poisson_params(NOISY, s))(s)
+    of = lambda s: poisson_params(NOISY, s)
+    got = quick.jit(jax.jacfwd(of))(s)
     ends = [np.asarray(poisson_params(NOISY, s + k * h)) for k in (-2, -1, 1, 2)]
     expected = (ends[0] - 8 * ends[1] + 8 * ends[2] - ends[3]) / (12 * h)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -565,7 +570,7 @@ def test_rician_derivatives_are_those_of_differences():
     y = np.abs(curve([6.0, 0.7, 0.0]) + 0.9 * np.sin(7.0 * T))
     both = lambda p, t: p[0] * jnp.exp(-p[1] * t)
 
-    @jax.jit
+    @quick.jit
     def of(sigma):
         noise = Rician(sigma)
         fit = lmjax.curve_fit(both, T, y, np.array([5.0, 1.0]), likelihood=noise)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.special
 from model_table import SPECS
 from tolerances import TOL
@@ -47,7 +48,7 @@ def test_value_is_that_of_the_formula(spec, dtype, rng):
 def test_derivative_is_that_of_the_formula(spec, rng):
     parameters = spec.draw(rng, 1)[0]
     curve = lambda p: spec.build(p)(spec.x)
-    jac = jax.jit(jax.jacfwd(curve))(jnp.asarray(parameters))
+    jac = quick.jit(jax.jacfwd(curve))(jnp.asarray(parameters))
     for k, value in enumerate(parameters):
         step = 1e-5 * max(abs(value), 1e-2)
         high, low = (
@@ -79,7 +80,7 @@ def test_extreme_parameters_give_finite_values_and_derivatives(spec, dtype, rng)
         "forward": jax.jacfwd(curve)(p),
         "reverse": jax.jacrev(curve)(p),
     }
-    for name, values in jax.jit(jax.vmap(all_of))(rows).items():
+    for name, values in quick.jit(jax.vmap(all_of))(rows).items():
         finite = np.isfinite(values)
         finite = finite.reshape(len(rows), -1).all(axis=1)
         assert finite.all(), f"{name} at {rows[np.argmin(finite)]}"

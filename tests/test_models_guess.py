@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from model_table import SPECS, TIME, Spec
 from tolerances import assert_close
 
@@ -38,7 +39,7 @@ NUM_CURVES = 12
 def guess_all(spec_name, x_batched=False):
     """Return the compiled guess of a batch of curves."""
     guess = partial(SPEC[spec_name].model.guess, **SPEC[spec_name].options)
-    return jax.jit(jax.vmap(guess, in_axes=(0 if x_batched else None, 0)))
+    return quick.jit(jax.vmap(guess, in_axes=(0 if x_batched else None, 0)))
 
 
 SPEC = {str(spec): spec for spec in SPECS}
@@ -75,7 +76,7 @@ def test_fit_from_the_guess_finds_the_truth(spec, rng):
         fit = lmjax.curve_fit(start, spec.x, y)
         return fit.params, fit.chi2
 
-    params, chi2 = jax.jit(jax.vmap(fit_one))(y)
+    params, chi2 = quick.jit(jax.vmap(fit_one))(y)
     assert np.all(chi2 <= 1e-16 * np.sum(y**2, axis=tuple(range(1, y.ndim))))
     for got, expected in zip(spec.flat(params), truth, strict=True):
         pairs = zip(spec.canonical(*got), spec.canonical(*expected), strict=True)
@@ -92,7 +93,7 @@ def test_single_precision_guess_is_near_the_double_one(spec, rng):
     single = guess_all(str(spec))(x, jnp.float32(y))
     assert {leaf.dtype for leaf in jax.tree.leaves(single)} == {np.dtype("float32")}
     # Rounding may tip the choice between two candidates: compare how well they fit.
-    evaluate = jax.jit(jax.vmap(lambda model: model(spec.x)))
+    evaluate = quick.jit(jax.vmap(lambda model: model(spec.x)))
     axes = tuple(range(1, y.ndim))
     rest, rest_single = (
         np.sum((np.asarray(evaluate(model)) - y) ** 2, axis=axes)
@@ -170,7 +171,7 @@ def test_batch_of_guesses_is_the_guesses_one_by_one(name, rng):
     y[1].flat[3] = np.nan
     together = guess_all(str(spec))(spec.x, y)
     for i in range(3):
-        alone = jax.jit(partial(spec.model.guess, **spec.options))(spec.x, y[i])
+        alone = quick.jit(partial(spec.model.guess, **spec.options))(spec.x, y[i])
         # sums in another order
         assert_close(pick(together, i), alone, atol=1e-6)
 

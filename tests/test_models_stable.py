@@ -8,13 +8,16 @@ import pytest
 from lmjax.models import _stable
 
 DTYPES = ["float32", "float64"]
-SIZES = [0.0, 1e-300, 1e-40, 1e-30, 1e-9, 0.5, 1.0, 3.0, 1e9, 1e30, 1e38, 1e300]
+SIZES = [1e-300, 1e-40, 1e-30, 1e-9, 0.5, 1.0, 3.0, 1e9, 1e30, 1e38, 1e300]
 
 
 def numbers(dtype):
-    """Return numbers of every size and sign that the dtype holds."""
-    most = float(np.finfo(dtype).max)
-    sizes = np.array([size for size in SIZES if size < most])
+    """Return numbers of every size and sign that the dtype holds.
+
+    Those below its smallest normal number count as zero, where the processor flushes.
+    """
+    least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    sizes = np.array([0.0] + [size for size in SIZES if least < size < most])
     return np.concatenate([sizes, -sizes]).astype(dtype)
 
 

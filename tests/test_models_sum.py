@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from tolerances import assert_close
 
 import lmjax
@@ -80,7 +81,7 @@ def test_batch_of_fitted_models_is_a_model():
     rates = jnp.array([0.5, 1.0, 2.0])
     curves = jnp.exp(-rates[:, None] * X[None, :])
 
-    @jax.jit
+    @quick.jit
     @jax.vmap
     def fit_one(y):
         return lmjax.curve_fit(models.Exponential.guess(X, y), X, y).params

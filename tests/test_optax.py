@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quick
 
 import lmjax.optax
 
@@ -87,7 +88,7 @@ def test_training_under_jit_reaches_a_small_cost(tried):
         return (optax.apply_updates(params, step), state), None
 
     params = start(8)
-    run = jax.jit(lambda carry: jax.lax.scan(one, carry, None, length=140)[0])
+    run = quick.jit(lambda carry: jax.lax.scan(one, carry, None, length=140)[0])
     params, state = run((params, lm.init(params)))
     assert float(jnp.sum(residual_fn(params) ** 2)) < 1e-8
     assert bool(jnp.isfinite(state.damping))
@@ -141,7 +142,7 @@ def test_a_wide_fit_and_its_gradient_need_no_square_matrix():
         sol = lmjax.least_squares(lambda p: network(p, X) - y, params)
         return jnp.sum(sol.params["v"] ** 2), sol
 
-    gradient = jax.jit(jax.grad(fit, has_aux=True)).lower(jnp.asarray(Y))
+    gradient = quick.jit(jax.grad(fit, has_aux=True)).lower(jnp.asarray(Y))
     text = gradient.as_text()
     assert f"x{3 * WIDE}x" in text
     assert f"{3 * WIDE}x{3 * WIDE}x" not in text

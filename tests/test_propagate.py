@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import quick
 
 import lmjax
 
@@ -71,5 +72,5 @@ def test_callable_model_is_handed_over_whole():
 def test_error_of_a_quantity_has_a_derivative():
     error = lambda y: fit_one(y).propagate(lambda p: p["tau"])[1]
     direct = lambda y: fit_one(y).stderr["tau"]
-    both = jax.jit(lambda y: (jax.grad(error)(y), jax.grad(direct)(y)))(CURVES[0])
+    both = quick.jit(lambda y: (jax.grad(error)(y), jax.grad(direct)(y)))(CURVES[0])
     np.testing.assert_allclose(*both, rtol=1e-9)

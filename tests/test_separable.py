@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 
 import lmjax
 from benchmarks import nist
@@ -91,7 +92,7 @@ def test_jacobian_is_kaufmans_and_its_gradient_is_exact():
         a = columns(q)
         return a @ jnp.linalg.solve(a.T @ a, a.T @ Y) - Y
 
-    @jax.jit
+    @quick.jit
     def both_ways(q):
         cost = lambda q: 0.5 * jnp.sum(projected(q) ** 2)
         oracle = projected(q), jax.jacfwd(projected)(q), jax.grad(cost)(q)
@@ -163,7 +164,7 @@ def jitted(linear):
             linear=linear,
         )
 
-    return jax.jit(fit)
+    return quick.jit(fit)
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +318,7 @@ def test_all_linear_is_solved_without_a_step():
     line = lambda p, t: (p[0] + p[1] * t) * p[2]
     held = np.array([False, False, True])
 
-    @jax.jit
+    @quick.jit
     def fit_one(y, factor):
         start = jnp.stack([jnp.zeros(()), jnp.zeros(()), factor])
         linear = np.array([True, True, False])
@@ -351,7 +352,7 @@ def test_equal_rates_get_amplitudes_of_least_norm():
     fit_one = lambda y: lmjax.curve_fit(
         two, T, y, start, linear=LINEAR_TWO, fixed=~LINEAR_TWO & (np.arange(5) < 4)
     )
-    fits = jax.jit(jax.vmap(fit_one))(jnp.stack([Y, 2.0 * Y]))
+    fits = quick.jit(jax.vmap(fit_one))(jnp.stack([Y, 2.0 * Y]))
     one = np.exp(-0.8 * T)
     columns = np.stack([one, one, np.ones(30)], axis=1)
     for row, scale in enumerate((1.0, 2.0)):
@@ -386,11 +387,11 @@ def test_derivatives_are_those_of_the_whole_problem():
         return jnp.stack(parts)
 
     y = jnp.asarray(Y)
-    whole = jax.jit(jax.jacrev(fit))(y)
+    whole = quick.jit(jax.jacrev(fit))(y)
     separated = lambda y: fit(y, LINEAR)
-    assert_close(jax.jit(jax.jacrev(separated))(y), whole)
+    assert_close(quick.jit(jax.jacrev(separated))(y), whole)
     direction = jnp.cos(jnp.arange(30.0))
-    forward = jax.jit(lambda y: jax.jvp(separated, (y,), (direction,))[1])(y)
+    forward = quick.jit(lambda y: jax.jvp(separated, (y,), (direction,))[1])(y)
     assert_close(forward, whole @ direction)
 
 
@@ -587,7 +588,7 @@ def test_wrong_mark_is_a_status_under_jit(name, dtype):
     def fit(y):
         return lmjax.curve_fit(WRONG[name], t, y, start, linear=LINEAR).status
 
-    found = jax.jit(jax.vmap(fit))(jnp.stack([y, y]))
+    found = quick.jit(jax.vmap(fit))(jnp.stack([y, y]))
     assert (found == lmjax.Status.NOT_AFFINE).all()
 
 
@@ -598,7 +599,7 @@ def test_start_near_zero_does_not_hide_a_wrong_mark(dtype, small):
     t, y = T.astype(dtype), (20.0 * np.exp(-0.9 * T)).astype(dtype)
     start = {"a": jnp.asarray(15.0, dtype), "k": jnp.asarray(small, dtype)}
     model = lambda p, t: p["a"] * jnp.exp(-p["k"] * t)
-    fit = jax.jit(lambda y: lmjax.curve_fit(model, t, y, start, linear={"k": True}))
+    fit = quick.jit(lambda y: lmjax.curve_fit(model, t, y, start, linear={"k": True}))
     assert int(fit(y).status) == lmjax.Status.NOT_AFFINE
 
 

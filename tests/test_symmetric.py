@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from tolerances import assert_close
 
 from lmjax import _symmetric
@@ -17,7 +18,7 @@ def positive(n, rng):
     return root.T @ root
 
 
-@jax.jit
+@quick.jit
 def pseudo_inverse(matrix, squares, noise):
     inverse = _symmetric.pseudo_inverse(matrix, squares, noise)
     return inverse, inverse.times(jnp.ones(len(matrix)))
@@ -91,7 +92,7 @@ def test_bad_matrix_of_a_batch_changes_no_other(rng):
     bad[1] = np.nan
     bad[2] = 1.0  # of rank 1
     zeros, noise = np.zeros((4, 3)), np.zeros(4)
-    many = jax.jit(jax.vmap(lambda *args: _symmetric.pseudo_inverse(*args)))
+    many = quick.jit(jax.vmap(lambda *args: _symmetric.pseudo_inverse(*args)))
     expected, found = many(good, zeros, noise), many(bad, zeros, noise)
     np.testing.assert_array_equal(found.matrix[::3], expected.matrix[::3])
     assert not (np.isfinite(found.matrix[1]) & (found.matrix[1] != 0.0)).any()
@@ -124,7 +125,7 @@ def by_products(matrix, inverse, rhs):
 def test_derivatives_are_those_of_the_equation(solve):
     fn, (x, slope, bend) = of_scale(solve)
 
-    @jax.jit
+    @quick.jit
     def every(t):
         forward, reverse = jax.jacfwd(fn), jax.jacrev(fn)
         return fn(t), forward(t), reverse(t), jax.jacfwd(reverse)(t)
@@ -158,7 +159,7 @@ def test_conjugate_gradients_solve_in_n_steps_and_stay_in_the_range(rng):
 def test_conjugate_gradients_end_where_there_is_no_minimum():
     same = lambda v: v
     rhs = jnp.array([1.0, 2.0])
-    solve = jax.jit(
+    solve = quick.jit(
         lambda sign: _symmetric.conjugate_gradients(lambda v: sign * v, same, rhs)
     )
     np.testing.assert_array_equal(solve(1.0), rhs)
