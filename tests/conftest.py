@@ -37,7 +37,7 @@ def keep_compilations():
     chosen = os.environ.get("LMJAX_TEST_CACHE", str(default))
     if not chosen:
         return
-    folder = Path(chosen) / f"{jaxlib.__version__}-{cpu()}"
+    folder = Path(chosen).resolve() / f"{jaxlib.__version__}-{cpu()}"
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -49,6 +49,14 @@ def keep_compilations():
 
 
 keep_compilations()
+
+# A worker takes a file at a time: the longest first, or the others wait for it.
+LONGEST = ("test_examples", "test_reference", "test_docs")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files first that take longest."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture
