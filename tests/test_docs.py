@@ -118,9 +118,8 @@ def test_blocks_of_a_page_run_in_order(path, tmp_path):
     ]
     assert blocks
     text = json.dumps([str(path), blocks])
-    run_python(
-        "-c", RUN_BLOCKS, cwd=tmp_path, text=text, **quick.flags(quick.EVERYTHING)
-    )
+    settings = quick.environment()
+    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=text, **settings)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_folder)
@@ -142,8 +141,8 @@ def test_links_of_a_page_lead_to_files(path):
     ],
 )
 def test_doctests(part, tmp_path):
-    flags = quick.flags(quick.EVERYTHING)
-    out = run_python("-c", RUN_DOCTESTS, part, cwd=tmp_path, **flags)
+    settings = quick.environment()
+    out = run_python("-c", RUN_DOCTESTS, part, cwd=tmp_path, **settings)
     attempted, failed = map(int, re.findall(r"(\d+) (?:attempted|failed)", out)[-2:])
     assert failed == 0, out
     assert attempted > 20

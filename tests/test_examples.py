@@ -72,9 +72,8 @@ def outcomes(request, tmp_path_factory):
             if name in asked
         ]
         if jobs:
-            # some compute for longer than they compile
-            flags = quick.flags(quick.EMITTERS)
-            printed = run_python("-c", RUN, text=json.dumps(jobs), **flags)
+            settings = quick.environment()
+            printed = run_python("-c", RUN, text=json.dumps(jobs), **settings)
             found |= json.loads(printed.splitlines()[-1])
     return found
 

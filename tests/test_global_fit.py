@@ -440,8 +440,8 @@ def test_gradient_of_an_affine_model_is_that_of_linear_algebra():
     ids=["gauss-newton", "polish", "one-step"],
 )
 def test_other_derivatives_are_those_of_the_stacked_problem(rule):
-    rate = lambda fitted: jax.jacfwd(
-        lambda s: fitted(Y + s * WAVES, derivative=rule).params
+    rate = lambda fitted: quick.jit(
+        jax.jacfwd(lambda s: fitted(Y + s * WAVES, derivative=rule).params)
     )(0.1)
     # conjugate gradients stop at eps^(3/4)
     assert_same(rate(fit), rate(dense), 1e-9)
@@ -449,9 +449,9 @@ def test_other_derivatives_are_those_of_the_stacked_problem(rule):
 
 @pytest.mark.slow
 def test_second_derivatives_are_those_of_the_stacked_problem():
-    bend = lambda fitted: jax.hessian(lambda s: fitted(Y + s * WAVES).params["tau"])(
-        0.1
-    )
+    bend = lambda fitted: quick.jit(
+        jax.hessian(lambda s: fitted(Y + s * WAVES).params["tau"])
+    )(0.1)
     assert_same(bend(fit), bend(dense), 1e-8)
 
 

@@ -40,7 +40,7 @@ def test_product_and_inverse_have_the_textbook_errors():
 
 
 def test_batch_gives_what_each_fit_gives():
-    batch = jax.vmap(fit_one)(CURVES)
+    batch = quick.jit(jax.vmap(fit_one))(CURVES)
     together = batch.propagate(derived)
     assert together[0]["both"].shape == (2, 2)
     for i in range(2):

@@ -440,7 +440,7 @@ CURVES = jax.vmap(two, (0, None))(TRUTH, T) + 0.005 * RNG.normal(size=(COUNT, T.
 def fits():
     """One compiled batch for the whole problem and one for the separated."""
 
-    def batch(linear):
+    def batch(linear, jit):
         solver = lmjax.LevenbergMarquardt(max_steps=300)
 
         def fit_one(y, start):
@@ -448,9 +448,9 @@ def fits():
             parts = "params", "stderr", "cost", "status", "num_steps", "in_batch"
             return {name: getattr(fit, name) for name in parts}
 
-        return jax.jit(jax.vmap(fit_one))
+        return jit(jax.vmap(fit_one))
 
-    return batch(None), batch(LINEAR_TWO)
+    return batch(None, quick.jit), batch(LINEAR_TWO, jax.jit)
 
 
 @pytest.mark.slow
