@@ -210,6 +210,26 @@ def linearize(
     return ArrowLinearization(r, columns, matrix, grad)
 
 
+def curvatures(
+    arrow: Arrow, bend: Callable, linearization: ArrowLinearization
+) -> Float[Array, " n"]:
+    """Return ``|r| |d^2 r / dp_j^2|`` per parameter.
+
+    An own parameter moves its own curve only, of which r is the residual then.
+
+    Args:
+        arrow: The pattern.
+        bend: Returns the second derivative of the residual along a direction.
+        linearization: Linear model at the point.
+    """
+    bends = arrow.derivatives(bend, linearization.residual.dtype)
+    squares = jnp.sum(bends.reshape(len(bends), -1, arrow.curves) ** 2, axis=1)
+    size = jnp.sum(linearization.residual.reshape(-1, arrow.curves) ** 2, axis=0)
+    own = jnp.sqrt(squares[: arrow.own] * size)
+    shared = jnp.sqrt(jnp.sum(squares[arrow.own :], axis=1) * jnp.sum(size))
+    return arrow.join(own, shared)
+
+
 def _gram(columns, r) -> Float[Array, "c c+1 g"]:
     """Return the products of the columns with each other and with ``r``, by curve."""
     if len(columns) > UNROLL_UP_TO:

@@ -93,8 +93,14 @@ class Batch(NamedTuple):
         return jax.tree.map(wide, problem.conditions, self.flags[0].conditions)
 
 
-def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
-    """Fit a batch; return the final states, fits last, and lane-steps executed."""
+def run(
+    batch: Batch, size: int
+) -> tuple[_loop.State, Conditions, Float[Array, ""]]:
+    """Fit a batch.
+
+    Returns:
+        The final states and the conditions, fits last, and the lane-steps executed.
+    """
     problem, _, p0 = eqx.combine(batch.arrays, batch.rest)
     n = p0.shape[1]
     width = lanes_per_block(problem, n, p0.dtype, size)
@@ -109,7 +115,8 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Float[Array, ""]]:
     last = lambda x, flag: jnp.moveaxis(x, 0, -1) if flag else x
     bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
     problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
-    return unpack(packed, batch.conditions(problem, size), n), steps
+    conditions = batch.conditions(problem, size)
+    return unpack(packed, conditions, n), conditions, steps
 
 
 def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
@@ -128,7 +135,7 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
         return packed, turns.astype(dtype) * width
     q = len(gram_pairs(n))
     packed = Packed(
-        jnp.zeros((2 * n + q + 3, size), dtype), jnp.zeros((3, size), jnp.int32)
+        jnp.zeros((2 * n + q + 4, size), dtype), jnp.zeros((3, size), jnp.int32)
     )
     carry = (packed, jnp.array(True), jnp.zeros((), dtype))
     narrow = min(NARROW, width)
@@ -212,7 +219,7 @@ def _advance(fit: Lanes, solver: LevenbergMarquardt, packed: Packed, limit):
         new = _loop.step(state, fit, solver)
         # a fit that is done takes no step: its point and scale stay by themselves
         done = ~packed.running
-        rest = ("lam", "growth", "num_steps", "status")
+        rest = ("lam", "growth", "mark", "num_steps", "status")
         keep = lambda name: jnp.where(done, getattr(state, name), getattr(new, name))
         return pack(new._replace(**{name: keep(name) for name in rest})), turns + 1
 

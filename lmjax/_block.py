@@ -6,7 +6,7 @@ ever in memory for longer than a block of fits. The damped system is solved by a
 Cholesky factorisation written out entry by entry.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,8 +20,8 @@ from lmjax._callables import hoisted
 from lmjax._lanes import evaluate
 from lmjax._linear_solvers.dense import solve_written_out
 from lmjax._linearize import NormalLinearization, gram_pairs, sums
-from lmjax._problem import Problem
-from lmjax._proposal import Point, Proposal, point_at
+from lmjax._problem import NOT_TWICE_DIFFERENTIABLE, Problem
+from lmjax._proposal import Point, Proposal, free_part, point_at
 from lmjax._sums import dot_points, sum_points
 
 # Kernels in a stage: XLA runs up to eight in order without asking other threads.
@@ -45,6 +45,8 @@ class Lanes(eqx.Module):
     n: int = eqx.field(static=True)
     going: Bool[Array, ""]
 
+    squares_condition: ClassVar[bool] = True
+
     @property
     def m(self) -> int:
         """Number of residuals."""
@@ -52,21 +54,36 @@ class Lanes(eqx.Module):
 
     def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost at ``p``."""
-        width = p.shape[-1]
-        arrays, rest = eqx.partition(self.data, eqx.is_array)
-        leaves, structure = jax.tree.flatten(arrays)
-
-        def rows(*leaves):
-            problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
-            return _rows_of_one(problem, leaves[-1])
-
-        flags = [*jax.tree.leaves(self.flags), True]
-        columns = evaluate(rows, flags, [*leaves, p], width, self.stage)
+        columns = self._evaluate(_rows_of_one, p)
         gram = self.gram_of(columns[: self.n + 1])
         cost = 0.5 * gram[-1]
         if self.data.term is not None:
             cost = self.stage(lambda: sum_points(columns[-1]))
         return NormalLinearization(gram, self.n), cost
+
+    def _evaluate(self, fn: Any, p: Float[Array, "n f"]) -> list[Float[Array, "m f"]]:
+        """Return ``fn(problem, p)``, a list of arrays over the points, on each lane."""
+        arrays, rest = eqx.partition(self.data, eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+
+        def rows(*leaves):
+            problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
+            return fn(problem, leaves[-1])
+
+        flags = [*jax.tree.leaves(self.flags), True]
+        return evaluate(rows, flags, [*leaves, p], p.shape[-1], self.stage)
+
+    def curvatures(self, point: Point) -> Float[Array, "n f"] | None:
+        """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
+        if not self.data.has_second_derivatives:
+            return None
+        try:
+            bends = self._evaluate(_bends_of_one, point.p)
+        except NOT_TWICE_DIFFERENTIABLE:
+            return None
+        size = point.linearization.moments()[2]
+        squares = sums(*(bend * bend for bend in bends))
+        return size * jnp.sqrt(jnp.stack(squares))
 
     def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
         """Return the products of all pairs of columns, summed over the points.
@@ -121,10 +138,15 @@ class Lanes(eqx.Module):
     def _point(self, p, linearization, cost) -> Point:
         return point_at(self.conditions, p, None, linearization, cost)
 
-    def compare(self, point: Point, dp, visit) -> tuple[Array, Array, Array]:
-        """Return the cost of the visit, how far it fell, and ``|J dp|^2``."""
+    def compare(self, point: Point, dp, visit) -> tuple[Array, ...]:
+        """Return the visit's cost, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
         _, cost = visit
-        return cost, point.cost - cost, point.linearization.curvature(dp)
+        bend = point.linearization.curvature(dp)
+        return cost, point.cost - cost, bend, self.effect(point)
+
+    def effect(self, point: Point) -> Float[Array, " f"]:
+        """Return ``|J p|^2`` over the free parameters."""
+        return point.linearization.curvature(free_part(point))
 
     def settle_if(self, accept, trial: Proposal, point: Point) -> Point:
         """Return the trial point: it is linearised already."""
@@ -134,13 +156,16 @@ class Lanes(eqx.Module):
         """Return one of two points for each lane."""
         return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
 
-    def linear_solver(self, linearization: NormalLinearization, damping) -> Array:
-        """Return the damped step by Cholesky's factorisation, NaN if there is none."""
-        rows, grad = linearization.rows(), linearization.grad()
-        step = self.stage(lambda: solve_written_out(rows, grad, damping))
-        return -jnp.stack(step)
+    def solve(self, linearization: NormalLinearization, lam) -> tuple[Array, Array]:
+        """Return the damped step by Cholesky's factorisation, NaN if there is none.
 
-    def rounding(self, cost: Float[Array, " f"]) -> Float[Array, " f"]:
+        And the pivots behind it.
+        """
+        rows, grad = linearization.rows(), linearization.grad()
+        step, pivots = self.stage(lambda: solve_written_out(rows, grad, lam))
+        return -jnp.stack(step), jnp.stack(pivots)
+
+    def cost_rounding(self, cost: Float[Array, " f"]) -> Float[Array, " f"]:
         """Return the rounding of a difference of two costs, each a sum of m terms."""
         return jnp.finfo(cost.dtype).eps * self.m**0.5 * cost
 
@@ -161,6 +186,11 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     return [*columns, residual, problem.half_terms(r)]
 
 
+def _bends_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
+    """Return the second derivative of the residual by each parameter."""
+    return [problem.second_derivative(p, e) for e in np.eye(p.size, dtype=p.dtype)]
+
+
 class Packed(NamedTuple):
     """The state of a block as two arrays: selecting lanes is then two operations."""
 
@@ -177,7 +207,7 @@ def pack(state: _loop.State) -> Packed:
     """Return what cannot be derived of a state."""
     point = state.point
     gram = [entry[None] for entry in point.linearization.gram]
-    scalars = [x[None] for x in (point.cost, state.lam, state.growth)]
+    scalars = [x[None] for x in (point.cost, state.lam, state.growth, state.mark)]
     rows = [point.p, *gram, state.scale, *scalars]
     counts = [state.num_steps, state.num_accepted, state.status]
     return Packed(jnp.concatenate(rows), jnp.stack(counts))
@@ -190,5 +220,13 @@ def unpack(packed: Packed, conditions: Conditions, n: int) -> _loop.State:
     point = point_at(conditions, p, None, NormalLinearization(tuple(gram), n), rest[0])
     num_steps, num_accepted, status = packed.counts
     return _loop.State(
-        point, rest[1], rest[2], scale, num_steps, num_accepted, status, None
+        point,
+        rest[1],
+        rest[2],
+        rest[3],
+        scale,
+        num_steps,
+        num_accepted,
+        status,
+        None,
     )

@@ -6,7 +6,8 @@ achieves with what the linear model promised:
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
 It is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise; lambda
-then follows the damping rule.
+then follows the damping rule. The decisions about rounding and about the end are those
+of `lmjax._rounding` and `lmjax._stopping`.
 """
 
 from collections.abc import Callable
@@ -16,17 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lmjax import _rounding, _stopping
+from lmjax._bounds import Conditions
 from lmjax._linearize import sums
 from lmjax._problem import Problem
-from lmjax._proposal import (
-    OneFit,
-    Point,
-    Proposal,
-    isfinite,
-    propose,
-    single_gain,
-    unit,
-)
+from lmjax._proposal import OneFit, Point, Proposal, free_part, isfinite, propose
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -41,14 +36,6 @@ MIN_GAIN = 1e-4
 # Moré-Garbow-Hillstrom runs, 54 found the global minimum without fading, 62 with 0.95
 # or 0.97, 59 with 0.9; fading at every step, good or bad, loses Wood and Brown-Dennis.
 FADE = 0.95
-
-# A model may round this many times worse than its parameters do, in squares: where it
-# cancels, the residual is 15 times more blurred than `Proposal.jitter` supposes.
-CANCELLATION = 300.0
-
-# Status of a fit whose steps this dtype cannot resolve: one more look, then it is done.
-AT_FLOOR = 100
-
 
 class Record(NamedTuple):
     """History in flat arrays, one row per proposed step."""
@@ -67,6 +54,7 @@ class State(NamedTuple):
         point: Best point so far.
         lam: Damping for the next proposal.
         growth: Factor on ``lam`` if that proposal is rejected.
+        mark: Cost when the last window of `lmjax._stopping` began.
         scale: Fading maximum of the norm of each Jacobian column.
         num_steps: Steps proposed.
         num_accepted: Steps taken.
@@ -77,6 +65,7 @@ class State(NamedTuple):
     point: Point
     lam: Float[Array, "*f"]
     growth: Float[Array, "*f"]
+    mark: Float[Array, "*f"]
     scale: Float[Array, "n *f"]
     num_steps: Int[Array, "*f"]
     num_accepted: Int[Array, "*f"]
@@ -101,7 +90,12 @@ def run(
 
 def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
     """Return which fits have not ended."""
-    return (status == Status.RUNNING) | (status == AT_FLOOR)
+    return (status == Status.RUNNING) | looking(status)
+
+
+def looking(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits look at the undamped model next."""
+    return (status >= _stopping.LOOK_ACCEPTED) & (status <= _stopping.CLOSER)
 
 
 def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -114,7 +108,7 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
     )
     _, _, gtol = solver.tolerances(dtype)
     held = False if point.free is None else ~jnp.any(point.free, axis=0)
-    status = _first(
+    status = _stopping.first_of(
         (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
         ((point.cost == 0.0) | held, Status.GTOL),
         # not a minimum but a place without information
@@ -130,171 +124,249 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
         rows = jnp.full((solver.max_steps,), jnp.nan, dtype)
         points = jnp.full((solver.max_steps, p0.size), jnp.nan, dtype)
         record = Record(points, rows, rows, rows, jnp.zeros(rows.shape, bool))
-    return State(point, lam, growth, point.norms, zero, zero, status, record)
+    scale = _first_scale(point, fit)
+    mark = point.cost
+    return State(point, lam, growth, mark, scale, zero, zero, status, record)
+
+
+def _first_scale(point: Point, fit) -> Float[Array, "n *f"]:
+    """Return the scale of the first step: the norms of the columns, and their change.
+
+    ``sqrt(|J_j|^2 + |r| |d^2 r / dp_j^2|)``, the second term an upper bound of what the
+    linear model leaves out of the Hessian's diagonal. The columns alone let the first
+    step leap onto plateaus where every gradient vanishes: of 198 decays from (1, 1, 0)
+    it left 59 short of their minimum, MINPACK 53, this scale none.
+    """
+    curvatures = fit.curvatures(point)
+    if curvatures is None:
+        return point.norms
+    scale = jnp.sqrt(point.norms**2 + curvatures)
+    return jnp.where(jnp.isfinite(scale), scale, point.norms)
+
+
+def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
+    """Return the damping and the scale of the next proposal.
+
+    A look at the undamped model measures parameters by their columns as they are; its
+    lambda, far below the square of any number that QR can tell from 0, only keeps
+    columns of zeros in place.
+    """
+    looks, eps = looking(state.status), jnp.finfo(state.lam.dtype).eps
+    lam = jnp.where(looks, (8.0 * eps) ** 2, state.lam).astype(state.lam.dtype)
+    return lam, jnp.where(looks, state.point.norms, state.scale)
 
 
 def step(state: State, fit, solver: LevenbergMarquardt) -> State:
-    """Propose one step, judge it, and stop or go on.
-
-    At the floor of the precision the step is proposed without damping, for the sake of
-    what it promises: see `_verdict`.
-    """
-    point, scale = state.point, state.scale
-    running = state.status == Status.RUNNING
-    looking = state.status == AT_FLOOR
-    tiny = jnp.finfo(scale.dtype).tiny
-    lam = jnp.where(looking, tiny, state.lam)
-    trial = propose(point, lam, scale, fit, solver.geodesic)
-    accept, undecided = fit.stage(lambda: _judge(state, trial, solver))
-    new = fit.settle_if(accept, trial, point)
+    """Propose one step, judge it, and stop or go on."""
+    point, running = state.point, state.status == Status.RUNNING
+    closer = state.status == _stopping.CLOSER
+    lam, scale = metric(state)
+    trial = propose(point, lam, scale, fit, solver.geodesic, closer)
+    worthy = fit.stage(lambda: _worthy(state, trial, solver))
+    new = fit.settle_if(worthy | closer, trial, point)
 
     def decide():
-        # every number of J and r enters the gradient and the norms
-        after, before, norms = sums(
-            (unit(new, scale) * new.grad) ** 2,
-            (unit(point, scale) * point.grad) ** 2,
-            new.norms,
+        slope, size = sums(
+            new.grad * (trial.p - point.p), new.norms + jnp.abs(new.grad)
         )
-        # where damping has no say, rounding alone may make the gradient grow
-        idle = lam**3 <= jnp.finfo(lam.dtype).eps
-        slack = jnp.where(idle, CANCELLATION * trial.jitter, 0.0)
-        falls = ~undecided | (after < before + slack)
-        good = accept & jnp.isfinite(after + norms) & falls
-        lam_new, growth = solver.damping.update(lam, state.growth, trial.gain, good)
-        lam_new = jnp.where(looking, state.lam, lam_new)
-        fade = jnp.where(good & (trial.gain > 0.5), FADE, 1.0)
-        # where one parameter alone could gain what rounding does not hide, only the
-        # memory of its column held it
-        held = good & trial.hidden & (single_gain(point) > 2.0 * trial.noise)
-        fade = jnp.where(held, 0.0, fade).astype(scale.dtype)
-        return good, lam_new, growth, fade
+        by_gradients = _rounding.gain_by_gradients(trial.predicted, trial.slope, slope)
+        gain = jnp.where(trial.below_rounding, by_gradients, trial.gain)
+        # every number of J and r enters the gradient and the norms
+        accept = worthy & jnp.isfinite(size)
+        if solver.damping.guarded:
+            accept &= gain > MIN_GAIN
+        lam_new, growth = _next_damping(state, gain, accept, solver)
+        fade = jnp.where(accept & (gain > 0.5), FADE, 1.0)
+        # If one parameter alone could gain more than rounding hides, only the memory of
+        # its column held it back: forget that.
+        alone = _stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
+        held = trial.below_rounding & (alone > 2.0 * trial.cost_rounding)
+        fade = jnp.where(accept & held, 0.0, fade).astype(scale.dtype)
+        newton = _stopping.newton_decrement(trial.slope, slope)
+        return accept, gain, alone, newton, lam_new, growth, fade
 
-    accept, lam_new, growth, fade = fit.stage(decide)
+    accept, gain, alone, newton, lam_new, growth, fade = fit.stage(decide)
     new = fit.either(accept, new, point)
+    # a look is a step only if it is taken
+    counted = running | accept
+    num_steps = state.num_steps + counted.astype(jnp.int32)
 
     def outcome():
-        ends = _stop(state, trial, new, accept, lam_new, fit, solver)
-        return jnp.where(looking, _verdict(trial, point, fit, solver), ends)
+        promise = _stopping.promised_reduction(
+            trial.predicted, lam, alone, trial.cost_rounding
+        )
+        after = _after_step(
+            state, trial, new, accept, promise, lam_new, num_steps, fit, solver
+        )
+        looked = _after_look(state, trial, accept, newton, fit, solver)
+        late = (looked == Status.RUNNING) & (num_steps >= solver.max_steps)
+        looked = jnp.where(late, Status.MAX_STEPS, looked)
+        return jnp.where(looking(state.status), looked, after)
 
     status = fit.stage(outcome)
     record = state.record
     if record is not None:
-        row = Record(trial.p, trial.cost, lam, trial.gain, accept)
-        index = jnp.where(running, state.num_steps, solver.max_steps)
+        row = Record(trial.p, trial.cost, lam, gain, accept)
+        index = jnp.where(counted, state.num_steps, solver.max_steps)
         record = jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), record, row)
+    at_mark = num_steps % _stopping.WINDOW == 0
     return State(
         new,
         lam_new,
         growth,
-        jnp.maximum(fade * scale, new.norms),
-        state.num_steps + running.astype(jnp.int32),
+        jnp.where(at_mark, new.cost, state.mark),
+        jnp.maximum(fade * state.scale, new.norms),
+        num_steps,
         state.num_accepted + accept.astype(jnp.int32),
         status,
         record,
     )
 
 
-def _judge(
+def _worthy(
     state: State, trial: Proposal, solver: LevenbergMarquardt
-) -> tuple[Bool[Array, "*f"], Bool[Array, "*f"]]:
-    """Return whether to take the trial, and whether rounding hides what it achieved."""
+) -> Bool[Array, "*f"]:
+    """Return whether the trial is to be linearised: whether it may be accepted.
+
+    Where rounding hides the reduction, the gradient there decides.
+    """
     running = state.status == Status.RUNNING  # others wait on their lane
-    accept = running & jnp.isfinite(trial.cost)
     if not solver.damping.guarded:
-        return accept, jnp.zeros_like(accept)
-    # The first step may not exceed the start itself: from far away the linear model
-    # leaps onto plateaus (NIST BoxBOD) where every gradient vanishes.
-    leap = (state.num_accepted == 0) & (trial.step_size > trial.size)
-    leap &= trial.size > 0.0
-    accept &= (trial.predicted >= 0.0) & (trial.gain > MIN_GAIN) & ~leap & trial.fits
-    # nor may one that rounding hides because lambda leaves next to nothing of it
-    lost = trial.step_size <= jnp.finfo(state.lam.dtype).eps * trial.size
-    accept &= ~(trial.hidden & lost & (state.lam >= 1.0))
-    # Where rounding hides the reduction, the gradient has the last word.
-    return accept, trial.hidden & (trial.actual < 0.0)
+        return running & jnp.isfinite(trial.cost)
+    # no step beyond the budget
+    looks = looking(state.status) & (state.status != _stopping.CLOSER)
+    running |= looks & (state.num_steps < solver.max_steps)
+    better = trial.below_rounding | (trial.gain > MIN_GAIN)
+    sound = (trial.predicted >= 0.0) & trial.fits & jnp.isfinite(trial.cost)
+    return running & sound & better
 
 
-def _stop(
+def _next_damping(
+    state: State, gain: Float[Array, "*f"], accept: Bool[Array, "*f"], solver
+) -> tuple[Float[Array, "*f"], Float[Array, "*f"]]:
+    """Return damping and growth for the next proposal.
+
+    The rule's, but after a look: its step was undamped and the rule does not know it.
+    If the undamped model promises more than the last steps gained, lambda was too
+    large.
+    """
+    lam, growth = solver.damping.update(state.lam, state.growth, gain, accept)
+    if not solver.damping.guarded:
+        return lam, growth
+    looks = looking(state.status)
+    too_large = accept | (state.status == _stopping.LOOK_ACCEPTED)
+    after = jnp.where(too_large, 0.1 * state.lam, state.lam)
+    after = jnp.maximum(after, jnp.finfo(lam.dtype).tiny)
+    return jnp.where(looks, after, lam), jnp.where(looks, state.growth, growth)
+
+
+def _after_step(
     state: State,
     trial: Proposal,
     new: Point,
     accept: Bool[Array, "*f"],
+    promise: Float[Array, "*f"],
     lam_new: Float[Array, "*f"],
+    num_steps: Int[Array, "*f"],
     fit,
     solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
-    """Return the status after a step.
-
-    The tests on the step are those of MINPACK with one change: a step that is short
-    only because lambda is large proves nothing, so both are charged a factor ``1 +
-    lam``, which turns them into tests of the gradient there. A column that has shrunk
-    since `scale` last saw it is damped by more than lambda; so what counts as the
-    promise is what one parameter alone could gain, where that is more.
-    """
-    lam, cost = state.lam, state.point.cost
+    """Return the status after a damped step."""
+    lam, cost, n = state.lam, state.point.cost, new.p.shape[0]
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
-    here = trial.predicted * (1.0 + lam)
-    alone = single_gain(state.point)
-    told = alone > 2.0 * trial.noise
-    promise = jnp.where(told, jnp.maximum(here, alone), here)
-    quiet = accept & (trial.actual <= ftol * cost + trial.noise)
-    quiet &= trial.predicted >= 0.0  # an unguarded step may promise an increase
-    # nor does a step that rounding swallowed whole prove anything
-    converged = quiet & (promise <= ftol * cost) & (trial.step_size > 0.0)
-    # Two ways to reach the floor of the precision. The step promises no more than
-    # rounding does: that of the model too, unless the data can tell the difference, a
-    # twentieth of a standard error in each parameter; or even a short step along the
-    # gradient improves nothing.
-    refused = ~accept & trial.hidden
-    told_apart = 0.05**2 * cost * new.p.shape[0] / fit.m
-    rounding = jnp.minimum(CANCELLATION * trial.jitter, told_apart)
-    rounding = jnp.maximum(rounding, trial.jitter)
-    floor = (quiet | refused) & (promise <= rounding)
-    floor |= refused & (lam >= 1.0) & (here <= trial.noise)
-    eps = jnp.finfo(lam.dtype).eps
-    stuck = ~accept & ((lam_new >= 1.0 / eps**2) | (lam_new == lam))
-    return _first(
+    model_noise = _rounding.model_rounding(trial.residual_rounding, n, fit.m)
+    relevant = _stopping.relevant_reduction(cost, fit.m, n)
+    # an unguarded step may promise an increase
+    done = accept & (trial.predicted >= 0.0) & (trial.step_size > 0.0)
+    done &= _stopping.achieved_nothing(
+        trial.actual, promise, cost, trial.cost_rounding, model_noise, ftol
+    )
+    refused = ~accept & _stopping.refused_at_floor(
+        trial.predicted, lam, trial.below_rounding, relevant
+    )
+    refused |= ~accept & _stopping.stuck(lam, lam_new)
+    idle = state.mark - new.cost <= relevant
+    if fit.squares_condition:
+        idle |= ~_stopping.trusted(trial.pivot + lam, trial.cancels, n, True)
+    refused |= idle & (num_steps % _stopping.WINDOW == 0)
+    sure = _stopping.undamped(lam, trial.pivot, n, fit.squares_condition)
+    short = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
+    judged = ftol > 0.0
+    return _stopping.first_of(
         (accept & (new.cost == 0.0), Status.GTOL),
         (accept & jnp.all(new.norms == 0.0, axis=0), Status.SINGULAR),
         (accept & (gtol > 0.0) & (new.optimality <= gtol), Status.GTOL),
-        ((ftol > 0.0) & converged, Status.FTOL),
-        (
-            accept
-            & (xtol > 0.0)
-            & ((1.0 + lam) * trial.step_size <= xtol * trial.size),
-            Status.XTOL,
-        ),
-        ((ftol > 0.0) & floor, AT_FLOOR),
-        (stuck | floor, Status.STALLED),
-        (state.num_steps + 1 >= solver.max_steps, Status.MAX_STEPS),
+        (judged & done & sure, Status.FTOL),
+        (accept & short & sure, Status.XTOL),
+        (judged & done, _stopping.LOOK_ACCEPTED),
+        (judged & refused, _stopping.LOOK_REFUSED),
+        (refused, Status.STALLED),
+        (num_steps >= solver.max_steps, Status.MAX_STEPS),
     )
 
 
-def _first(*cases: tuple[Bool[Array, "*f"], int]) -> Int[Array, "*f"]:
-    """Return the status of the first case that holds, RUNNING if none does."""
-    status = jnp.asarray(Status.RUNNING, jnp.int32)
-    for holds, outcome in reversed(cases):
-        status = jnp.where(holds, jnp.int32(outcome), status)
-    return status
-
-
-def _verdict(
-    trial: Proposal, point: Point, fit, solver: LevenbergMarquardt
+def _after_look(
+    state: State,
+    trial: Proposal,
+    accept: Bool[Array, "*f"],
+    newton: Float[Array, "*f"],
+    fit,
+    solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
-    """Return the status of a fit at the floor of the precision.
+    """Return the status after a look at the undamped model."""
+    lam, cost, n = state.lam, state.point.cost, trial.p.shape[0]
+    squares = fit.squares_condition
+    ftol = solver.tolerances(lam.dtype)[0]
+    strict = jnp.maximum(ftol * cost, _stopping.MARGIN * trial.cost_rounding)
+    looked = _stopping.after_look(
+        state.status,
+        # projected or bent, the step may also promise an increase: then it says nothing
+        jnp.abs(trial.predicted),
+        strict,
+        _stopping.relevant_reduction(cost, fit.m, n),
+        _stopping.step_resolved(trial.step_size, cost) & trial.fits,
+        _stopping.trusted(trial.pivot, trial.cancels, n, squares),
+        _rounding.is_zero(cost, trial.residual_rounding, trial.cancels),
+        accept,
+        trial.pivot,
+        lam <= 1e4 * jnp.finfo(lam.dtype).tiny,
+        _stopping.DOUBTFUL if squares else Status.ILL_CONDITIONED,
+    )
+    minimum = jnp.isfinite(trial.cost) & (newton <= strict)
+    closer = jnp.where(minimum, Status.FTOL, Status.STALLED)
+    return jnp.where(state.status == _stopping.CLOSER, closer, looked)
 
-    It is at a minimum only if the undamped model agrees, ``trial`` promising little
-    more than noise: damping may hide a valley. A step so long that rounding of J alone
-    would explain it says nothing: J is then singular in this dtype, and a long way may
-    be left (NIST MGH17 in float32, two equal rates) - unless the residual itself is no
-    more than rounding. Of parameters that ran away without damping it always is.
+
+class Symptoms(NamedTuple):
+    """What became of the parameters, where a status alone does not tell.
+
+    Attributes:
+        lost: Whether a free parameter has lost its effect.
+        cancels: Whether the effects of the free parameters cancel each other.
+        zero: Whether the residual is no more than rounding.
     """
-    eps = jnp.finfo(point.cost.dtype).eps
-    known = eps * trial.step_size <= 0.1 * jnp.sqrt(2.0 * point.cost)
-    # projected or bent, the look may also promise an increase: then it says nothing
-    small = jnp.abs(trial.predicted) <= 10.0 * trial.noise
-    minimum = known & small & trial.fits
-    if solver.damping.guarded:
-        blur_squared = 0.5 * trial.jitter * (fit.m / point.p.shape[0])
-        minimum |= point.cost <= 50.0 * blur_squared
-    return jnp.where(minimum, Status.FTOL, Status.STALLED).astype(jnp.int32)
+
+    lost: Bool[Array, "*f"]
+    cancels: Bool[Array, "*f"]
+    zero: Bool[Array, "*f"]
+
+
+def symptoms(
+    state: State, effect: Float[Array, "*f"], conditions: Conditions
+) -> Symptoms:
+    """Return what became of the parameters, given ``|J p|^2`` of the free ones."""
+    point = state.point
+    effects, free_effects = sums(
+        (point.norms * point.p) ** 2, (point.norms * free_part(point)) ** 2
+    )
+    rounding = _rounding.residual_rounding(effects, point.cost)
+    cancels = _rounding.cancels(effect, free_effects)
+    gone = _rounding.without_effect(point.norms, point.p, state.scale, rounding)
+    if point.free is not None:
+        gone &= point.free
+    lost = jnp.any(gone, axis=0)
+    if conditions.box is not None:
+        # an amplitude held at a bound of 0 takes the effect of its rate with it
+        lost &= ~jnp.any(conditions.active(point.p, point.grad), axis=0)
+    zero = _rounding.is_zero(point.cost, rounding, cancels)
+    return Symptoms(lost, cancels, zero)

@@ -18,10 +18,14 @@ from lmjax import _arrow
 from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
-from lmjax._linearize import DenseLinearization, MatrixFreeLinearization
+from lmjax._linearize import PRECISION, DenseLinearization, MatrixFreeLinearization
 from lmjax._params import check_params, common_dtype, ravel_prefix
 from lmjax._terms import Term
 from lmjax._types import Params
+
+# What JAX raises for a function that has a first derivative and no second one, such as
+# a callback with a derivative rule of its own.
+NOT_TWICE_DIFFERENTIABLE = (TypeError, ValueError, NotImplementedError)
 
 
 class Problem(eqx.Module):
@@ -31,7 +35,8 @@ class Problem(eqx.Module):
         residual_fn: ``(n,) -> (m,)``; what the user's function closed over are leaves.
             With a likelihood it returns predictions, which `Likely` compares with data.
         user_jac: ``(n,) -> (m, n)``, or None where autodiff works J out.
-        jacobian: Name of the way J is computed: "fwd", "rev" or "user".
+        jacobian: Name of the way J is computed: "fwd", "rev", "user" or "projected"
+            (forward mode of a residual whose linear parameters are solved out).
         conditions: Bounds and fixed parameters.
         term: Robust loss or likelihood, or None for plain least squares.
         m: Number of residuals.
@@ -72,6 +77,24 @@ class Problem(eqx.Module):
             return _arrow.linearize(self.arrow, self.residual_fn, p, r, row)
         columns = self.jac_fn(p).T
         return DenseLinearization(r, columns if row is None else row[None] * columns)
+
+    def second_derivative(
+        self, p: Float[Array, " n"], direction: Float[Array, " n"]
+    ) -> Float[Array, " m"]:
+        """Return ``d^2 r(p + s direction) / ds^2`` at s = 0, weighted as J is."""
+        if self.user_jac is not None:
+            along = lambda p: jnp.dot(self.user_jac(p), direction, precision=PRECISION)
+        else:
+            along = lambda p: jax.jvp(self.residual_fn, (p,), (direction,))[1]
+        bend = jax.jvp(along, (p,), (direction,))[1]
+        if self.term is None:
+            return bend
+        return self.term.rows(self.residual_fn(p))[1] * bend
+
+    @property
+    def has_second_derivatives(self) -> bool:
+        """Whether second derivatives of the residual are to be had at a fair price."""
+        return self.jacobian not in ("rev", "projected")
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
         """Return what each residual adds to the cost."""

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._arrow import ArrowLinearization
+from lmjax import _arrow, _rounding, _stopping
 from lmjax._bounds import Conditions
+from lmjax._linear_solvers import Cholesky, solve_with_pivots
 from lmjax._linearize import Linearization, sums
-from lmjax._problem import Problem
+from lmjax._problem import NOT_TWICE_DIFFERENTIABLE, Problem
 from lmjax._types import Flag, Scalar
 
 
@@ -49,29 +51,34 @@ class Proposal(NamedTuple):
         p: Trial parameters, inside the bounds.
         visit: What evaluating there left behind, for ``settle``.
         cost: Cost there.
+        slope: Derivative of the cost along the whole step, ``g . dp``.
         predicted: Reduction that the linear model promises.
         actual: Reduction achieved.
-        noise: Reductions below this cannot be told from rounding.
-        jitter: Reduction that rounding of the residual feigns to the linear model,
-            which sees it through the n of m directions that J spans.
-        hidden: Whether rounding hides what the step achieved.
-        gain: ``actual / predicted``, both raised by ``noise``; 1 where that is hidden.
-        step_size: Norm of the step in units of ``scale``.
-        size: Norm of the current parameters in units of ``scale``.
+        residual_rounding: Norm of what rounding may do to the residual.
+        cost_rounding: Reductions below this cannot be told from rounding.
+        below_rounding: Whether rounding hides what the step achieved.
+        gain: ``actual / predicted``, both raised by ``cost_rounding``.
+        step_size: Norm of the step in units of the scale.
+        size: Norm of the current parameters in units of the scale.
+        cancels: Whether the effects of the free parameters cancel.
+        pivot: Least pivot of the undamped normal matrix in units of the scale.
         fits: Whether the second-order correction, if any, was small enough.
     """
 
     p: Float[Array, "n *f"]
     visit: Any
     cost: Float[Array, "*f"]
+    slope: Float[Array, "*f"]
     predicted: Float[Array, "*f"]
     actual: Float[Array, "*f"]
-    noise: Float[Array, "*f"]
-    jitter: Float[Array, "*f"]
-    hidden: Bool[Array, "*f"]
+    residual_rounding: Float[Array, "*f"]
+    cost_rounding: Float[Array, "*f"]
+    below_rounding: Bool[Array, "*f"]
     gain: Float[Array, "*f"]
     step_size: Float[Array, "*f"]
     size: Float[Array, "*f"]
+    cancels: Bool[Array, "*f"]
+    pivot: Float[Array, "*f"]
     fits: Bool[Array, "*f"]
 
 
@@ -93,6 +100,11 @@ class OneFit(NamedTuple):
     def m(self) -> int:
         """Number of residuals."""
         return self.problem.m
+
+    @property
+    def squares_condition(self) -> bool:
+        """Whether steps come from the normal equations."""
+        return isinstance(self.linear_solver, Cholesky)
 
     @property
     def matrix_free(self) -> bool:
@@ -119,13 +131,37 @@ class OneFit(NamedTuple):
         )
         return jax.lax.cond(0.0 * cost != 1.0, settle, lambda: nothing)
 
+    def solve(self, linearization, lam) -> tuple[Float[Array, " n"], Array]:
+        """Return the damped step and the pivots behind it."""
+        return solve_with_pivots(self.linear_solver, linearization, lam)
+
     def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
-        """Return the cost at ``r``, how far it fell, and ``|J dp|^2``."""
+        """Return the cost at ``r``, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
         return sums(
             self.problem.half_terms(r),
             self.problem.reduction_terms(point.r, r),
             point.linearization.mv(dp) ** 2,
+            point.linearization.mv(free_part(point)) ** 2,
         )
+
+    def effect(self, point: Point) -> Scalar:
+        """Return ``|J p|^2`` over the free parameters."""
+        return jnp.sum(point.linearization.mv(free_part(point)) ** 2)
+
+    def curvatures(self, point: Point) -> Float[Array, " n"] | None:
+        """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
+        problem, p = self.problem, point.p
+        if self.matrix_free or not problem.has_second_derivatives:
+            return None
+        bend = lambda direction: problem.second_derivative(p, direction)
+        try:
+            if problem.arrow is not None:
+                return _arrow.curvatures(problem.arrow, bend, point.linearization)
+            bends = jax.vmap(bend)(jnp.eye(p.size, dtype=p.dtype))
+        except NOT_TWICE_DIFFERENTIABLE:
+            return None
+        size = jnp.linalg.norm(point.linearization.residual)
+        return size * jnp.sqrt(jnp.sum(bends**2, axis=1))
 
     def settle(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
         """Linearise at ``p``, whose residual and cost are known."""
@@ -146,18 +182,13 @@ class OneFit(NamedTuple):
 
     def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""
-        residual_fn, p = self.problem.residual_fn, point.p
-        velocity = lambda s: jax.jvp(residual_fn, (p + s * dp,), (dp,))[1]
-        zero = jnp.zeros((), p.dtype)
-        bend = jax.jvp(velocity, (zero,), (jnp.ones_like(zero),))[1]
-        term = self.problem.term
-        return bend if term is None else term.rows(point.r)[1] * bend
+        return self.problem.second_derivative(point.p, dp)
 
     def stage(self, fn: Callable) -> Any:
         """Return ``fn()``: XLA may fuse one fit as it likes."""
         return fn()
 
-    def rounding(self, cost: Scalar) -> Scalar:
+    def cost_rounding(self, cost: Scalar) -> Scalar:
         """Return the rounding of a difference of costs: `compare` has none."""
         return jnp.zeros_like(cost)
 
@@ -180,12 +211,9 @@ def point_at(
     return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines, axis=0))
 
 
-def single_gain(point: Point) -> Float[Array, "*f"]:
-    """Return what the linear model promises for the best step in one free parameter."""
-    usable = point.norms > 0.0
-    usable = usable if point.free is None else usable & point.free
-    slope = jnp.where(usable, point.grad / jnp.where(usable, point.norms, 1.0), 0.0)
-    return 0.5 * jnp.max(slope**2, axis=0)
+def free_part(point: Point) -> Float[Array, "n *f"]:
+    """Return the parameters, zero where they may not move."""
+    return point.p if point.free is None else jnp.where(point.free, point.p, 0.0)
 
 
 def isfinite(point: Point) -> Bool[Array, "*f"]:
@@ -199,12 +227,16 @@ def propose(
     scale: Float[Array, "n *f"],
     fit: Any,
     geodesic: bool,
+    closer: Bool[Array, "*f"] | None = None,
 ) -> Proposal:
-    """Solve the damped linear problem and evaluate the residual at the trial point."""
+    """Solve the damped linear problem and evaluate the residual at the trial point.
+
+    With ``closer`` the step is cut to where the cost falls by about its rounding.
+    """
     conditions = fit.conditions
     factor = unit(point, scale)
     scaled = point.linearization.rescale(factor)
-    q = fit.linear_solver(scaled, lam)
+    q, pivots = fit.solve(scaled, lam)
     if (got := jnp.shape(q)) != factor.shape:
         raise ValueError(
             f"linear_solver: expected a step of shape {factor.shape}, got {got}"
@@ -213,14 +245,29 @@ def propose(
     fits = jnp.ones_like(lam, bool)
     if geodesic:
         bend = fit.second_derivative(point, dp)
-        correction = fit.linear_solver(scaled.with_residual(bend), lam)
+        correction, _ = fit.solve(scaled.with_residual(bend), lam)
         # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
         # disagree
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
+
+    def aim():
+        effects, free_effects, slope = sums(
+            (point.norms * point.p) ** 2,
+            (point.norms * free_part(point)) ** 2,
+            point.grad * dp,
+        )
+        rounding = _rounding.residual_rounding(effects, point.cost)
+        noise = _rounding.cost_rounding(rounding, point.cost)
+        cut = 1.0
+        if closer is not None:
+            slope = jnp.where(slope == 0.0, 1.0, jnp.abs(slope))
+            cut = jnp.where(closer, jnp.minimum(1.0, noise / slope), 1.0)
+        return point.p + cut * dp, rounding, noise, free_effects
+
     # in one stage, or a multiplication and this addition might be rounded once here and
     # twice there, depending on what else the compiler has in hand
-    aimed = fit.stage(lambda: point.p + dp)
+    aimed, rounding, noise, free_effects = fit.stage(aim)
     trial = conditions.project(aimed)
     if conditions.box is not None:
         trial = _slide(point, lam, factor, aimed, trial, fit)
@@ -228,31 +275,25 @@ def propose(
     visit = fit.visit(trial)
 
     def measure():
-        cost, actual, bend_squared = fit.compare(point, dp, visit)
-        slope, step_size, size, blur = sums(
-            -point.grad * dp,
-            (scale * dp) ** 2,
-            (scale * point.p) ** 2,
-            (point.norms * point.p) ** 2,
+        cost, actual, bend_squared, effect = fit.compare(point, dp, visit)
+        slope, step_size, size = sums(
+            point.grad * dp, (scale * dp) ** 2, (scale * point.p) ** 2
         )
-        predicted = slope - 0.5 * bend_squared
-        # Rounding moves the residual by at least what rounding of p does, eps |J| |p|.
-        # Changes of cost below `noise` neither condemn nor acquit a step: the gain
-        # tends to 1, and lambda does not follow what the dice of rounding say.
-        blur = jnp.finfo(scale.dtype).eps * jnp.sqrt(blur)
-        noise = noise_of(blur, point.cost) + fit.rounding(point.cost)
-        hidden = jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * noise
-        gain = (actual + noise) / (predicted + noise)
+        predicted = -slope - 0.5 * bend_squared
+        total = noise + fit.cost_rounding(point.cost)
         return {
             "cost": cost,
+            "slope": slope,
             "predicted": predicted,
             "actual": actual,
-            "noise": noise,
-            "jitter": 2.0 * blur**2 * point.p.shape[0] / fit.m,
-            "hidden": hidden,
-            "gain": jnp.where(hidden, jnp.ones_like(gain), gain),
+            "residual_rounding": rounding,
+            "cost_rounding": total,
+            "below_rounding": _rounding.below_rounding(predicted, actual, total),
+            "gain": _rounding.gain_ratio(predicted, actual, total),
             "step_size": jnp.sqrt(step_size),
             "size": jnp.sqrt(size),
+            "cancels": _rounding.cancels(effect, free_effects),
+            "pivot": _stopping.least_pivot(pivots, lam, point.norms, point.free),
         }
 
     return Proposal(p=trial, visit=visit, fits=fits, **fit.stage(measure))
@@ -269,7 +310,7 @@ def _slide(point: Point, lam, factor, aimed, projected, fit):
         cut = jnp.where(hit, projected - point.p, 0.0)
         rest = jnp.where(hit, 0.0, factor)
         model = point.linearization.moved(cut).rescale(rest)
-        again = point.p + cut + rest * fit.linear_solver(model, lam)
+        again = point.p + cut + rest * fit.solve(model, lam)[0]
         return fit.conditions.project(again)
 
     # one fit or a block of them: the second solve is only for those that hit a bound
@@ -281,12 +322,3 @@ def unit(point: Point, scale) -> Float[Array, "n *f"]:
     """Return the factor from scaled to actual steps, 0 where none is allowed."""
     factor = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
     return factor if point.free is None else jnp.where(point.free, factor, 0.0)
-
-
-def noise_of(blur: Float[Array, "*f"], cost: Float[Array, "*f"]) -> Float[Array, "*f"]:
-    """Return the change of cost that a residual blurred by rounding may feign.
-
-    The factor 2 covers the model's own rounding.
-    """
-    noise = 2.0 * blur * jnp.sqrt(2.0 * cost)
-    return jnp.where(jnp.isfinite(noise), noise, 0.0)

@@ -174,7 +174,7 @@ def separate(problem: Problem, p0: Float[Array, " n"]) -> tuple[Separated, Probl
         problem,
         residual_fn=separated,
         user_jac=None,
-        jacobian="fwd" if problem.user_jac is not None else problem.jacobian,
+        jacobian="rev" if problem.jacobian == "rev" else "projected",
         conditions=Conditions(*jax.tree.map(pick, (box, fixed))),
         linear=None,
     )

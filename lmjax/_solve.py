@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _batch_engine, _loop, _range, _separable
+from lmjax import _batch_engine, _last_look, _loop, _range, _separable, _stopping
 from lmjax._batch_engine import Batch
 from lmjax._loop import Record
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit
+from lmjax._proposal import OneFit, free_part
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -131,7 +131,15 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
-    return outcome_of(_loop.run(problem, p0, solver, linear_solver), problem, solver)
+    state = _loop.run(problem, p0, solver, linear_solver)
+    outcome = outcome_of(state, problem, solver)
+    fit = OneFit(problem, linear_solver)
+    symptoms = _loop.symptoms(state, fit.effect(state.point), problem.conditions)
+    status = outcome.status
+    if fit.squares_condition:
+        free, cost = outcome.free, outcome.cost
+        status = _last_look.status(problem, outcome.p, free, cost, status, solver)
+    return outcome._replace(status=_stopping.explained(status, *symptoms))
 
 
 def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
@@ -194,24 +202,34 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
         p0 = jnp.broadcast_to(p0, (size, *p0.shape))
     batch = Batch((problem, solver, p0), (*batched[:2], True), rest)
     with jax.numpy_rank_promotion("allow"):  # (n, f) with (f,) is the rule there
-        state, steps = _batch_engine.run(batch, size)
-    point = state.point
-    # For whoever wants it; XLA drops it where nobody does.
-    axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
-    residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
+        state, conditions, steps = _batch_engine.run(batch, size)
+        point = state.point
+        effect = point.linearization.curvature(free_part(point))
+        symptoms = _loop.symptoms(state, effect, conditions)
     p = point.p.T
-    everywhere = jnp.ones_like(p, bool)
+    free = jnp.ones_like(p, bool) if point.free is None else point.free.T
+    axes = jax.tree.map(lambda flag: 0 if flag else None, batched[:2])
+
+    def last_look(problem, solver, *given):
+        problem, solver = eqx.combine((problem, solver), rest[:2])
+        return _last_look.status(problem, *given, solver)
+
+    status = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0, 0))(
+        problem, solver, p, free, point.cost, state.status
+    )
+    # For whoever wants it; XLA drops it where nobody does.
+    residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
     return Outcome(
         p=p,
-        r=jax.vmap(residual, in_axes=(axes, 0))(problem, p),
+        r=jax.vmap(residual, in_axes=(axes[0], 0))(problem, p),
         cost=point.cost,
-        status=state.status,
+        status=_stopping.explained(status, *symptoms),
         num_steps=state.num_steps,
         num_accepted=state.num_accepted,
         optimality=point.optimality,
         damping=state.lam,
         normal_matrix=jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
-        free=everywhere if point.free is None else point.free.T,
+        free=free,
         norms=point.norms.T,
         in_batch=jnp.ones(size, bool),
         lane_steps=jnp.full((size,), 1.0, p.dtype) * (steps / size),

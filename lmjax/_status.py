@@ -26,6 +26,9 @@ class Status(enum.IntEnum):
     INFEASIBLE = -5
     NOT_AFFINE = -6
     OUT_OF_RANGE = -7
+    PLATEAU = -8
+    RUNAWAY = -9
+    ILL_CONDITIONED = -10
 
     @property
     def success(self) -> bool:
@@ -39,8 +42,8 @@ class Status(enum.IntEnum):
 
 
 _ADVICE = {
-    Status.FTOL: "Converged: neither the last step nor the model of the next one "
-    "reduces the cost by more than ftol.",
+    Status.FTOL: "Converged: neither the last step nor the undamped model of the next "
+    "one reduces the cost by more than ftol or rounding.",
     Status.XTOL: "Converged: the last step changed the scaled parameters by less "
     "than xtol.",
     Status.GTOL: "Converged: the residual is orthogonal to every column of the "
@@ -50,14 +53,23 @@ _ADVICE = {
     "the tolerances.",
     Status.NONFINITE_START: "The residual, its likelihood or its Jacobian is not "
     "finite at the start: check the data, sigma and params0.",
-    Status.STALLED: "No further step helps short of a proven minimum: the precision is "
-    "exhausted (try float64), or the residual is not smooth, or its Jacobian is wrong.",
+    Status.STALLED: "No step helps, or none of the last 250 helped noticeably, yet the "
+    "linear model promises more: try float64, a better start or bounds; or the residual "
+    "is not smooth, or its Jacobian is wrong.",
     Status.SINGULAR: "No free parameter has any effect on the residual here: start "
     "somewhere else or fix the idle parameters.",
     Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
     Status.OUT_OF_RANGE: "Squares of the residuals or of their derivatives overflow or "
     "vanish in this dtype (float32: beyond 1e19, below 1e-19): change the units of the "
     "data or the parameters, or use float64.",
+    Status.PLATEAU: "A parameter went where it has no effect on the residual: start "
+    "nearer to the data (guess= of a model, multi_start), or keep it in with bounds.",
+    Status.RUNAWAY: "Parameters run away together, their effects cancel each other: set "
+    "bounds, start nearer to the data (guess), mark linear parameters with linear=, or "
+    "use a simpler model.",
+    Status.ILL_CONDITIONED: "Rounding hides a direction of the parameters, so nobody can "
+    "tell whether this is a minimum: use float64, linear_solver=QR(), bounds, or fix a "
+    "parameter that the data do not determine.",
     Status.NOT_AFFINE: "The residual is not affine in the parameters marked linear: "
     "take the mark off those that enter another way.",
 }

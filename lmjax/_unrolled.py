@@ -82,8 +82,8 @@ class Unrolled(eqx.Module):
             new = _loop.step(state, fit, solver)
             new = jax.tree.map(lambda a, b: jnp.where(running, a, b), new, state)
             new = jax.lax.stop_gradient(new)
-            lam, scale, free = state.lam, state.scale, state.point.free
-            moved = _attached_step(attached, p, lam, scale, free)
+            lam, scale = _loop.metric(state)
+            moved = _attached_step(attached, p, lam, scale, state.point.free)
             moved = jnp.where(new.num_accepted > state.num_accepted, moved, p)
             return (new, _with_value(moved, new.point.p)), None
 

@@ -144,7 +144,7 @@ def _tried(rule, linear_solver, residual_fn, params, state):
         accept &= (trial.predicted >= 0.0) & (trial.gain > _loop.MIN_GAIN)
     lam, growth = rule.update(state.damping, state.growth, trial.gain, accept)
     # at a minimum nothing is left to judge by; lambda must not run away there
-    telling = ~(jnp.abs(trial.predicted) <= trial.noise)
+    telling = ~(jnp.abs(trial.predicted) <= trial.cost_rounding)
     lam = jnp.where(telling, lam, state.damping)
     growth = jnp.where(telling, growth, state.growth)
     fade = jnp.where(accept & (trial.gain > 0.5), _loop.FADE, 1.0).astype(p.dtype)

@@ -6,9 +6,29 @@ scaled: its columns have at most unit norm, and columns of parameters that may n
 are zero. Its ``matrix_free`` attribute says which kind of linearization it wants.
 """
 
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
 from lmjax._linear_solvers.cg import CG as CG
 from lmjax._linear_solvers.dense import QR as QR
 from lmjax._linear_solvers.dense import SVD as SVD
 from lmjax._linear_solvers.dense import Cholesky as Cholesky
 from lmjax._linear_solvers.dual import Dual as Dual
 from lmjax._linear_solvers.schur import Schur as Schur
+from lmjax._types import Scalar
+
+
+def solve_with_pivots(
+    linear_solver: Callable, linearization, damping: Scalar
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Return the step and the pivots of the damped normal matrix.
+
+    They tell how near to singular it is. Zeros stand for pivots that are not known, of
+    solvers without a factorisation of the whole matrix and of the user's own.
+    """
+    if isinstance(linear_solver, QR | Cholesky | SVD):
+        return linear_solver.solve(linearization, damping)
+    step = linear_solver(linearization, damping)
+    return step, jnp.zeros_like(step)

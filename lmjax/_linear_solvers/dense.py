@@ -29,29 +29,43 @@ class Cholesky(eqx.Module):
     """
 
     matrix_free: ClassVar[bool] = False
+    squares_condition: ClassVar[bool] = True
 
     def __call__(
         self, linearization: DenseLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
+        return self.solve(linearization, damping)[0]
+
+    def solve(
+        self, linearization: DenseLinearization, damping: Scalar
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Return the step and the pivots of the damped normal matrix."""
         grad = linearization.rmv(linearization.residual)
         matrix = linearization.normal_matrix()
         matrix = matrix + damping * jnp.eye(grad.size, dtype=grad.dtype)
-        return -solve_positive(matrix, grad)
+        step, pivots = _solve_with_pivots(matrix, grad)
+        return -step, pivots
 
 
 def solve_positive(
     matrix: Float[Array, "n n"], rhs: Float[Array, "n *k"]
 ) -> Float[Array, "n *k"]:
     """Solve a symmetric positive definite system; NaN if it is not."""
+    return _solve_with_pivots(matrix, rhs)[0]
+
+
+def _solve_with_pivots(matrix, rhs):
     if rhs.shape[0] <= UNROLL_UP_TO:
-        return jnp.stack(solve_written_out(matrix, rhs))
+        step, pivots = solve_written_out(matrix, rhs)
+        return jnp.stack(step), jnp.stack(pivots)
     return _solve_positive(matrix, rhs)
 
 
 def _lapack_solve(matrix, rhs):
     factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((factor, True), rhs)
+    solution = jax.scipy.linalg.cho_solve((factor, True), rhs)
+    return solution, jnp.diagonal(factor) ** 2
 
 
 def _solve_by_columns(matrix, rhs):
@@ -75,13 +89,17 @@ def _solve_by_columns(matrix, rhs):
         row = jnp.where(index > j, factor[:, j], 0.0)
         return z.at[j].set((z[j] - jnp.dot(row, z, precision=PRECISION)) / factor[j, j])
 
-    return jax.lax.fori_loop(0, n, backward, jax.lax.fori_loop(0, n, forward, rhs))
+    solution = jax.lax.fori_loop(0, n, forward, rhs)
+    solution = jax.lax.fori_loop(0, n, backward, solution)
+    return solution, jnp.diagonal(factor) ** 2
 
 
 _solve_positive = with_batched_twin(_lapack_solve, _solve_by_columns)
 
 
-def solve_written_out(matrix: Any, rhs: Any, damping: Any = 0.0) -> list[Any]:
+def solve_written_out(
+    matrix: Any, rhs: Any, damping: Any = 0.0
+) -> tuple[list[Any], list[Any]]:
     """Solve a small symmetric positive definite system entry by entry.
 
     Written out, XLA fuses it into few kernels; a library call costs a launch per fit
@@ -97,11 +115,12 @@ def solve_written_out(matrix: Any, rhs: Any, damping: Any = 0.0) -> list[Any]:
         damping: What is added to the diagonal.
 
     Returns:
-        The entries of the solution.
+        The entries of the solution, and the pivots ``L_ii^2``.
     """
     n = len(rhs)
     low: list[list[Any]] = [[None] * n for _ in range(n)]
     inv: list[Any] = [None] * n
+    pivots: list[Any] = [None] * n
     z: list[Any] = [None] * n
     for i in range(n):
         for j in range(i + 1):
@@ -109,6 +128,7 @@ def solve_written_out(matrix: Any, rhs: Any, damping: Any = 0.0) -> list[Any]:
             for k in range(j):
                 s = s - low[i][k] * low[j][k]
             if i == j:
+                pivots[i] = s
                 inv[i] = 1.0 / jnp.sqrt(s)
             else:
                 low[i][j] = s * inv[j]
@@ -121,7 +141,7 @@ def solve_written_out(matrix: Any, rhs: Any, damping: Any = 0.0) -> list[Any]:
         for k in range(i + 1, n):
             s = s - low[k][i] * z[k]
         z[i] = s * inv[i]
-    return z
+    return z, pivots
 
 
 class QR(eqx.Module):
@@ -141,12 +161,19 @@ class QR(eqx.Module):
         self, linearization: DenseLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
+        return self.solve(linearization, damping)[0]
+
+    def solve(
+        self, linearization: DenseLinearization, damping: Scalar
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Return the step and the squared diagonal of the triangle."""
         columns, r = linearization.columns, linearization.residual
         n = columns.shape[0]
         top = jnp.concatenate([columns, r[None, :]])
         bottom = jnp.sqrt(damping) * identity(n + 1, n, r.dtype)
         upper = triangularize(jnp.concatenate([top, bottom], axis=1).T)
-        return -back_substitute(upper[:n, :n], upper[:n, n])
+        square = upper[:n, :n]
+        return -back_substitute(square, upper[:n, n]), jnp.diagonal(square) ** 2
 
 
 def back_substitute(
@@ -218,6 +245,12 @@ class SVD(eqx.Module):
         self, linearization: DenseLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step of least norm."""
+        return self.solve(linearization, damping)[0]
+
+    def solve(
+        self, linearization: DenseLinearization, damping: Scalar
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Return the step and the least squared singular value that was kept."""
         jac = linearization.jac
         if jac.shape[0] > jac.shape[1]:
             # the triangle of [J r] holds all that matters of a tall problem
@@ -232,7 +265,9 @@ class SVD(eqx.Module):
         safe = jnp.where(kept, s, 1.0)
         weights = jnp.where(kept, safe / (safe**2 + damping), 0.0)
         projected = jnp.dot(rhs, u, precision=PRECISION)
-        return -jnp.dot(weights * projected, vt, precision=PRECISION)
+        step = -jnp.dot(weights * projected, vt, precision=PRECISION)
+        least = jnp.min(jnp.where(kept, s, jnp.inf)) ** 2 + damping
+        return step, jnp.full_like(step, least)
 
 
 def _jacobi(matrix: Float[Array, "m n"]):

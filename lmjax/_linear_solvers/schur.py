@@ -72,4 +72,4 @@ def solve_blocks(
     """Solve the system of each curve for several right-hand sides."""
     if len(own) > UNROLL_UP_TO:
         return jax.vmap(solve_positive, in_axes=-1, out_axes=-1)(own, rhs)
-    return jnp.stack(solve_written_out(own[:, :, None], rhs))
+    return jnp.stack(solve_written_out(own[:, :, None], rhs)[0])

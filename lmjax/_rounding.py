@@ -1,0 +1,132 @@
+"""What rounding does to a residual, to a cost and to what the linear model promises.
+
+Pure functions of numbers, or of arrays with one entry per fit.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# A sum this much smaller than its terms cancels. Parameters that run away together keep
+# the residual while each of their effects grows without end, so the exact value matters
+# little: three digits are gone.
+CANCELLING = 1e-3
+# A residual of so many times its rounding is zero for all purposes: the rounding of a
+# model is up to ten times that of its parameters (exponentials, powers).
+ZERO = 10.0
+
+
+def residual_rounding(
+    effects: Float[Array, "*f"], cost: Float[Array, "*f"]
+) -> Float[Array, "*f"]:
+    """Return the norm of the change of the residual that rounding may feign.
+
+    Args:
+        effects: Sum of squares of the effects ``|J_j| |p_j|`` of all parameters:
+            rounding of p alone moves the residual by ``eps |J_j p_j|``.
+        cost: Half the squared norm of the residual, which is rounded as well.
+    """
+    return jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
+
+
+def cost_rounding(
+    rounding: Float[Array, "*f"], cost: Float[Array, "*f"]
+) -> Float[Array, "*f"]:
+    """Return the change of cost that a residual so rounded may feign.
+
+    ``|r . dr| <= |r| |dr|``; the factor 2 covers the rounding of the model itself.
+    """
+    noise = 2.0 * rounding * jnp.sqrt(2.0 * cost)
+    return jnp.where(jnp.isfinite(noise), noise, 0.0)
+
+
+def model_rounding(
+    rounding: Float[Array, "*f"], n: int, m: int
+) -> Float[Array, "*f"]:
+    """Return the reduction that the linear model promises where there is only rounding.
+
+    The model sees a random change of the residual through the n of m directions that J
+    spans; the factor 2 as in `cost_rounding`, squared and halved.
+    """
+    return 2.0 * rounding**2 * (n / m)
+
+
+def below_rounding(
+    predicted: Float[Array, "*f"],
+    actual: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+) -> Bool[Array, "*f"]:
+    """Return whether rounding of the cost hides what a step achieved."""
+    return jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * noise
+
+
+def gain_ratio(
+    predicted: Float[Array, "*f"],
+    actual: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+) -> Float[Array, "*f"]:
+    """Return actual over predicted reduction of the cost.
+
+    Both are raised by ``noise``, so that the gain tends to 1 where rounding hides them:
+    the raw ratio would be random there.
+    """
+    return (actual + noise) / (predicted + noise)
+
+
+def gain_by_gradients(
+    predicted: Float[Array, "*f"],
+    slope_before: Float[Array, "*f"],
+    slope_after: Float[Array, "*f"],
+) -> Float[Array, "*f"]:
+    """Return the gain where the two costs are equal up to rounding.
+
+    The reduction is the integral of the slope along the step, here by the trapezoidal
+    rule. Gradients vanish at a minimum, so their rounding does not hide the change.
+
+    Args:
+        predicted: Predicted reduction.
+        slope_before: ``g . dp`` at the point.
+        slope_after: ``g . dp`` at the trial point.
+    """
+    actual = -0.5 * (slope_before + slope_after)
+    return actual / jnp.where(predicted > 0.0, predicted, 1.0)
+
+
+def cancels(
+    effect: Float[Array, "*f"], effects: Float[Array, "*f"]
+) -> Bool[Array, "*f"]:
+    """Return whether the effects of the parameters cancel each other.
+
+    Args:
+        effect: ``|J p|^2`` over the free parameters.
+        effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
+    """
+    return effect <= CANCELLING**2 * effects
+
+
+def is_zero(
+    cost: Float[Array, "*f"],
+    rounding: Float[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+) -> Bool[Array, "*f"]:
+    """Return whether the residual is no more than rounding.
+
+    Not if the parameters cancel: runaways have a large rounding, which would excuse
+    anything.
+    """
+    return (2.0 * cost <= (ZERO * rounding) ** 2) & ~cancelling
+
+
+def without_effect(
+    norms: Float[Array, "n *f"],
+    p: Float[Array, "n *f"],
+    scale: Float[Array, "n *f"],
+    rounding: Float[Array, "*f"],
+) -> Bool[Array, "n *f"]:
+    """Return which parameters have lost their effect on the residual.
+
+    Their column has shrunk to sqrt(eps) of what it was, half of its digits, and what is
+    left of the effect of the whole parameter is below rounding of the residual.
+    """
+    eps = jnp.finfo(norms.dtype).eps
+    faded = norms <= eps**0.5 * scale
+    return faded & (norms * jnp.abs(p) <= rounding)

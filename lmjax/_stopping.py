@@ -1,0 +1,276 @@
+"""When a fit is done, and whether it has succeeded.
+
+Pure functions of numbers, or of arrays with one entry per fit. A fit ends in two
+stages. A step that achieves nothing, or a refusal that rounding explains, makes it a
+*candidate*; the **undamped** linear model then decides, for damping may hide a valley.
+Where the step was undamped already, it has decided.
+
+What a success promises: neither the undamped model nor a step in one parameter alone
+reduces the cost by more than is relevant (`relevant_reduction`), rounding aside.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax._status import Status
+
+# Internal states, beside the values of `Status`: the next step is the undamped model of
+# a candidate, LOOK_ACCEPTED after a step that achieved nothing, LOOK_REFUSED after a
+# refusal; CLOSER is a short step that measures the true curvature; DOUBTFUL is a fit
+# whose normal matrix cannot be trusted, to be judged by J itself.
+LOOK_ACCEPTED, LOOK_REFUSED, CLOSER, DOUBTFUL = 100, 101, 102, 103
+
+# A twentieth of a standard error in each parameter: what nobody would see.
+RELEVANT = 0.05
+# Every so many steps the fit must have gained what is relevant. MGH17 gains a 5,000th
+# of its cost in 100 steps on its plateau and goes on to the certified minimum; MGH10
+# needs 6,441 steps and loses a relevant part in each 250.
+WINDOW = 250
+# Promises may exceed the rounding of the cost by this before they count: rounding of
+# the gradient adds to that of the residual.
+MARGIN = 10.0
+# Rounding of J may explain a step of this share of the residual.
+RESOLVED = 0.1
+# Columns whose part outside the others has at least this squared length are as good as
+# independent.
+INDEPENDENT = 0.01
+
+
+def relevant_reduction(cost: Float[Array, "*f"], m: int, n: int) -> Float[Array, "*f"]:
+    """Return the reduction of the cost that matters.
+
+    One standard error in one parameter raises the cost by ``s^2 / 2``, with the reduced
+    chi-square ``s^2 = 2 cost / (m - n)``; here a twentieth of it in each of n.
+    """
+    return RELEVANT**2 * (n / max(m - n, 1)) * cost
+
+
+def best_coordinate_reduction(
+    grad: Float[Array, "n *f"],
+    norms: Float[Array, "n *f"],
+    free: Bool[Array, "n *f"] | None,
+) -> Float[Array, "*f"]:
+    """Return what the linear model promises for the best step in one free parameter.
+
+    ``max_j (g_j / |J_j|)^2 / 2``.
+    """
+    usable = norms > 0.0
+    usable = usable if free is None else usable & free
+    slope = jnp.where(usable, grad / jnp.where(usable, norms, 1.0), 0.0)
+    return 0.5 * jnp.max(slope**2, axis=0)
+
+
+def least_pivot(
+    pivots: Float[Array, "n *f"],
+    lam: Float[Array, "*f"],
+    norms: Float[Array, "n *f"],
+    free: Bool[Array, "n *f"] | None,
+) -> Float[Array, "*f"]:
+    """Return the least pivot of the undamped, scaled normal matrix.
+
+    Args:
+        pivots: Squared diagonal of the triangular factor of the damped one.
+        lam: What was added to the diagonal.
+        norms: Norms of the columns of J; a column of zeros has no pivot.
+        free: Which parameters may move.
+    """
+    usable = norms > 0.0
+    usable = usable if free is None else usable & free
+    # NaN where a factorisation failed: that matrix has lost a direction
+    pivots = jnp.where(jnp.isnan(pivots), -jnp.inf, pivots - lam)
+    return jnp.min(jnp.where(usable, pivots, jnp.inf), axis=0)
+
+
+def trusted(
+    pivot: Float[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+    n: int,
+    squares_condition: bool,
+) -> Bool[Array, "*f"]:
+    """Return whether what the undamped model promises can be believed.
+
+    Normal equations lose a direction where a pivot is lost in the rounding of the
+    products, n eps. An orthogonal factorisation resolves pivots down to eps^2; below,
+    the direction may still be truly absent (two names for one parameter), unless the
+    parameters ran away together.
+
+    Args:
+        pivot: Least pivot of the normal matrix of unit columns.
+        cancelling: Whether the effects of the parameters cancel.
+        n: Number of parameters.
+        squares_condition: Whether the factorisation is that of the normal matrix.
+    """
+    eps = jnp.finfo(pivot.dtype).eps
+    if squares_condition:
+        return pivot > 100.0 * n * eps
+    return (pivot >= (100.0 * eps) ** 2) | ~cancelling
+
+
+def undamped(
+    lam: Float[Array, "*f"], pivot: Float[Array, "*f"], n: int, squares_condition: bool
+) -> Bool[Array, "*f"]:
+    """Return whether damping had no say in a step.
+
+    The least eigenvalue of a triangular product is at least its least pivot divided by
+    about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
+    """
+    sure = 10.0 * n**2 * lam <= pivot
+    if squares_condition:
+        sure &= pivot > 100.0 * n * jnp.finfo(pivot.dtype).eps
+    return sure
+
+
+def promised_reduction(
+    predicted: Float[Array, "*f"],
+    lam: Float[Array, "*f"],
+    coordinate: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+) -> Float[Array, "*f"]:
+    """Return what the linear model has to offer, as far as a damped step can tell.
+
+    A step that is short only because lambda is large proves nothing, so it is charged a
+    factor ``1 + lam``. A column that has shrunk since the scale saw it is damped by
+    more than lambda; so one parameter alone may promise more.
+    """
+    alone = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
+    return jnp.maximum(predicted * (1.0 + lam), alone)
+
+
+def achieved_nothing(
+    actual: Float[Array, "*f"],
+    promise: Float[Array, "*f"],
+    cost: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+    model_noise: Float[Array, "*f"],
+    ftol: Float[Array, ""],
+) -> Bool[Array, "*f"]:
+    """Return whether an accepted step makes the fit a candidate."""
+    small = jnp.maximum(ftol * cost, model_noise)
+    return (actual <= ftol * cost + noise) & (promise <= small)
+
+
+def refused_at_floor(
+    predicted: Float[Array, "*f"],
+    lam: Float[Array, "*f"],
+    hidden: Bool[Array, "*f"],
+    relevant: Float[Array, "*f"],
+) -> Bool[Array, "*f"]:
+    """Return whether a refused step makes the fit a candidate.
+
+    Rounding hides what the step did, and it promised nothing relevant, or even a short
+    step along the gradient (lam >= 1) did not help.
+    """
+    return hidden & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
+
+
+def stuck(
+    lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]
+) -> Bool[Array, "*f"]:
+    """Return whether no later proposal can differ after a refusal.
+
+    At lambda = 1/eps^2 a step is shorter than the last digit of every parameter; a
+    fixed lambda proposes the same step again.
+    """
+    eps = jnp.finfo(lam.dtype).eps
+    return (lam_new >= 1.0 / eps**2) | (lam_new == lam)
+
+
+def step_resolved(
+    step_size: Float[Array, "*f"], cost: Float[Array, "*f"]
+) -> Bool[Array, "*f"]:
+    """Return whether rounding of J alone cannot explain a step.
+
+    Args:
+        step_size: Length of the step in units of the columns of J.
+        cost: Half the squared norm of the residual.
+    """
+    eps = jnp.finfo(cost.dtype).eps
+    return eps * step_size <= RESOLVED * jnp.sqrt(2.0 * cost)
+
+
+def newton_decrement(
+    slope_before: Float[Array, "*f"], slope_after: Float[Array, "*f"]
+) -> Float[Array, "*f"]:
+    """Return what Newton's method promises along a step, infinite without curvature.
+
+    ``(g . dp)^2 / (2 dp . H dp)``, with ``H dp`` from the change of the gradient. At a
+    minimum where J vanishes (z^2 + 5) the linear model promises all of the cost.
+    """
+    curvature = slope_after - slope_before
+    upward = curvature > 0.0
+    safe = jnp.where(upward, curvature, 1.0)
+    return jnp.where(upward, 0.5 * slope_before**2 / safe, jnp.inf)
+
+
+def after_look(
+    state: Int[Array, "*f"],
+    promise: Float[Array, "*f"],
+    strict: Float[Array, "*f"],
+    relevant: Float[Array, "*f"],
+    resolved: Bool[Array, "*f"],
+    believed: Bool[Array, "*f"],
+    zero: Bool[Array, "*f"],
+    accepted: Bool[Array, "*f"],
+    pivot: Float[Array, "*f"],
+    exhausted: Bool[Array, "*f"],
+    untrusted: int,
+) -> Int[Array, "*f"]:
+    """Return the status after the undamped model of a candidate was looked at.
+
+    Args:
+        state: LOOK_ACCEPTED or LOOK_REFUSED.
+        promise: Reduction that the undamped model promises.
+        strict: Promise that is nothing: by ``ftol`` or by rounding.
+        relevant: Promise that is not relevant; enough where no step is left to take.
+        resolved: Whether rounding of J cannot explain the step.
+        believed: Whether the promise is `trusted`.
+        zero: Whether the residual is no more than rounding.
+        accepted: Whether the undamped step was taken.
+        pivot: Least pivot.
+        exhausted: Whether lambda cannot fall any further.
+        untrusted: Status where the promise is not believed.
+    """
+    first = state == LOOK_ACCEPTED
+    enough = jnp.where(first, strict, jnp.maximum(strict, relevant))
+    minimum = zero | (believed & resolved & (promise <= enough))
+    independent = pivot >= INDEPENDENT
+    return first_of(
+        (minimum, Status.FTOL),
+        (~believed, untrusted),
+        # the step is left to take, with less damping than before
+        (first & (accepted | ~exhausted), Status.RUNNING),
+        (first, Status.STALLED),
+        (independent & accepted, Status.RUNNING),
+        (independent, CLOSER),
+        (resolved, Status.STALLED),
+        (True, Status.ILL_CONDITIONED),
+    )
+
+
+def first_of(*cases: tuple[Bool[Array, "*f"] | bool, int]) -> Int[Array, "*f"]:
+    """Return the status of the first case that holds, RUNNING if none does."""
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    for holds, outcome in reversed(cases):
+        status = jnp.where(holds, jnp.int32(outcome), status)
+    return status
+
+
+def explained(
+    status: Int[Array, "*f"],
+    lost: Bool[Array, "*f"],
+    zero: Bool[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+) -> Int[Array, "*f"]:
+    """Return the status that names what happened to the parameters.
+
+    A success with a parameter that lost its effect is a plateau, unless the residual is
+    zero; a failure with parameters that cancel each other is a runaway.
+    """
+    failed = (
+        (status == Status.STALLED)
+        | (status == Status.MAX_STEPS)
+        | (status == Status.ILL_CONDITIONED)
+    )
+    status = jnp.where((status > 0) & lost & ~zero, Status.PLATEAU, status)
+    status = jnp.where(failed & cancelling, Status.RUNAWAY, status)
+    return status.astype(jnp.int32)
