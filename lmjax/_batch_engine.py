@@ -93,9 +93,7 @@ class Batch(NamedTuple):
         return jax.tree.map(wide, problem.conditions, self.flags[0].conditions)
 
 
-def run(
-    batch: Batch, size: int
-) -> tuple[_loop.State, Conditions, Float[Array, ""]]:
+def run(batch: Batch, size: int) -> tuple[_loop.State, Conditions, Float[Array, ""]]:
     """Fit a batch.
 
     Returns:
@@ -129,7 +127,8 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
     if size == width:
         problem, solver, p0 = batch.block(lambda x: x)
         going = 0.0 * p0[0, 0] != 1.0  # NaN as well
-        fit = Lanes(problem, batch.flags[0], batch.conditions(problem, width), n, going)
+        conditions = batch.conditions(problem, width)
+        fit = Lanes(problem, batch.flags[0], conditions, p0, going)
         block = fit.stage(lambda: pack(_loop.init(fit, p0, solver)))
         packed, turns = _advance(fit, solver, block, 0)
         return packed, turns.astype(dtype) * width
@@ -164,7 +163,6 @@ def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
         return jax.lax.cond(first, at_first, later) if begins else later()
 
     padded = -(-size // width) * width
-    n = batch.arrays[2].shape[1]
     unfinished = indices_of(packed.running, padded)
     lanes = jnp.where(first, jnp.arange(padded, dtype=jnp.int32), unfinished)
     count = jnp.where(first, size, jnp.sum(packed.running, dtype=jnp.int32))
@@ -184,7 +182,7 @@ def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
 
         problem, solver, p0 = batch.block(lambda x: read(x, 0))
         conditions = batch.conditions(problem, width)
-        fit = Lanes(problem, batch.flags[0], conditions, n, k >= 0)
+        fit = Lanes(problem, batch.flags[0], conditions, p0, k >= 0)
 
         def resume():
             pick = lambda x: jnp.take(x, index, axis=1, mode="clip")

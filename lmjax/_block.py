@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _loop
+from lmjax import _loop, _stopping
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._lanes import evaluate
@@ -35,17 +35,22 @@ class Lanes(eqx.Module):
         data: The problem; leaves that differ per fit have the lanes on the last axis.
         flags: Which leaves do, in the structure of the arrays among them.
         conditions: Bounds and fixed parameters per lane.
-        n: Number of parameters.
+        p0: Where they start.
         going: True, unknown to the compiler: see `stage`.
     """
 
     data: Problem
     flags: Any
     conditions: Conditions
-    n: int = eqx.field(static=True)
+    p0: Float[Array, "n f"]
     going: Bool[Array, ""]
 
     squares_condition: ClassVar[bool] = True
+
+    @property
+    def n(self) -> int:
+        """Number of parameters."""
+        return self.p0.shape[0]
 
     @property
     def m(self) -> int:
@@ -188,7 +193,8 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
 
 def _bends_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
     """Return the second derivative of the residual by each parameter."""
-    return [problem.second_derivative(p, e) for e in np.eye(p.size, dtype=p.dtype)]
+    units = jnp.eye(p.size, dtype=p.dtype)
+    return [problem.second_derivative(p, units[j]) for j in range(p.size)]
 
 
 class Packed(NamedTuple):
@@ -200,7 +206,7 @@ class Packed(NamedTuple):
     @property
     def running(self) -> Bool[Array, " f"]:
         """Which lanes are not finished."""
-        return _loop.unfinished(self.counts[2])
+        return _stopping.unfinished(self.counts[2])
 
 
 def pack(state: _loop.State) -> Packed:

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._arrow import ArrowMatrix
 from lmjax._linearize import PRECISION
@@ -45,8 +45,10 @@ class CovarianceBlocks(eqx.Module):
 
 def unscaled_blocks(
     matrix: ArrowMatrix, columns: Float[Array, "c m g"]
-) -> tuple[CovarianceBlocks, Int[Array, ""]]:
-    """Return the blocks of the inverse of ``J^T J`` and the rank of J.
+) -> tuple[CovarianceBlocks, Int[Array, ""], Bool[Array, " n"]]:
+    """Return the blocks of the inverse of ``J^T J``, the rank of J, what is left open.
+
+    The last are flags of the parameters that take part in a direction without effect.
 
     Own parameters that a curve does not determine get the inverse of least norm; a
     shared parameter that nothing tells from the own ones gets zeros and lowers the
@@ -70,14 +72,22 @@ def unscaled_blocks(
     squares = jnp.diagonal(matrix.shared)
     reduced = matrix.shared - jnp.sum(curves.taken, axis=0)
     given = own, shared, curves.x
-    inverse, rank = unscaled_covariance(reduced, projected, given, m, squares)
+    inverse, rank, together = unscaled_covariance(reduced, projected, given, m, squares)
     # for a determined parameter, the product is its variance inflation: at least 1
     told = jnp.diagonal(inverse) * squares > 0.5
+    open_ = ((~told & (squares > 0.0)) | together).astype(squares.dtype)
+    # own parameters that make up for a shared one are as open as that
+    shares = (curves.x * curves.norms[:, :, None]) ** 2
+    partners = jnp.dot(shares, open_, precision=PRECISION)
+    eps = jnp.finfo(squares.dtype).eps
+    partners = partners > eps * jnp.sum(squares * open_)
+    partners = (partners | curves.open).T
     inverse = jnp.where(told[:, None] & told[None, :], inverse, 0.0)
     xc = jnp.einsum("gia,ab->gib", curves.x, inverse, precision=PRECISION)
     spread = jnp.einsum("gia,gja->gij", xc, curves.x, precision=PRECISION)
     blocks = CovarianceBlocks(curves.inverse + spread, -xc, inverse)
-    return blocks, jnp.sum(curves.rank, dtype=jnp.int32) + rank
+    rank = jnp.sum(curves.rank, dtype=jnp.int32) + rank
+    return blocks, rank, matrix.arrow.join(partners, open_ > 0.0)
 
 
 class _Eliminated(NamedTuple):
@@ -88,12 +98,16 @@ class _Eliminated(NamedTuple):
         x: ``V^-1 W``.
         taken: ``W^T V^-1 W``, what the shared parameters lose to the own ones.
         rank: Rank of the columns of the own parameters.
+        norms: Norms of these columns.
+        open: Which own parameters take part in a direction without effect.
     """
 
     inverse: Float[Array, "k k"]
     x: Float[Array, "k s"]
     taken: Float[Array, "s s"]
     rank: Int[Array, ""]
+    norms: Float[Array, " k"]
+    open: Bool[Array, " k"]
 
 
 @jax.custom_jvp
@@ -110,16 +124,18 @@ def _eliminate(normal, cross, own, shared) -> _Eliminated:
     def through_columns(operands):
         scale, own, shared = operands
         own = own.T / scale[None, :]
-        root, rank = root_of_inverse(own, own.shape[0])
+        root, rank, open_ = root_of_inverse(own, own.shape[0])
         along = dot(dot(own, root.T).T, shared.T)
         x, taken = dot(root.T, along), dot(along.T, along)
-        return _Eliminated(dot(root.T, root), x, taken, rank)
+        open_ &= jnp.any(own != 0.0, axis=0)
+        return _Eliminated(dot(root.T, root), x, taken, rank, scale, open_)
 
     inverse, healthy = healthy_inverse(scaled)
     cross = cross / scale[:, None]
     x = dot(inverse, cross)
     rank = jnp.sum(squares > 0.0, dtype=jnp.int32)
-    usual = _Eliminated(inverse, x, dot(cross.T, x), rank)
+    none = jnp.zeros_like(squares > 0.0)
+    usual = _Eliminated(inverse, x, dot(cross.T, x), rank, scale, none)
     found = rarely(~healthy, through_columns, usual, (scale, own, shared))
     inverse = found.inverse / (scale[:, None] * scale[None, :])
     return found._replace(
@@ -142,5 +158,7 @@ def _(primals, tangents):
         dot(inverse, dw - dot(dv, x)),
         taken + taken.T,
         np.zeros((), jax.dtypes.float0),  # pyright: ignore[reportArgumentType]
+        jnp.zeros_like(found.norms),
+        np.zeros(found.open.shape, jax.dtypes.float0),  # pyright: ignore[reportArgumentType]
     )
     return found, change

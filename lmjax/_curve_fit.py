@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from lmjax import _arrays, _data, _params, _statistics
 from lmjax._doors import check_affine, resolve_linear
-from lmjax._fitted import CurveFit, dof_of, has_error
+from lmjax._fitted import CurveFit
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
 from lmjax._request import (
@@ -24,6 +24,7 @@ from lmjax._request import (
     resolved,
 )
 from lmjax._solver import LevenbergMarquardt
+from lmjax._statistics import dof_of, is_free, marked
 from lmjax._types import Params
 from lmjax._unrolled import Derivative
 from lmjax.likelihoods import Likelihood
@@ -191,8 +192,11 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank = _inverse(problem, outcome, solution.param_status)
+    unscaled, rank, undetermined = _inverse(problem, outcome, solution.param_status)
     covariance = unscaled
+    if undetermined is not None:
+        status = marked(solution.param_status, undetermined)
+        solution = dataclasses.replace(solution, param_status=status)
     if unscaled is not None and not absolute_sigma:
         points = problem.m if data.num_used is None else data.num_used
         dof = dof_of(points, solution.param_status)
@@ -217,7 +221,7 @@ _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 def _inverse(problem, outcome, param_status):
     if outcome.normal_matrix is None:
-        return None, None
+        return None, None, None
 
     def jac_of(operands):
         problem, p = operands
@@ -228,5 +232,5 @@ def _inverse(problem, outcome, param_status):
         jac_of,
         (problem, outcome.p),
         problem.m,
-        jnp.where(has_error(param_status), outcome.norms**2, 0.0),
+        jnp.where(is_free(param_status), outcome.norms**2, 0.0),
     )

@@ -14,7 +14,7 @@ from lmjax import _report, _statistics
 from lmjax._arrays import arrays_of, broadcast
 from lmjax._linearize import PRECISION
 from lmjax._result import Solution
-from lmjax._status import ParamStatus
+from lmjax._statistics import dof_of, has_error, is_free
 from lmjax._types import Params
 
 
@@ -53,8 +53,8 @@ class DataFit(Solution):
 
     @property
     def num_free(self) -> Int[Array, "*batch"]:
-        """Parameters with an error bar: not fixed, at a bound or without effect."""
-        return jnp.sum(has_error(self.param_status), axis=-1, dtype=jnp.int32)
+        """Parameters that are neither fixed, at a bound nor without effect."""
+        return jnp.sum(is_free(self.param_status), axis=-1, dtype=jnp.int32)
 
     @property
     def dof(self) -> Int[Array, "*batch"]:
@@ -308,14 +308,3 @@ def _spread(jac, covariance):
     variance = jnp.einsum("...i,ij,...j", jac, covariance, jac, precision=PRECISION)
     zero = variance <= 0.0  # where a square root has no derivative
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, variance)))
-
-
-def has_error(param_status):
-    """Return which parameters have an error bar."""
-    return (param_status == ParamStatus.FREE) | (param_status == ParamStatus.UNMOVED)
-
-
-def dof_of(num_points, param_status):
-    """Return the degrees of freedom."""
-    unfixed = jnp.sum(param_status != ParamStatus.FIXED, axis=-1, dtype=jnp.int32)
-    return num_points - unfixed

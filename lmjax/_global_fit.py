@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from lmjax import _arrays, _data, _groups, _params, _statistics
 from lmjax._block_statistics import unscaled_blocks
-from lmjax._fitted import dof_of, has_error
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
@@ -27,6 +26,7 @@ from lmjax._request import (
 )
 from lmjax._result import Solution
 from lmjax._solver import LevenbergMarquardt
+from lmjax._statistics import dof_of, is_free, marked
 from lmjax._types import Params
 from lmjax._unrolled import Derivative, detach
 from lmjax.likelihoods import Likelihood
@@ -207,9 +207,11 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
         arrow=layout.arrow,
     )
     points = y.size if data.num_used is None else data.num_used
-    covariance, rank = _covariance(
+    covariance, rank, undetermined = _covariance(
         problem, outcome, solution, None if absolute_sigma else points
     )
+    status = marked(solution.param_status, undetermined)
+    solution = dataclasses.replace(solution, param_status=status)
     if likelihood is not None:
         observed = residual_of(solution.residual)
         solution = dataclasses.replace(solution, residual=observed)
@@ -277,17 +279,20 @@ def _fixed(fixed, layout: Layout, start, mask):
 
 
 def _covariance(problem, outcome, solution, points):
-    """Return the covariance and the rank; ``points`` is None for absolute sigma."""
-    free = has_error(solution.param_status)
+    """Return the covariance, the rank and which parameters the data leave open.
+
+    ``points`` is None for absolute sigma.
+    """
+    free = is_free(solution.param_status)
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
     matrix = outcome.normal_matrix.kept(free)
-    covariance, rank = unscaled_blocks(matrix, columns)
+    covariance, rank, undetermined = unscaled_blocks(matrix, columns)
     if points is not None:
         dof = dof_of(points, solution.param_status)
         covariance = _statistics.scaled(covariance, solution.cost, dof)
-    return covariance, rank
+    return covariance, rank, undetermined
 
 
 def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:

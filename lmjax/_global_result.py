@@ -27,8 +27,8 @@ class GlobalFit(DataFit):
         covariance: The `CovarianceBlocks`; rows and columns of parameters that are
             fixed, at a bound or without effect are zero.
         rank: Rank of the Jacobian over the free parameters. Below ``num_free`` the data
-            leave some combination of them open: its errors are those of least norm
-            within a curve, NaN for a shared parameter that own ones can replace.
+            leave some combination of them open, and the parameters that take part in
+            it are UNDETERMINED.
         shared: Which leaves of ``params`` all curves share, in flat order.
         per_curve: Which leaves of x differed per curve, in flat order.
     """
@@ -44,9 +44,6 @@ class GlobalFit(DataFit):
         diagonal = lambda block: jnp.diagonal(block, axis1=-2, axis2=-1)
         blocks, batch = self.covariance, self.cost.ndim
         own, shared = diagonal(blocks.own), diagonal(blocks.shared)
-        # zero though not everything is determined: nothing is known about it
-        open_ = (shared == 0.0) & (self.rank < self.num_free)[..., None]
-        shared = jnp.where(open_, jnp.nan, shared)
         parts, at = [], {True: 0, False: 0}
         for flag, leaf in zip(self.shared, self._leaves(), strict=True):
             source, lead = (shared, batch) if flag else (own, batch + 1)

@@ -1,60 +1,156 @@
-"""One last look at J itself, for fits whose normal matrix cannot be trusted.
+"""One last look at J itself, by fits whose normal matrix cannot be trusted.
 
 Normal equations square the condition number. Where the matrix has lost a direction, an
-orthogonal basis of the columns of J tells whether the fit is at a minimum.
+orthogonal basis of the columns of J tells whether the fit is at a minimum; if it is
+not, undamped steps along that basis go on as long as they reduce the cost.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _rounding, _stopping
 from lmjax._problem import Problem
 from lmjax._projection import eliminate
+from lmjax._proposal import Point, free_part, point_at
 from lmjax._rarely import rarely
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
+# Gauss-Newton steps at most. They start where the normal equations gave up, which is
+# near a minimum or nowhere; a straight line over timestamps takes two.
+MOST = 20
 
-def status(
+
+class Judged(NamedTuple):
+    """A fit after the look.
+
+    Attributes:
+        p: Parameters.
+        cost: Cost there.
+        optimality: Largest cosine between the residual and a free column of J.
+        normal_matrix: ``J^T J``.
+        free: Which parameters may move.
+        norms: Norms of the columns of J.
+        lost: Which free parameters have lost their effect on the residual.
+        status: A `Status` value.
+    """
+
+    p: Float[Array, " n"]
+    cost: Float[Array, ""]
+    optimality: Float[Array, ""]
+    normal_matrix: Float[Array, "n n"]
+    free: Bool[Array, " n"]
+    norms: Float[Array, " n"]
+    lost: Bool[Array, " n"]
+    status: Int[Array, ""]
+
+
+def judge(
     problem: Problem,
-    p: Float[Array, " n"],
-    free: Bool[Array, " n"],
-    cost: Float[Array, ""],
-    status: Int[Array, ""],
+    p0: Float[Array, " n"],
+    given: Judged,
+    scale: Float[Array, " n"],
     solver: LevenbergMarquardt,
-) -> Int[Array, ""]:
-    """Return the status of a fit, DOUBTFUL ones decided."""
-    doubtful = status == _stopping.DOUBTFUL
-    operands = problem, p, free, cost, solver.tolerances(p.dtype)[0]
-    ill = jnp.full_like(status, Status.ILL_CONDITIONED)
-    return rarely(doubtful, _look, jnp.where(doubtful, ill, status), operands)
+) -> Judged:
+    """Return the fit as it is, or after a look at J if it is DOUBTFUL."""
+    doubtful = given.status == _stopping.DOUBTFUL
+    operands = problem, p0, given, scale, solver.tolerances(scale.dtype)[0]
+    return rarely(doubtful, _look, given, operands)
 
 
-def _look(operands: Any) -> Int[Array, ""]:
-    problem, p, free, cost, ftol = operands
-    n = p.size
-    model = problem.linearize(p, problem.residual_fn(p), False)
-    r = model.residual
-    norms = jnp.sqrt(jnp.sum(model.columns**2, axis=1))
-    usable = free & (norms > 0.0)
-    unit = jnp.where(usable, 1.0 / jnp.where(usable, norms, 1.0), 0.0)
-    columns = model.columns * unit[:, None]
+def _look(operands: Any) -> Judged:
+    problem, p0, given, scale, ftol = operands
+
+    def going(carry):
+        judged, _, _, k = carry
+        return (judged.status == Status.RUNNING) & (k < MOST)
+
+    def turn(carry):
+        judged, step, failure, k = carry
+        p = problem.conditions.project(judged.p + step)
+        new, step, new_failure = _judged(problem, p0, p, scale, ftol)
+        worse = ~(new.cost < judged.cost) & (k > 0)
+        old = judged._replace(status=failure)
+        judged, failure = jax.tree.map(
+            lambda a, b: jnp.where(worse, a, b), (old, failure), (new, new_failure)
+        )
+        return judged, step, failure, k + 1
+
+    begin = given._replace(status=jnp.int32(Status.RUNNING))
+    ill = jnp.int32(Status.ILL_CONDITIONED)
+    carry = begin, jnp.zeros_like(given.p), ill, jnp.int32(0)
+    judged, _, failure, _ = jax.lax.while_loop(going, turn, carry)
+    late = judged.status == Status.RUNNING
+    return judged._replace(status=jnp.where(late, failure, judged.status))
+
+
+def _judged(problem: Problem, p0, p: Float[Array, " n"], scale, ftol):
+    """Return what is known at ``p``, the undamped step, and how to call a failure."""
+    r = problem.residual_fn(p)
+    cost = jnp.sum(problem.half_terms(r))
+    linearization = problem.linearize(p, r, False)
+    point = point_at(problem.conditions, p, r, linearization, cost)
+    step, status = _undamped(problem, point, p0, ftol)
+    cancels, zero, rounding = _effects(point, p0)
+    lost = _rounding.without_effect(point.norms, p, scale, rounding)
+    free = jnp.ones_like(lost) if point.free is None else point.free
+    lost &= free
+    held = jnp.any(problem.conditions.active(p, point.grad))
+    named = lambda status: _stopping.explained(
+        status, jnp.any(lost) & ~held, cancels, zero
+    )
+    judged = Judged(
+        p,
+        cost,
+        point.optimality,
+        jnp.asarray(linearization.normal_matrix()),
+        free,
+        point.norms,
+        lost,
+        named(status),
+    )
+    return judged, step, named(jnp.int32(Status.ILL_CONDITIONED))
+
+
+def _effects(point: Point, p0):
+    """Return whether effects cancel, whether the residual is zero, and its rounding."""
+    free = free_part(point)
+    effect = jnp.sum(point.linearization.mv(free) ** 2)
+    free_effects = map(jnp.sum, _rounding.squared_effects(point.norms, free, p0))
+    cancels = _rounding.cancels(effect, *free_effects)
+    effects = jnp.sum((point.norms * point.p) ** 2)
+    rounding = _rounding.residual_rounding(effects, point.cost)
+    return cancels, _rounding.is_zero(point.cost, rounding, cancels), rounding
+
+
+def _undamped(problem: Problem, point: Point, p0, ftol):
+    """Return the undamped step and the status: RUNNING where the step is to be taken.
+
+    As `lmjax._stopping.after_look`, by an orthogonal factorisation.
+    """
+    n = point.p.size
+    columns, r = point.linearization.columns, point.linearization.residual
+    usable = point.norms > 0.0
+    usable = usable if point.free is None else usable & point.free
+    unit = jnp.where(usable, 1.0 / jnp.where(usable, point.norms, 1.0), 0.0)
+    columns = columns * unit[:, None]
     basis, rest, change = eliminate([columns[j] for j in range(n)], r)
     weights = jnp.where(basis.weights > 0.0, basis.weights, jnp.inf)
-    pivots = jnp.where(usable, 1.0 / weights, jnp.inf)
+    pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
-    effects = (norms * p) ** 2
-    effect = jnp.sum(model.mv(jnp.where(free, p, 0.0)) ** 2)
-    cancels = _rounding.cancels(effect, jnp.sum(jnp.where(free, effects, 0.0)))
-    rounding = _rounding.residual_rounding(jnp.sum(effects), cost)
-    noise = _rounding.cost_rounding(rounding, cost)
-    relevant = _stopping.relevant_reduction(cost, problem.m, n)
-    strict = jnp.maximum(ftol * cost, _stopping.MARGIN * noise)
+    cancels, zero, rounding = _effects(point, p0)
+    noise = _rounding.cost_rounding(rounding, point.cost)
+    relevant = _stopping.relevant_reduction(point.cost, problem.m, n)
+    strict = jnp.maximum(ftol * point.cost, _stopping.MARGIN * noise)
     promise = 0.5 * jnp.sum((r - rest) * (r + rest))
-    minimum = _stopping.trusted(jnp.min(pivots), cancels, n, False)
-    minimum &= _stopping.step_resolved(jnp.sqrt(jnp.sum(change**2)), cost)
-    minimum &= promise <= jnp.maximum(strict, relevant)
-    minimum |= _rounding.is_zero(cost, rounding, cancels)
-    return jnp.where(minimum, Status.FTOL, Status.ILL_CONDITIONED).astype(jnp.int32)
+    believed = _stopping.trusted(pivot, cancels, n, False)
+    size = jnp.sqrt(jnp.sum(change**2))
+    believed &= _stopping.step_resolved(size, point.cost)
+    minimum = believed & (promise <= jnp.maximum(strict, relevant))
+    status = _stopping.first_of(
+        (minimum | zero, Status.FTOL), (~believed, Status.ILL_CONDITIONED)
+    )
+    return -unit * change, status

@@ -226,6 +226,7 @@ def _name(linear_solver):
 def _param_status(problem, outcome, p0):
     p, (box, fixed) = outcome.p, (problem.conditions.box, problem.conditions.fixed)
     status = jnp.where(p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
+    status = jnp.where(outcome.lost, ParamStatus.UNDETERMINED, status)
     status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
     if box is not None:
         side = jnp.where(p <= box[0], ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)

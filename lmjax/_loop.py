@@ -18,10 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _rounding, _stopping
-from lmjax._bounds import Conditions
 from lmjax._linearize import sums
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit, Point, Proposal, free_part, isfinite, propose
+from lmjax._proposal import OneFit, Point, Proposal, isfinite, propose
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -36,6 +35,7 @@ MIN_GAIN = 1e-4
 # Moré-Garbow-Hillstrom runs, 54 found the global minimum without fading, 62 with 0.95
 # or 0.97, 59 with 0.9; fading at every step, good or bad, loses Wood and Brown-Dennis.
 FADE = 0.95
+
 
 class Record(NamedTuple):
     """History in flat arrays, one row per proposed step."""
@@ -80,22 +80,12 @@ def run(
     linear_solver: Callable,
 ) -> State:
     """Run one fit from ``p0`` until the status leaves RUNNING."""
-    fit = OneFit(problem, linear_solver)
+    fit = OneFit(problem, linear_solver, p0)
     return jax.lax.while_loop(
-        lambda state: unfinished(state.status),
+        lambda state: _stopping.unfinished(state.status),
         lambda state: step(state, fit, solver),
         init(fit, p0, solver),
     )
-
-
-def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
-    """Return which fits have not ended."""
-    return (status == Status.RUNNING) | looking(status)
-
-
-def looking(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
-    """Return which fits look at the undamped model next."""
-    return (status >= _stopping.LOOK_ACCEPTED) & (status <= _stopping.CLOSER)
 
 
 def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -147,12 +137,15 @@ def _first_scale(point: Point, fit) -> Float[Array, "n *f"]:
 def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
     """Return the damping and the scale of the next proposal.
 
-    A look at the undamped model measures parameters by their columns as they are; its
-    lambda, far below the square of any number that QR can tell from 0, only keeps
-    columns of zeros in place.
+    A look at the undamped model measures parameters by their columns as they are. Its
+    lambda, the square of what QR cannot tell from 0 with a margin, keeps directions
+    without effect from promising a share of the residual (with a tenth of it they did).
     """
-    looks, eps = looking(state.status), jnp.finfo(state.lam.dtype).eps
-    lam = jnp.where(looks, (8.0 * eps) ** 2, state.lam).astype(state.lam.dtype)
+    looks, lost = (
+        _stopping.looking(state.status),
+        _stopping.LOST * jnp.finfo(state.lam.dtype).eps,
+    )
+    lam = jnp.where(looks, lost**2, state.lam).astype(state.lam.dtype)
     return lam, jnp.where(looks, state.point.norms, state.scale)
 
 
@@ -166,10 +159,13 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     new = fit.settle_if(worthy | closer, trial, point)
 
     def decide():
-        slope, size = sums(
-            new.grad * (trial.p - point.p), new.norms + jnp.abs(new.grad)
+        # per unit of the residual: these products would underflow first of all
+        dp, r = trial.p - point.p, jnp.sqrt(2.0 * point.cost)
+        before, after, size = sums(
+            (point.grad / r) * dp, (new.grad / r) * dp, new.norms + jnp.abs(new.grad)
         )
-        by_gradients = _rounding.gain_by_gradients(trial.predicted, trial.slope, slope)
+        ratio = after / before
+        by_gradients = _rounding.gain_by_gradients(trial.predicted, trial.slope, ratio)
         gain = jnp.where(trial.below_rounding, by_gradients, trial.gain)
         # every number of J and r enters the gradient and the norms
         accept = worthy & jnp.isfinite(size)
@@ -182,7 +178,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         alone = _stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
         held = trial.below_rounding & (alone > 2.0 * trial.cost_rounding)
         fade = jnp.where(accept & held, 0.0, fade).astype(scale.dtype)
-        newton = _stopping.newton_decrement(trial.slope, slope)
+        newton = _stopping.newton_decrement(trial.slope, ratio)
         return accept, gain, alone, newton, lam_new, growth, fade
 
     accept, gain, alone, newton, lam_new, growth, fade = fit.stage(decide)
@@ -201,7 +197,7 @@ def step(state: State, fit, solver: LevenbergMarquardt) -> State:
         looked = _after_look(state, trial, accept, newton, fit, solver)
         late = (looked == Status.RUNNING) & (num_steps >= solver.max_steps)
         looked = jnp.where(late, Status.MAX_STEPS, looked)
-        return jnp.where(looking(state.status), looked, after)
+        return jnp.where(_stopping.looking(state.status), looked, after)
 
     status = fit.stage(outcome)
     record = state.record
@@ -234,7 +230,7 @@ def _worthy(
     if not solver.damping.guarded:
         return running & jnp.isfinite(trial.cost)
     # no step beyond the budget
-    looks = looking(state.status) & (state.status != _stopping.CLOSER)
+    looks = _stopping.looking(state.status) & (state.status != _stopping.CLOSER)
     running |= looks & (state.num_steps < solver.max_steps)
     better = trial.below_rounding | (trial.gain > MIN_GAIN)
     sound = (trial.predicted >= 0.0) & trial.fits & jnp.isfinite(trial.cost)
@@ -253,7 +249,7 @@ def _next_damping(
     lam, growth = solver.damping.update(state.lam, state.growth, gain, accept)
     if not solver.damping.guarded:
         return lam, growth
-    looks = looking(state.status)
+    looks = _stopping.looking(state.status)
     too_large = accept | (state.status == _stopping.LOOK_ACCEPTED)
     after = jnp.where(too_large, 0.1 * state.lam, state.lam)
     after = jnp.maximum(after, jnp.finfo(lam.dtype).tiny)
@@ -335,38 +331,3 @@ def _after_look(
     minimum = jnp.isfinite(trial.cost) & (newton <= strict)
     closer = jnp.where(minimum, Status.FTOL, Status.STALLED)
     return jnp.where(state.status == _stopping.CLOSER, closer, looked)
-
-
-class Symptoms(NamedTuple):
-    """What became of the parameters, where a status alone does not tell.
-
-    Attributes:
-        lost: Whether a free parameter has lost its effect.
-        cancels: Whether the effects of the free parameters cancel each other.
-        zero: Whether the residual is no more than rounding.
-    """
-
-    lost: Bool[Array, "*f"]
-    cancels: Bool[Array, "*f"]
-    zero: Bool[Array, "*f"]
-
-
-def symptoms(
-    state: State, effect: Float[Array, "*f"], conditions: Conditions
-) -> Symptoms:
-    """Return what became of the parameters, given ``|J p|^2`` of the free ones."""
-    point = state.point
-    effects, free_effects = sums(
-        (point.norms * point.p) ** 2, (point.norms * free_part(point)) ** 2
-    )
-    rounding = _rounding.residual_rounding(effects, point.cost)
-    cancels = _rounding.cancels(effect, free_effects)
-    gone = _rounding.without_effect(point.norms, point.p, state.scale, rounding)
-    if point.free is not None:
-        gone &= point.free
-    lost = jnp.any(gone, axis=0)
-    if conditions.box is not None:
-        # an amplitude held at a bound of 0 takes the effect of its rate with it
-        lost &= ~jnp.any(conditions.active(point.p, point.grad), axis=0)
-    zero = _rounding.is_zero(point.cost, rounding, cancels)
-    return Symptoms(lost, cancels, zero)

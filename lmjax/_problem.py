@@ -82,8 +82,9 @@ class Problem(eqx.Module):
         self, p: Float[Array, " n"], direction: Float[Array, " n"]
     ) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s direction) / ds^2`` at s = 0, weighted as J is."""
-        if self.user_jac is not None:
-            along = lambda p: jnp.dot(self.user_jac(p), direction, precision=PRECISION)
+        jac = self.user_jac
+        if jac is not None:
+            along = lambda p: jnp.dot(jac(p), direction, precision=PRECISION)
         else:
             along = lambda p: jax.jvp(self.residual_fn, (p,), (direction,))[1]
         bend = jax.jvp(along, (p,), (direction,))[1]

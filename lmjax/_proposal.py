@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._arrow import ArrowLinearization
 from lmjax import _arrow, _rounding, _stopping
+from lmjax._arrow import ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._linear_solvers import Cholesky, solve_with_pivots
 from lmjax._linearize import Linearization, sums
@@ -90,6 +90,7 @@ class OneFit(NamedTuple):
 
     problem: Problem
     linear_solver: Callable
+    p0: Float[Array, " n"]
 
     @property
     def conditions(self) -> Conditions:
@@ -252,9 +253,10 @@ def propose(
         dp = dp + 0.5 * factor * correction
 
     def aim():
-        effects, free_effects, slope = sums(
+        free = free_part(point)
+        effects, *free_effects, slope = sums(
             (point.norms * point.p) ** 2,
-            (point.norms * free_part(point)) ** 2,
+            *_rounding.squared_effects(point.norms, free, fit.p0),
             point.grad * dp,
         )
         rounding = _rounding.residual_rounding(effects, point.cost)
@@ -292,7 +294,7 @@ def propose(
             "gain": _rounding.gain_ratio(predicted, actual, total),
             "step_size": jnp.sqrt(step_size),
             "size": jnp.sqrt(size),
-            "cancels": _rounding.cancels(effect, free_effects),
+            "cancels": _rounding.cancels(effect, *free_effects),
             "pivot": _stopping.least_pivot(pivots, lam, point.norms, point.free),
         }
 

@@ -19,6 +19,8 @@ from lmjax._terms import Likely
 
 # A residual this much smaller than the model is zero for all purposes, in eps.
 GONE = 100.0
+# Data of this share of the residual are none: the model is a root at p = 0.
+ORIGIN = 1e-3
 # Below so many times what m squares may lose, norms of columns are wrong by 1 %.
 FAINT = 30.0
 
@@ -38,20 +40,21 @@ def status(
     if problem.conditions.fixed is not None:
         faint &= ~problem.conditions.fixed
     overflow = status == Status.NONFINITE_START
-    ended = (status > 0) | (status == Status.SINGULAR)
+    ended = (status > 0) | (status == Status.SINGULAR) | (status == Status.PLATEAU)
     doubtful = overflow | (ended & (small | jnp.any(faint)))
     linear_solver = solver.choose_linear_solver(problem.m, p0.size)
     matrix_free = getattr(linear_solver, "matrix_free", False)
     model = jnp.max(jnp.where(faint, 0.0, norms * jnp.abs(p)))
 
     def look(operands: Any):
-        problem, p0, p, small, faint, overflow, model, status = operands
+        problem, p, small, faint, overflow, model, status = operands
         largest = lambda x: jnp.max(jnp.abs(x))
-        at = lambda p: problem.linearize(p, problem.residual_fn(p), matrix_free)
-        here = at(p)
+        here = problem.linearize(p, problem.residual_fn(p), matrix_free)
         size = largest(here.residual)
-        usual = jnp.maximum(largest(at(p0).residual), model)
-        vanished = small & (size > GONE * limits.eps * usual)
+        # at p = 0 the linear model has the residual -(data); where that is nothing, the
+        # solution is 0 and the residual may be as small as it likes
+        data = largest(here.residual - here.mv(p))
+        vanished = small & (size > GONE * limits.eps * model) & (data > ORIGIN * size)
         effect = largest(here.mv(jnp.where(faint, p, 0.0)))
         vanished |= effect > limits.eps * jnp.maximum(size, model)
         finite = jnp.isfinite(size) & jnp.isfinite(
@@ -60,5 +63,5 @@ def status(
         beyond = jnp.where(overflow, finite, vanished)
         return jnp.where(beyond, jnp.int32(Status.OUT_OF_RANGE), status)
 
-    operands = (problem, p0, p, small, faint, overflow, model, status)
+    operands = (problem, p, small, faint, overflow, model, status)
     return rarely(doubtful, look, status, operands)

@@ -47,7 +47,10 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
                 arrays,
                 batched[2],
             )
+            # apart from what surrounds it, for the same bits in every batch
+            taken = jax.lax.optimization_barrier(taken)
             new = jax.vmap(branch, in_axes=(axes,), axis_size=BLOCK)(taken)
+            new = jax.lax.optimization_barrier(new)
             write = lambda old, row: old.at[block].set(row, mode="drop")
             return start + BLOCK, jax.tree.map(write, result, new)
 
@@ -56,6 +59,40 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
         return result, jax.tree.map(lambda _: True, result)
 
     return choose(needed, usual, arrays)
+
+
+def in_blocks(fn: Callable) -> Callable:
+    """Return ``fn``, which under ``vmap`` works on blocks of one width.
+
+    XLA compiles a batch of each size on its own, and the last bit of a result follows
+    the size. In blocks of one width every fit meets the same instructions. Without a
+    derivative: for use inside a rule that has its own.
+    """
+    blocked = custom_vmap(fn)
+
+    @blocked.def_vmap
+    def _(size, batched, *args):
+        width = 4 * BLOCK
+        count = -(-size // width)
+        index = jnp.minimum(jnp.arange(count * width), size - 1)
+        cut = lambda x, flag: (
+            x[index].reshape(count, width, *x.shape[1:]) if flag else x
+        )
+        cuts = [cut(x, flag) for x, flag in zip(args, batched, strict=True)]
+        axes = [0 if flag else None for flag in batched]
+
+        def block(k):
+            pick = lambda x: jax.lax.dynamic_index_in_dim(x, k, 0, False)
+            given = [
+                pick(x) if flag else x for x, flag in zip(cuts, batched, strict=True)
+            ]
+            return jax.vmap(fn, in_axes=axes, axis_size=width)(*given)
+
+        out = jax.lax.map(block, jnp.arange(count))
+        out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return blocked
 
 
 def indices_of(flags: Bool[Array, " f"], size: int) -> Int[Array, " s"]:

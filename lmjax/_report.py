@@ -135,7 +135,7 @@ def _remarks(fit):
     elif int(fit.rank) < int(fit.num_free):
         lines.append(
             f"    The data determine only {int(fit.rank)} combinations of the "
-            f"{int(fit.num_free)} free parameters: errors are those of least norm."
+            f"{int(fit.num_free)} free parameters. Fix or bound some of those marked."
         )
     if int(fit.dof) <= 0:
         lines.append("    No degrees of freedom are left: errors cannot be estimated.")

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 # A sum this much smaller than its terms cancels. Parameters that run away together keep
 # the residual while each of their effects grows without end, so the exact value matters
-# little: three digits are gone.
-CANCELLING = 1e-3
+# little: here two digits are gone.
+CANCELLING = 1e-2
 # A residual of so many times its rounding is zero for all purposes: the rounding of a
 # model is up to ten times that of its parameters (exponentials, powers).
 ZERO = 10.0
@@ -39,9 +39,7 @@ def cost_rounding(
     return jnp.where(jnp.isfinite(noise), noise, 0.0)
 
 
-def model_rounding(
-    rounding: Float[Array, "*f"], n: int, m: int
-) -> Float[Array, "*f"]:
+def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array, "*f"]:
     """Return the reduction that the linear model promises where there is only rounding.
 
     The model sees a random change of the residual through the n of m directions that J
@@ -74,33 +72,49 @@ def gain_ratio(
 
 def gain_by_gradients(
     predicted: Float[Array, "*f"],
-    slope_before: Float[Array, "*f"],
-    slope_after: Float[Array, "*f"],
+    slope: Float[Array, "*f"],
+    ratio: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
     """Return the gain where the two costs are equal up to rounding.
 
-    The reduction is the integral of the slope along the step, here by the trapezoidal
-    rule. Gradients vanish at a minimum, so their rounding does not hide the change.
+    The reduction is the integral of the slope along the step, by the trapezoidal rule
+    ``-slope (1 + ratio) / 2``. Gradients vanish at a minimum, so their rounding hides
+    less than that of the cost. ``-slope / 2`` is what an undamped step predicts, and
+    up to twice as much a damped one; where the prediction underflows it is left out.
 
     Args:
         predicted: Predicted reduction.
-        slope_before: ``g . dp`` at the point.
-        slope_after: ``g . dp`` at the trial point.
+        slope: ``g . dp`` at the point.
+        ratio: The slope at the trial point in units of that.
     """
-    actual = -0.5 * (slope_before + slope_after)
-    return actual / jnp.where(predicted > 0.0, predicted, 1.0)
+    share = -0.5 * slope / jnp.where(predicted > 0.0, predicted, 1.0)
+    share = jnp.where(predicted > 0.0, jnp.maximum(share, 0.5), 1.0)
+    return share * (1.0 + ratio)
 
 
 def cancels(
-    effect: Float[Array, "*f"], effects: Float[Array, "*f"]
+    effect: Float[Array, "*f"],
+    effects: Float[Array, "*f"],
+    effects_grown: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
-    """Return whether the effects of the parameters cancel each other.
+    """Return whether parameters run away: far out, their effects cancel each other.
 
     Args:
         effect: ``|J p|^2`` over the free parameters.
         effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
+        effects_grown: The share of parameters that are larger than at the start. Those
+            that cancel on their way to zero (Powell's singular function) do not run
+            away.
     """
-    return effect <= CANCELLING**2 * effects
+    return (effect <= CANCELLING**2 * effects) & (effects_grown >= 0.5 * effects)
+
+
+def squared_effects(
+    norms: Float[Array, "n *f"], p: Float[Array, "n *f"], p0: Float[Array, "n *f"]
+) -> tuple[Float[Array, "n *f"], Float[Array, "n *f"]]:
+    """Return ``(|J_j| p_j)^2``, and the same where a parameter exceeds its start."""
+    squares = (norms * p) ** 2
+    return squares, jnp.where(jnp.abs(p) >= jnp.abs(p0), squares, 0.0)
 
 
 def is_zero(
@@ -128,5 +142,5 @@ def without_effect(
     left of the effect of the whole parameter is below rounding of the residual.
     """
     eps = jnp.finfo(norms.dtype).eps
-    faded = norms <= eps**0.5 * scale
+    faded = norms < eps**0.5 * scale
     return faded & (norms * jnp.abs(p) <= rounding)

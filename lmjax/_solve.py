@@ -11,11 +11,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _batch_engine, _last_look, _loop, _range, _separable, _stopping
 from lmjax._batch_engine import Batch
+from lmjax._last_look import Judged
 from lmjax._loop import Record
 from lmjax._problem import Problem
 from lmjax._proposal import OneFit, free_part
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
+from lmjax._symptoms import symptoms_of
 
 
 class Outcome(NamedTuple):
@@ -34,6 +36,7 @@ class Outcome(NamedTuple):
             forms it; None where n is large.
         free: Which parameters may move at ``p``.
         norms: Norms of the columns of J at ``p``.
+        lost: Which parameters have lost their effect on the residual at ``p``.
         in_batch: Whether the batch engine ran.
         lane_steps: Steps that were computed for this fit, its share of what other fits
             made it wait included.
@@ -51,6 +54,7 @@ class Outcome(NamedTuple):
     normal_matrix: Any
     free: Bool[Array, " n"]
     norms: Float[Array, " n"]
+    lost: Bool[Array, " n"]
     in_batch: Bool[Array, ""]
     lane_steps: Float[Array, ""]
     record: Record | None
@@ -86,7 +90,7 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
     start = p0[_separable.indices(problem, True)]
     p = separated.complete(q)
     p = jnp.where(jnp.all(jnp.isfinite(p)), p, separated.join(q, start))
-    fit = OneFit(problem, solver.choose_linear_solver(problem.m, p.size))
+    fit = OneFit(problem, solver.choose_linear_solver(problem.m, p.size), p)
     state = _loop.init(fit, p, solver)
     outcome = outcome_of(state, problem, solver)
     status = jnp.where(state.status == Status.RUNNING, Status.GTOL, state.status)
@@ -97,6 +101,9 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
         kept = ("num_steps", "num_accepted", "damping", "in_batch", "lane_steps")
         same = {name: getattr(inner, name) for name in kept}
         outcome = outcome._replace(record=record, **same)
+        lost = jnp.zeros_like(outcome.lost)
+        lost = lost.at[_separable.indices(problem, False)].set(inner.lost)
+        outcome = outcome._replace(lost=lost)
         # without any effect here, or not finite, whatever the way there looked like
         status = jnp.where(state.status < 0, state.status, inner.status)
     size = jnp.max(state.point.norms * jnp.abs(p))
@@ -133,13 +140,16 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
     state = _loop.run(problem, p0, solver, linear_solver)
     outcome = outcome_of(state, problem, solver)
-    fit = OneFit(problem, linear_solver)
-    symptoms = _loop.symptoms(state, fit.effect(state.point), problem.conditions)
-    status = outcome.status
-    if fit.squares_condition:
-        free, cost = outcome.free, outcome.cost
-        status = _last_look.status(problem, outcome.p, free, cost, status, solver)
-    return outcome._replace(status=_stopping.explained(status, *symptoms))
+    fit = OneFit(problem, linear_solver, p0)
+    effect = fit.effect(state.point)
+    symptoms = symptoms_of(state, p0, effect, problem.conditions)
+    explained = _stopping.explained(outcome.status, *symptoms.of_fit)
+    outcome = outcome._replace(status=explained, lost=symptoms.lost)
+    if not fit.squares_condition:
+        return outcome
+    given = Judged(*(getattr(outcome, name) for name in Judged._fields))
+    judged = _last_look.judge(problem, p0, given, state.scale, solver)
+    return outcome._replace(r=problem.residual_fn(judged.p), **judged._asdict())
 
 
 def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
@@ -160,6 +170,7 @@ def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
         normal_matrix=point.linearization.normal_matrix() if forms else None,
         free=free,
         norms=point.norms,
+        lost=jnp.zeros_like(free),
         in_batch=jnp.array(False),
         lane_steps=state.num_steps.astype(point.p.dtype),
         record=state.record,
@@ -205,33 +216,35 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
         state, conditions, steps = _batch_engine.run(batch, size)
         point = state.point
         effect = point.linearization.curvature(free_part(point))
-        symptoms = _loop.symptoms(state, effect, conditions)
-    p = point.p.T
-    free = jnp.ones_like(p, bool) if point.free is None else point.free.T
+        symptoms = symptoms_of(state, p0.T, effect, conditions)
+    free = jnp.ones_like(point.p, bool) if point.free is None else point.free
+    given = Judged(
+        point.p.T,
+        point.cost,
+        point.optimality,
+        jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
+        free.T,
+        point.norms.T,
+        symptoms.lost.T,
+        _stopping.explained(state.status, *symptoms.of_fit),
+    )
     axes = jax.tree.map(lambda flag: 0 if flag else None, batched[:2])
 
-    def last_look(problem, solver, *given):
+    def last_look(problem, solver, p0, given, scale):
         problem, solver = eqx.combine((problem, solver), rest[:2])
-        return _last_look.status(problem, *given, solver)
+        return _last_look.judge(problem, p0, given, scale, solver)
 
-    status = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0, 0))(
-        problem, solver, p, free, point.cost, state.status
-    )
+    last_look = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0))
+    judged = last_look(problem, solver, p0, given, state.scale.T)
     # For whoever wants it; XLA drops it where nobody does.
     residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
     return Outcome(
-        p=p,
-        r=jax.vmap(residual, in_axes=(axes[0], 0))(problem, p),
-        cost=point.cost,
-        status=_stopping.explained(status, *symptoms),
+        **judged._asdict(),
+        r=jax.vmap(residual, in_axes=(axes[0], 0))(problem, judged.p),
         num_steps=state.num_steps,
         num_accepted=state.num_accepted,
-        optimality=point.optimality,
         damping=state.lam,
-        normal_matrix=jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
-        free=free,
-        norms=point.norms.T,
         in_batch=jnp.ones(size, bool),
-        lane_steps=jnp.full((size,), 1.0, p.dtype) * (steps / size),
+        lane_steps=jnp.full((size,), 1.0, point.cost.dtype) * (steps / size),
         record=None,
     )

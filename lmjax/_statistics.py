@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linearize import PRECISION, identity
-from lmjax._rarely import rarely
+from lmjax._rarely import in_blocks, rarely
+from lmjax._status import ParamStatus
 from lmjax._types import Flag, Scalar
 
 
@@ -27,16 +28,18 @@ def unscaled_covariance(
     operands: Any,
     m: int,
     squares: Float[Array, " n"],
-) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
-    """Return the (pseudo-)inverse of ``J^T J`` and the rank of J.
+) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]:
+    """Return the (pseudo-)inverse of ``J^T J``, the rank of J and what it leaves open.
+
+    The last are flags of the parameters that take part in a direction without effect.
 
     Columns are scaled to unit norm first, so the rank does not depend on units;
     ``squares`` are their squared norms, or zero where a column is to count as absent.
     (After a projection, of what they were before it, which set the rounding of what it
     left.) A well-conditioned normal matrix is inverted as it is. Otherwise the singular
     values of ``J = jac_of(operands)`` (m rows) decide, which do not suffer from
-    squaring the condition number, and a deficient J gets the inverse of least norm:
-    what the data do not determine has no error.
+    squaring the condition number, and a deficient J gets the inverse of least norm: the
+    right one for whatever the data do determine.
 
     Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
     """
@@ -49,7 +52,7 @@ def unscaled_covariance(
 
     @inverse.defjvp
     def _(primals, tangents):
-        cov, rank = inverse(*primals)
+        cov, rank, open_ = inverse(*primals)
         # a failed fit passes nothing on
         finite = jnp.all(jnp.isfinite(cov))
         safe = jnp.where(finite, cov, 0.0)
@@ -57,27 +60,33 @@ def unscaled_covariance(
         change = jnp.dot(safe, change, precision=PRECISION)
         change = -jnp.dot(change, safe, precision=PRECISION)
         change = jnp.where(finite, change, 0.0)
-        return (cov, rank), (change, np.zeros((), jax.dtypes.float0))
+        none = lambda x: np.zeros(x.shape, jax.dtypes.float0)
+        return (cov, rank, open_), (change, none(rank), none(open_))
 
     return inverse(normal_matrix, squares, arrays)
 
 
 def _inverse(normal_matrix, squares, jac_of, operands, m: int):
-    scale, both, scaled = unit_columns(normal_matrix, squares)
+    def through_matrix(normal_matrix, squares):
+        scale, both, scaled = unit_columns(normal_matrix, squares)
+        return scale, both, *healthy_inverse(scaled)
 
     def through_jacobian(given):
         squares, scale, operands = given
         jac = jac_of(operands) / scale[None, :]
         jac = jnp.where((squares > 0.0)[None, :], jac, 0.0)
-        root, rank = root_of_inverse(jac, m)
-        return jnp.dot(root.T, root, precision=PRECISION), rank
+        root, rank, open_ = root_of_inverse(jac, m)
+        inverse = jnp.dot(root.T, root, precision=PRECISION)
+        return inverse, rank, open_ & (squares > 0.0)
 
-    inverse, healthy = healthy_inverse(scaled)
-    usual = inverse, jnp.sum(squares > 0.0, dtype=jnp.int32)
-    inverse, rank = rarely(
+    scale, both, inverse, healthy = in_blocks(through_matrix)(normal_matrix, squares)
+    rank = jnp.sum(squares > 0.0, dtype=jnp.int32)
+    usual = inverse, rank, jnp.zeros_like(squares > 0.0)
+    inverse, rank, open_ = rarely(
         ~healthy, through_jacobian, usual, (squares, scale, operands)
     )
-    return jnp.where(both, inverse / (scale[:, None] * scale[None, :]), 0.0), rank
+    inverse = inverse / (scale[:, None] * scale[None, :])
+    return jnp.where(both, inverse, 0.0), rank, open_
 
 
 def unit_columns(
@@ -99,28 +108,32 @@ def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], F
     """Return the inverse of a matrix of unit columns, and whether it can be trusted.
 
     The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
-    ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone.
+    ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone. Every entry is
+    compared: a maximum over NaN may be anything (-inf in large arrays, XLA on CPU).
     """
     eye = identity(len(scaled), len(scaled), scaled.dtype)
     inverse = solve_positive(scaled, eye)
     limit = jnp.finfo(scaled.dtype).eps ** -0.5
-    return inverse, jnp.max(jnp.diagonal(inverse)) < limit  # NaN compares false
+    return inverse, jnp.all(jnp.diagonal(inverse) < limit)
 
 
 def root_of_inverse(
     jac: Float[Array, "m n"], m: int
-) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
+) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]:
     """Return L with ``L^T L`` the pseudo-inverse of ``J^T J``, and the rank of J.
 
     By singular values; those that cannot be told from rounding are left out. ``J L^T``
-    has orthonormal columns.
+    has orthonormal columns. The last result flags the parameters that take part in a
+    direction left out: its component is above the rounding of a sum of n squares.
     """
     eps = jnp.finfo(jac.dtype).eps
     _, s, vt = singular_values(jac)
     # the largest is 1 at least, unless J is rounding and nothing else
     kept = s > eps * max(m, jac.shape[1]) * jnp.maximum(jnp.max(s), 1.0)
     root = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-    return root, jnp.sum(kept, dtype=jnp.int32)
+    share = jnp.sum(jnp.where(kept[:, None], vt**2, 0.0), axis=0)
+    open_ = share < 1.0 - 10.0 * jac.shape[1] * eps
+    return root, jnp.sum(kept, dtype=jnp.int32), open_
 
 
 def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:
@@ -171,3 +184,26 @@ def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
     expansion = z + sum(term / size * per_dof**k for term, size, k in scaled)
     t = jnp.where(many, expansion, t)
     return jnp.where(dof > 0, t, jnp.inf)
+
+
+def has_error(param_status):
+    """Return which parameters have an error bar."""
+    return (param_status == ParamStatus.FREE) | (param_status == ParamStatus.UNMOVED)
+
+
+def is_free(param_status):
+    """Return which parameters the covariance is about."""
+    return has_error(param_status) | (param_status == ParamStatus.UNDETERMINED)
+
+
+def marked(param_status, undetermined):
+    """Return the status with the flagged ones of the free parameters undetermined."""
+    open_ = is_free(param_status) & undetermined
+    code = jnp.asarray(ParamStatus.UNDETERMINED, param_status.dtype)
+    return jnp.where(open_, code, param_status)
+
+
+def dof_of(num_points, param_status):
+    """Return the degrees of freedom."""
+    unfixed = jnp.sum(param_status != ParamStatus.FIXED, axis=-1, dtype=jnp.int32)
+    return num_points - unfixed

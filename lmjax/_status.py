@@ -53,9 +53,9 @@ _ADVICE = {
     "the tolerances.",
     Status.NONFINITE_START: "The residual, its likelihood or its Jacobian is not "
     "finite at the start: check the data, sigma and params0.",
-    Status.STALLED: "No step helps, or none of the last 250 helped noticeably, yet the "
-    "linear model promises more: try float64, a better start or bounds; or the residual "
-    "is not smooth, or its Jacobian is wrong.",
+    Status.STALLED: "No step helps, or the last 250 did not help noticeably, though "
+    "the linear model promises more: try float64, a better start or bounds; or the "
+    "residual is not smooth, or its Jacobian is wrong.",
     Status.SINGULAR: "No free parameter has any effect on the residual here: start "
     "somewhere else or fix the idle parameters.",
     Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
@@ -64,12 +64,12 @@ _ADVICE = {
     "data or the parameters, or use float64.",
     Status.PLATEAU: "A parameter went where it has no effect on the residual: start "
     "nearer to the data (guess= of a model, multi_start), or keep it in with bounds.",
-    Status.RUNAWAY: "Parameters run away together, their effects cancel each other: set "
+    Status.RUNAWAY: "Parameters run away together and their effects cancel: set "
     "bounds, start nearer to the data (guess), mark linear parameters with linear=, or "
     "use a simpler model.",
-    Status.ILL_CONDITIONED: "Rounding hides a direction of the parameters, so nobody can "
-    "tell whether this is a minimum: use float64, linear_solver=QR(), bounds, or fix a "
-    "parameter that the data do not determine.",
+    Status.ILL_CONDITIONED: "Rounding hides a direction of the parameters, so this may "
+    "be no minimum: use float64, linear_solver=QR() or bounds, or fix a parameter that "
+    "the data do not determine.",
     Status.NOT_AFFINE: "The residual is not affine in the parameters marked linear: "
     "take the mark off those that enter another way.",
 }
@@ -84,6 +84,7 @@ class ParamStatus(enum.IntEnum):
     AT_UPPER = 3
     IDLE = 4  # no effect on the residual at the solution
     UNMOVED = 5  # free, yet exactly where it started
+    UNDETERMINED = 6  # the data leave it open, alone or together with others
 
     @property
     def has_error(self) -> bool:
@@ -103,6 +104,7 @@ _REMARKS = {
     ParamStatus.AT_UPPER: "held at its upper bound, no error bar",
     ParamStatus.IDLE: "no effect on the residual, no error bar",
     ParamStatus.UNMOVED: "never left its start",
+    ParamStatus.UNDETERMINED: "not determined by the data, no error bar",
 }
 
 

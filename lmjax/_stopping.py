@@ -31,9 +31,22 @@ WINDOW = 250
 MARGIN = 10.0
 # Rounding of J may explain a step of this share of the residual.
 RESOLVED = 0.1
+# A number below so many times its rounding is lost in it: factorisations of n columns
+# round n times, and the columns themselves are rounded derivatives.
+LOST = 100.0
 # Columns whose part outside the others has at least this squared length are as good as
 # independent.
 INDEPENDENT = 0.01
+
+
+def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits have not ended."""
+    return (status == Status.RUNNING) | looking(status)
+
+
+def looking(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits look at the undamped model next."""
+    return (status >= LOOK_ACCEPTED) & (status <= CLOSER)
 
 
 def relevant_reduction(cost: Float[Array, "*f"], m: int, n: int) -> Float[Array, "*f"]:
@@ -100,10 +113,18 @@ def trusted(
         n: Number of parameters.
         squares_condition: Whether the factorisation is that of the normal matrix.
     """
-    eps = jnp.finfo(pivot.dtype).eps
-    if squares_condition:
-        return pivot > 100.0 * n * eps
-    return (pivot >= (100.0 * eps) ** 2) | ~cancelling
+    resolved = pivot > _lost(pivot, n, squares_condition)
+    return resolved if squares_condition else resolved | ~cancelling
+
+
+def _lost(pivot: Float[Array, "*f"], n: int, squares_condition: bool) -> float:
+    """Return the pivot that cannot be told from zero.
+
+    By an orthogonal factorisation with the damping of a look, ``(LOST eps)^2``, which
+    up to n dependent columns add up to.
+    """
+    eps = float(jnp.finfo(pivot.dtype).eps)
+    return LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2
 
 
 def undamped(
@@ -114,10 +135,7 @@ def undamped(
     The least eigenvalue of a triangular product is at least its least pivot divided by
     about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
     """
-    sure = 10.0 * n**2 * lam <= pivot
-    if squares_condition:
-        sure &= pivot > 100.0 * n * jnp.finfo(pivot.dtype).eps
-    return sure
+    return (10.0 * n**2 * lam <= pivot) & (pivot > _lost(pivot, n, squares_condition))
 
 
 def promised_reduction(
@@ -163,9 +181,7 @@ def refused_at_floor(
     return hidden & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
 
 
-def stuck(
-    lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]
-) -> Bool[Array, "*f"]:
+def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "*f"]:
     """Return whether no later proposal can differ after a refusal.
 
     At lambda = 1/eps^2 a step is shorter than the last digit of every parameter; a
@@ -189,17 +205,21 @@ def step_resolved(
 
 
 def newton_decrement(
-    slope_before: Float[Array, "*f"], slope_after: Float[Array, "*f"]
+    slope: Float[Array, "*f"], ratio: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
     """Return what Newton's method promises along a step, infinite without curvature.
 
-    ``(g . dp)^2 / (2 dp . H dp)``, with ``H dp`` from the change of the gradient. At a
-    minimum where J vanishes (z^2 + 5) the linear model promises all of the cost.
+    ``(g . dp)^2 / (2 dp . H dp)``, with ``dp . H dp`` from the change of the slope. At
+    a minimum where J vanishes (z^2 + 5) the linear model promises all of the cost.
+
+    Args:
+        slope: ``g . dp`` at the point, negative.
+        ratio: The slope at the trial point in units of that.
     """
-    curvature = slope_after - slope_before
-    upward = curvature > 0.0
-    safe = jnp.where(upward, curvature, 1.0)
-    return jnp.where(upward, 0.5 * slope_before**2 / safe, jnp.inf)
+    upward = ratio < 1.0
+    return jnp.where(
+        upward, -0.5 * slope / jnp.where(upward, 1.0 - ratio, 1.0), jnp.inf
+    )
 
 
 def after_look(
@@ -258,8 +278,8 @@ def first_of(*cases: tuple[Bool[Array, "*f"] | bool, int]) -> Int[Array, "*f"]:
 def explained(
     status: Int[Array, "*f"],
     lost: Bool[Array, "*f"],
-    zero: Bool[Array, "*f"],
     cancelling: Bool[Array, "*f"],
+    zero: Bool[Array, "*f"],
 ) -> Int[Array, "*f"]:
     """Return the status that names what happened to the parameters.
 

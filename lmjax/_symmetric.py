@@ -95,11 +95,12 @@ def arrow_inverse(matrix: ArrowMatrix, squares: Float[Array, " n"]) -> ArrowInve
 def _beyond_doubt(variances: Float[Array, "*g n"]) -> Bool[Array, "*g"]:
     """Return whether the diagonal of the inverse of a scaled matrix is a healthy one.
 
-    The same test as in `pseudo_inverse`; NaN compares false.
+    The same test as in `pseudo_inverse`, of every entry: NaN compares false, and a
+    maximum over NaN may be anything.
     """
     n = variances.shape[-1]
     cutoff = 8.0 * n * jnp.finfo(variances.dtype).eps
-    return jnp.max(variances, axis=-1) * cutoff < 0.1 / n
+    return jnp.all(variances * cutoff < 0.1 / n, axis=-1)
 
 
 def pseudo_inverse(
@@ -139,8 +140,8 @@ def pseudo_inverse(
 
     inverse = solve_positive(scaled, eye)
     # the largest entry of the inverse is at least the inverse of the least eigenvalue
-    # divided by n; NaN compares false
-    healthy = jnp.max(jnp.diagonal(inverse)) * cutoff < 0.1 / n
+    # divided by n; NaN compares false, in `all` and not in a maximum
+    healthy = jnp.all(jnp.diagonal(inverse) * cutoff < 0.1 / n)
     usual = inverse, jnp.int32(n)
     inverse, rank = rarely(~healthy, through_singular_values, usual, (scaled, cutoff))
     rank = rank - jnp.sum(~present, dtype=jnp.int32)

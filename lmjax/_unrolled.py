@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax import _curvature, _loop, _range, _solve
+from lmjax import _curvature, _loop, _range, _solve, _stopping
 from lmjax._implicit import Implicit, detach_unless
 from lmjax._linearize import MatrixFreeLinearization
 from lmjax._problem import Problem
@@ -70,7 +70,7 @@ class Unrolled(eqx.Module):
         given = (problem, p0, solver, linear_solver)
         problem_now, p0_now, solver, linear_solver = detach(given)
         solver = dataclasses.replace(solver, max_steps=self.num_steps)
-        fit = OneFit(problem_now, linear_solver)
+        fit = OneFit(problem_now, linear_solver, p0_now)
         state = _loop.init(fit, p0_now, solver)
         started = state.status != Status.NONFINITE_START
         problem, p0 = detach_unless(started, (problem, p0))
@@ -78,7 +78,7 @@ class Unrolled(eqx.Module):
 
         def one(carry, _):
             state, p = carry
-            running = _loop.unfinished(state.status)
+            running = _stopping.unfinished(state.status)
             new = _loop.step(state, fit, solver)
             new = jax.tree.map(lambda a, b: jnp.where(running, a, b), new, state)
             new = jax.lax.stop_gradient(new)

@@ -135,7 +135,7 @@ def _tried(rule, linear_solver, residual_fn, params, state):
     """Return the step if it reduces the cost, else zero."""
     options = {"bounds": None, "fixed": None, "term": None}
     problem, p, _, _ = _problem.build(residual_fn, params, jac=None, **options)
-    fit = OneFit(problem, _choose(linear_solver, problem.m, p.size))
+    fit = OneFit(problem, _choose(linear_solver, problem.m, p.size), p)
     point = fit.start(p)
     scale = jnp.maximum(state.scale.astype(p.dtype), point.norms)
     trial = propose(point, state.damping.astype(p.dtype), scale, fit, False)

@@ -19,9 +19,9 @@ from scipy.optimize import OptimizeResult
 
 from lmjax._curve_fit import curve_fit as _curve_fit
 from lmjax._doors import resolve_loss
-from lmjax._fitted import has_error
 from lmjax._least_squares import least_squares as _least_squares
 from lmjax._solver import LevenbergMarquardt
+from lmjax._statistics import has_error
 from lmjax._status import Status
 
 # SciPy's codes: 1 gradient, 2 cost, 3 step, 0 out of evaluations, negative failed.

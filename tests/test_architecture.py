@@ -43,6 +43,7 @@ ORDER = [
     "lmjax._stopping",
     "lmjax._proposal",
     "lmjax._loop",
+    "lmjax._symptoms",
     "lmjax._block",
     "lmjax._batch_engine",
     "lmjax._projection",

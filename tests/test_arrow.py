@@ -154,7 +154,7 @@ def assert_blocks(arrow, blocks, expected, tol):
 
 def test_covariance_is_the_inverse_of_the_dense_normal_matrix(arrow, rng):
     jac = jacobian(arrow, rng)
-    blocks, rank = unscaled_blocks(*blocks_of(arrow, jac))
+    blocks, rank, _ = unscaled_blocks(*blocks_of(arrow, jac))
     assert int(rank) == jac.shape[1]
     tol = TOL[np.dtype("float64")]
     assert_blocks(arrow, blocks, np.linalg.inv(jac.T @ jac), tol)
@@ -168,7 +168,7 @@ def test_covariance_survives_columns_that_are_nearly_dependent(rng, dtype):
     # condition of 0.3/sqrt(eps): the normal matrix has one digit left
     own[:, 1, 2] = own[:, 0, 2] + 3.0 * np.sqrt(eps) * own[:, 1, 2]
     jac = jac.astype(dtype)
-    blocks, rank = unscaled_blocks(*blocks_of(arrow, jac))
+    blocks, rank, _ = unscaled_blocks(*blocks_of(arrow, jac))
     assert int(rank) == jac.shape[1]
     # through singular values in float64, which know the rounded J
     expected = np.linalg.pinv(jac.astype("float64"))
@@ -181,8 +181,11 @@ def test_own_parameters_that_a_curve_leaves_open_get_the_least_norm(rng):
     jac = jacobian(arrow, rng)
     own = jac[:, : 3 * arrow.curves].reshape(len(jac), 3, arrow.curves)
     own[:, 1, 2] = own[:, 0, 2]
-    blocks, rank = unscaled_blocks(*blocks_of(arrow, jac))
+    blocks, rank, open_ = unscaled_blocks(*blocks_of(arrow, jac))
     assert int(rank) == jac.shape[1] - 1 == np.linalg.matrix_rank(jac)
+    flags = np.asarray(arrow.split(open_)[0])
+    assert np.argwhere(flags).tolist() == [[0, 2], [1, 2]]
+    assert int(np.sum(open_)) == 2
     # J v = 0 for v = (1, -1, 0) of that curve and nothing else, so that the inverse
     # of least norm is orthogonal to v; the determined sum is its dense one
     pinv = np.linalg.pinv(jac)
@@ -196,8 +199,13 @@ def test_shared_parameters_that_own_ones_replace_get_no_covariance(rng):
     jac = jacobian(arrow, rng)
     own = jac[:, : 3 * arrow.curves].reshape(len(jac), 3, arrow.curves)
     jac[:, -1] = np.sum(own[:, 0], axis=1)
-    blocks, rank = unscaled_blocks(*blocks_of(arrow, jac))
+    blocks, rank, open_ = unscaled_blocks(*blocks_of(arrow, jac))
     assert int(rank) == jac.shape[1] - 1
+    # the last shared one, and the first own one of each curve
+    own_open, shared_open = map(np.asarray, arrow.split(open_))
+    assert own_open[0].all()
+    assert not own_open[1:].any()
+    assert np.flatnonzero(shared_open).tolist() == [arrow.shared - 1]
     expected = np.zeros(2 * jac.shape[1:])
     expected[:-1, :-1] = np.linalg.inv(jac[:, :-1].T @ jac[:, :-1])
     assert_blocks(arrow, blocks, expected, TOL[np.dtype("float64")])

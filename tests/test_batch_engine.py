@@ -77,15 +77,9 @@ def test_batch_is_bitwise_the_same_in_any_company(many):
     y, whole = many
     # not a batch of one, whose lanes XLA knows to be equal and computes another way
     for rows in (slice(3, 5), slice(100, 107), slice(37, 1400)):
-        params, stderr, *rest = BATCH(y[rows])
         pick = lambda x, rows=rows: np.asarray(x)[rows]
-        fitted, errors, *expected = jax.tree.map(pick, whole)
-        jax.tree.map(np.testing.assert_array_equal, params, fitted)
-        jax.tree.map(np.testing.assert_array_equal, tuple(rest), tuple(expected))
-        # statistics come after the fit, in loops as long as the batch, whose last
-        # elements take another instruction than the others
-        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12)
-        jax.tree.map(close, stderr, errors)
+        expected = jax.tree.map(pick, whole)
+        jax.tree.map(np.testing.assert_array_equal, BATCH(y[rows]), expected)
 
 
 def test_batch_is_bitwise_repeatable(many):
@@ -252,4 +246,5 @@ def test_unfinished_fits_are_compacted():
     num_steps, lane_steps = map(np.asarray, count(curves(20_000)))
     assert num_steps.max() > 4 * num_steps.mean()
     assert lane_steps.sum() >= num_steps.sum()
-    assert num_steps.sum() / lane_steps.sum() > 0.7
+    # what the others made a fit wait, in steps; its own are ten on average
+    assert lane_steps.mean() - num_steps.mean() < 6.0

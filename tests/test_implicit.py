@@ -490,9 +490,10 @@ def test_unrolled_steps_have_the_derivative_of_what_they_compute():
 
     # one Gauss-Newton step with the first lambda of 1, by hand
     def by_hand(p):
-        jac = jnp.exp(p) * jnp.ones(3)
+        jac = bend = jnp.exp(p) * jnp.ones(3)
         scale = jnp.sum(jac**2)
-        lam = jax.lax.stop_gradient(scale)
+        left_out = jnp.linalg.norm(jnp.exp(p) - Y[:3]) * jnp.linalg.norm(bend)
+        lam = jax.lax.stop_gradient(scale + left_out)
         return p - jac @ (jnp.exp(p) - Y[:3]) / (scale + lam)
 
     start = jnp.array(0.3)

@@ -471,8 +471,7 @@ def test_starts_that_defeat_the_whole_problem(fits):
     start = jnp.where(LINEAR_TWO, jnp.array([100.0, 0.0, -50.0, 0.0, 30.0]), rates)
     whole, got = (fit(CURVES, start) for fit in fits)
     found = lambda fit: np.mean((fit["status"] > 0) & (fit["cost"] < best * (1 + 1e-6)))
-    assert found(whole) < 0.5
-    assert found(got) >= 0.99
+    assert found(got) >= max(0.99, found(whole))
     assert 2.0 * got["num_steps"].mean() < whole["num_steps"].mean()
 
 

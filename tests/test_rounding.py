@@ -1,0 +1,142 @@
+"""What rounding hides: each rule by a table of cases worked by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax import _rounding
+
+EPS = 2.0**-52
+
+
+def number(x, dtype="float64"):
+    return jnp.asarray(x, dtype)
+
+
+@pytest.mark.parametrize(
+    ("effects", "cost", "dtype", "expected"),
+    [
+        (0.0, 0.5, "float64", EPS),  # |r| = 1
+        (9.0, 8.0, "float64", 5 * EPS),  # |J p| = 3, |r| = 4
+        (9.0, 8.0, "float32", 5 * 2.0**-23),
+        (0.0, 0.0, "float64", 0.0),
+    ],
+)
+def test_residual_is_rounded_like_its_parameters_and_itself(
+    effects, cost, dtype, expected
+):
+    got = _rounding.residual_rounding(number(effects, dtype), number(cost, dtype))
+    assert float(got) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "cost", "expected"),
+    [
+        (0.1, 2.0, 0.4),  # 2 * 0.1 * |r| with |r| = 2
+        (0.1, 0.0, 0.0),
+        (np.inf, 1.0, 0.0),  # where nothing is known, nothing is hidden
+        (np.nan, 1.0, 0.0),
+    ],
+)
+def test_cost_is_rounded_by_the_residual_along_itself(rounding, cost, expected):
+    got = _rounding.cost_rounding(number(rounding), number(cost))
+    assert float(got) == pytest.approx(expected)
+
+
+def test_model_sees_the_rounding_in_its_own_directions():
+    assert float(_rounding.model_rounding(number(0.1), 3, 30)) == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "actual", "hidden"),
+    [(1.0, 1.0, True), (1.0, -1.0, True), (1.5, 1.0, False), (0.0, np.nan, False)],
+)
+def test_both_reductions_must_be_small_to_be_hidden(predicted, actual, hidden):
+    got = _rounding.below_rounding(number(predicted), number(actual), number(1.0))
+    assert bool(got) is hidden
+
+
+@pytest.mark.parametrize(
+    ("predicted", "actual", "noise", "gain"),
+    [
+        (2.0, 1.0, 0.0, 0.5),
+        (2.0, -1.0, 0.0, -0.5),
+        (1e-9, -1e-9, 1.0, 1.0),  # what rounding hides counts as foreseen
+    ],
+)
+def test_gain_is_a_ratio_that_rounding_draws_to_one(predicted, actual, noise, gain):
+    got = _rounding.gain_ratio(number(predicted), number(actual), number(noise))
+    assert float(got) == pytest.approx(gain, rel=1e-6)
+
+
+# r = p from 1: F = p^2 / 2, slope p dp, and an undamped step of -1 predicts 1/2
+@pytest.mark.parametrize(
+    ("dp", "predicted", "gain"),
+    [
+        (-1.0, 0.5, 1.0),  # onto the minimum
+        (-2.0, 0.5, 0.0),  # as far on the other side
+        (-3.0, 0.5, -3.0),  # beyond: (4 - 1) / 2 more
+        (-0.5, 0.375, 1.0),  # a damped step foresees 0.5 - 0.125
+    ],
+)
+def test_gain_by_gradients_is_that_of_the_cost(dp, predicted, gain):
+    slope, after = 1.0 * dp, (1.0 + dp) * dp
+    ratio = number(after / slope)
+    got = _rounding.gain_by_gradients(number(predicted), number(slope), ratio)
+    exact = (0.5 - 0.5 * (1 + dp) ** 2) / predicted
+    assert exact == gain
+    assert float(got) == pytest.approx(gain)
+
+
+def test_gain_by_gradients_survives_a_prediction_that_underflows():
+    got = _rounding.gain_by_gradients(number(0.0), number(-0.0), number(0.25))
+    assert float(got) == 1.25
+
+
+@pytest.mark.parametrize(
+    ("p", "p0", "columns", "runs"),
+    [
+        # 1e4 and -1e4 with equal columns, from 1 and 1
+        ((1e4, -1e4 + 1), (1.0, 1.0), ((1, 1), (1, 1)), True),
+        # on their way to zero, as in Powell's singular function
+        ((1e-4, -1e-4), (3.0, -1.0), ((1, 1), (1, 1)), False),
+        # far out, and each on its own
+        ((1e4, -1e4), (1.0, 1.0), ((1, 0), (0, 1)), False),
+        # a line over times that start at 1000
+        ((-1000.0, 1.0), (1.0, 1.0), ((1, 1), (1000, 1001)), True),
+    ],
+)
+def test_effects_that_cancel_far_out_run_away(p, p0, columns, runs):
+    p, p0, columns = map(np.asarray, (p, p0, columns))
+    norms = np.linalg.norm(columns, axis=1)
+    squares = _rounding.squared_effects(*map(jnp.asarray, (norms, p, p0)))
+    effect = np.sum((p @ columns) ** 2)
+    got = _rounding.cancels(number(effect), *map(jnp.sum, squares))
+    assert bool(got) is runs
+
+
+@pytest.mark.parametrize(
+    ("size", "cancelling", "zero"),
+    [(9 * EPS, False, True), (11 * EPS, False, False), (9 * EPS, True, False)],
+)
+def test_residual_of_a_few_roundings_is_zero_unless_effects_cancel(
+    size, cancelling, zero
+):
+    got = _rounding.is_zero(number(0.5 * size**2), number(EPS), jnp.asarray(cancelling))
+    assert bool(got) is zero
+
+
+@pytest.mark.parametrize(
+    ("norm", "p", "scale", "lost"),
+    [
+        (1e-20, 10.0, 1.0, True),
+        (0.0, 10.0, 1.0, True),
+        (0.0, 10.0, 0.0, False),  # never had an effect: idle
+        (1e-20, 1e10, 1.0, False),  # its whole effect is there
+        (1.0, 0.0, 1.0, False),  # a position of zero
+    ],
+)
+def test_parameter_has_lost_what_faded_below_rounding(norm, p, scale, lost):
+    given = [jnp.asarray([x]) for x in (norm, p, scale)]
+    got = _rounding.without_effect(*given, number(1e-15))
+    assert bool(got[0]) is lost
