@@ -95,7 +95,7 @@ def _judged(problem: Problem, p0, p: Float[Array, " n"], scale, ftol):
     point = point_at(problem.conditions, p, r, linearization, cost)
     step, status = _undamped(problem, point, p0, ftol)
     cancels, zero, rounding = _effects(point, p0)
-    lost = _rounding.without_effect(point.norms, p, scale, rounding)
+    lost = _rounding.without_effect(point.norms, p, p0, scale, rounding)
     free = jnp.ones_like(lost) if point.free is None else point.free
     lost &= free
     held = jnp.any(problem.conditions.active(p, point.grad))
@@ -119,7 +119,7 @@ def _effects(point: Point, p0):
     """Return whether effects cancel, whether the residual is zero, and its rounding."""
     free = free_part(point)
     effect = jnp.sum(point.linearization.mv(free) ** 2)
-    free_effects = map(jnp.sum, _rounding.squared_effects(point.norms, free, p0))
+    free_effects = [jnp.sum((point.norms * x) ** 2) for x in (free, p0)]
     cancels = _rounding.cancels(effect, *free_effects)
     effects = jnp.sum((point.norms * point.p) ** 2)
     rounding = _rounding.residual_rounding(effects, point.cost)
@@ -146,7 +146,8 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     relevant = _stopping.relevant_reduction(point.cost, problem.m, n)
     strict = jnp.maximum(ftol * point.cost, _stopping.MARGIN * noise)
     promise = 0.5 * jnp.sum((r - rest) * (r + rest))
-    believed = _stopping.trusted(pivot, cancels, n, False)
+    hidden = _rounding.is_hidden(point.cost, rounding)
+    believed = _stopping.trusted(pivot, cancels, hidden, n, False)
     size = jnp.sqrt(jnp.sum(change**2))
     believed &= _stopping.step_resolved(size, point.cost)
     minimum = believed & (promise <= jnp.maximum(strict, relevant))

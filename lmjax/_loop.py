@@ -283,9 +283,11 @@ def _after_step(
     refused |= ~accept & _stopping.stuck(lam, lam_new)
     idle = state.mark - new.cost <= relevant
     if fit.squares_condition:
-        idle |= ~_stopping.trusted(trial.pivot + lam, trial.cancels, n, True)
+        idle |= ~_stopping.resolves(trial.pivot + lam, n, True)
     refused |= idle & (num_steps % _stopping.WINDOW == 0)
+    hidden = _rounding.is_hidden(cost, trial.residual_rounding)
     sure = _stopping.undamped(lam, trial.pivot, n, fit.squares_condition)
+    sure &= ~(hidden & trial.cancels)
     short = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     judged = ftol > 0.0
     return _stopping.first_of(
@@ -312,6 +314,7 @@ def _after_look(
     """Return the status after a look at the undamped model."""
     lam, cost, n = state.lam, state.point.cost, trial.p.shape[0]
     squares = fit.squares_condition
+    hidden = _rounding.is_hidden(cost, trial.residual_rounding)
     ftol = solver.tolerances(lam.dtype)[0]
     strict = jnp.maximum(ftol * cost, _stopping.MARGIN * trial.cost_rounding)
     looked = _stopping.after_look(
@@ -321,7 +324,7 @@ def _after_look(
         strict,
         _stopping.relevant_reduction(cost, fit.m, n),
         _stopping.step_resolved(trial.step_size, cost) & trial.fits,
-        _stopping.trusted(trial.pivot, trial.cancels, n, squares),
+        _stopping.trusted(trial.pivot, trial.cancels, hidden, n, squares),
         _rounding.is_zero(cost, trial.residual_rounding, trial.cancels),
         accept,
         trial.pivot,

@@ -25,7 +25,9 @@ def residual_rounding(
             rounding of p alone moves the residual by ``eps |J_j p_j|``.
         cost: Half the squared norm of the residual, which is rounded as well.
     """
-    return jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
+    rounding = jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
+    # squares that overflow tell nothing, and so excuse nothing
+    return jnp.where(jnp.isfinite(rounding), rounding, 0.0)
 
 
 def cost_rounding(
@@ -35,8 +37,7 @@ def cost_rounding(
 
     ``|r . dr| <= |r| |dr|``; the factor 2 covers the rounding of the model itself.
     """
-    noise = 2.0 * rounding * jnp.sqrt(2.0 * cost)
-    return jnp.where(jnp.isfinite(noise), noise, 0.0)
+    return 2.0 * rounding * jnp.sqrt(2.0 * cost)
 
 
 def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array, "*f"]:
@@ -95,26 +96,28 @@ def gain_by_gradients(
 def cancels(
     effect: Float[Array, "*f"],
     effects: Float[Array, "*f"],
-    effects_grown: Float[Array, "*f"],
+    effects_of_start: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
-    """Return whether parameters run away: far out, their effects cancel each other.
+    """Return whether the effects of the parameters cancel each other.
+
+    Not on the way to zero, where Powell's singular function has its minimum: there the
+    parameters have shrunk to sqrt(eps) of their start.
 
     Args:
         effect: ``|J p|^2`` over the free parameters.
         effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
-        effects_grown: The share of parameters that are larger than at the start. Those
-            that cancel on their way to zero (Powell's singular function) do not run
-            away.
+        effects_of_start: The same sum with the start in place of p.
     """
-    return (effect <= CANCELLING**2 * effects) & (effects_grown >= 0.5 * effects)
+    eps = jnp.finfo(effects.dtype).eps
+    apart = effects > eps * effects_of_start
+    return apart & (effect <= CANCELLING**2 * effects)
 
 
-def squared_effects(
-    norms: Float[Array, "n *f"], p: Float[Array, "n *f"], p0: Float[Array, "n *f"]
-) -> tuple[Float[Array, "n *f"], Float[Array, "n *f"]]:
-    """Return ``(|J_j| p_j)^2``, and the same where a parameter exceeds its start."""
-    squares = (norms * p) ** 2
-    return squares, jnp.where(jnp.abs(p) >= jnp.abs(p0), squares, 0.0)
+def is_hidden(
+    cost: Float[Array, "*f"], rounding: Float[Array, "*f"]
+) -> Bool[Array, "*f"]:
+    """Return whether the residual is no more than rounding."""
+    return 2.0 * cost <= (ZERO * rounding) ** 2
 
 
 def is_zero(
@@ -122,25 +125,30 @@ def is_zero(
     rounding: Float[Array, "*f"],
     cancelling: Bool[Array, "*f"],
 ) -> Bool[Array, "*f"]:
-    """Return whether the residual is no more than rounding.
+    """Return whether the residual is zero for all purposes.
 
-    Not if the parameters cancel: runaways have a large rounding, which would excuse
-    anything.
+    Rounding proves it only where no effects cancel: those of runaways have a large
+    rounding, which would excuse anything.
     """
-    return (2.0 * cost <= (ZERO * rounding) ** 2) & ~cancelling
+    return (cost == 0.0) | (is_hidden(cost, rounding) & ~cancelling)
 
 
 def without_effect(
     norms: Float[Array, "n *f"],
     p: Float[Array, "n *f"],
+    p0: Float[Array, "n *f"],
     scale: Float[Array, "n *f"],
     rounding: Float[Array, "*f"],
 ) -> Bool[Array, "n *f"]:
     """Return which parameters have lost their effect on the residual.
 
-    Their column has shrunk to sqrt(eps) of what it was, half of its digits, and what is
-    left of the effect of the whole parameter is below rounding of the residual.
+    All that a parameter was, at the start or now, moves the residual by less than its
+    rounding. A parameter that starts at zero has no size of its own: its column must
+    have shrunk to sqrt(eps) of what it was, half of its digits. One that never had an
+    effect never moved, and lost none.
     """
     eps = jnp.finfo(norms.dtype).eps
-    faded = norms < eps**0.5 * scale
-    return faded & (norms * jnp.abs(p) <= rounding)
+    sized = (p0 != 0.0) | (norms < eps**0.5 * scale)
+    moved = (norms > 0.0) | (p != p0)
+    size = jnp.maximum(jnp.abs(p), jnp.abs(p0))
+    return sized & moved & (norms * size <= rounding)

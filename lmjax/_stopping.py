@@ -97,6 +97,7 @@ def least_pivot(
 def trusted(
     pivot: Float[Array, "*f"],
     cancelling: Bool[Array, "*f"],
+    hidden: Bool[Array, "*f"],
     n: int,
     squares_condition: bool,
 ) -> Bool[Array, "*f"]:
@@ -105,26 +106,32 @@ def trusted(
     Normal equations lose a direction where a pivot is lost in the rounding of the
     products, n eps. An orthogonal factorisation resolves pivots down to eps^2; below,
     the direction may still be truly absent (two names for one parameter), unless the
-    parameters ran away together.
+    parameters ran away together. A residual that is rounding of effects that cancel has
+    nothing to say at all.
 
     Args:
         pivot: Least pivot of the normal matrix of unit columns.
         cancelling: Whether the effects of the parameters cancel.
+        hidden: Whether the residual is no more than rounding.
         n: Number of parameters.
         squares_condition: Whether the factorisation is that of the normal matrix.
     """
-    resolved = pivot > _lost(pivot, n, squares_condition)
-    return resolved if squares_condition else resolved | ~cancelling
+    resolved = resolves(pivot, n, squares_condition)
+    if not squares_condition:
+        resolved |= ~cancelling
+    return resolved & ~(hidden & cancelling)
 
 
-def _lost(pivot: Float[Array, "*f"], n: int, squares_condition: bool) -> float:
-    """Return the pivot that cannot be told from zero.
+def resolves(
+    pivot: Float[Array, "*f"], n: int, squares_condition: bool
+) -> Bool[Array, "*f"]:
+    """Return whether a factorisation can tell its least pivot from zero.
 
-    By an orthogonal factorisation with the damping of a look, ``(LOST eps)^2``, which
-    up to n dependent columns add up to.
+    An orthogonal one with the damping of a look, ``(LOST eps)^2``, which up to n
+    dependent columns add up to.
     """
     eps = float(jnp.finfo(pivot.dtype).eps)
-    return LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2
+    return pivot > (LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2)
 
 
 def undamped(
@@ -135,7 +142,7 @@ def undamped(
     The least eigenvalue of a triangular product is at least its least pivot divided by
     about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
     """
-    return (10.0 * n**2 * lam <= pivot) & (pivot > _lost(pivot, n, squares_condition))
+    return (10.0 * n**2 * lam <= pivot) & resolves(pivot, n, squares_condition)
 
 
 def promised_reduction(

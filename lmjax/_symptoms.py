@@ -43,11 +43,12 @@ def symptoms_of(
     point = state.point
     effects, *free_effects = sums(
         (point.norms * point.p) ** 2,
-        *_rounding.squared_effects(point.norms, free_part(point), p0),
+        (point.norms * free_part(point)) ** 2,
+        (point.norms * p0) ** 2,
     )
     rounding = _rounding.residual_rounding(effects, point.cost)
     cancels = _rounding.cancels(effect, *free_effects)
-    gone = _rounding.without_effect(point.norms, point.p, state.scale, rounding)
+    gone = _rounding.without_effect(point.norms, point.p, p0, state.scale, rounding)
     if point.free is not None:
         gone &= point.free
     held = jnp.any(conditions.active(point.p, point.grad), axis=0)

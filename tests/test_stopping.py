@@ -49,21 +49,24 @@ def test_least_pivot_is_that_of_the_columns_in_play(pivots, norms, free, expecte
 
 
 @pytest.mark.parametrize(
-    ("pivot", "cancelling", "by_qr", "by_normal_equations"),
+    ("pivot", "cancelling", "hidden", "by_qr", "by_normal_equations"),
     [
-        (0.5, False, True, True),
-        (1e-14, False, True, False),  # below 100 n eps
-        (1e-14, True, True, False),
-        (1e-30, False, True, False),  # two names for one parameter
-        (1e-30, True, False, False),  # a runaway
+        (0.5, False, False, True, True),
+        (0.5, False, True, True, True),
+        (0.5, True, False, True, True),
+        (0.5, True, True, False, False),  # rounding of effects that cancel
+        (1e-14, False, False, True, False),  # below 100 n eps
+        (1e-14, True, False, True, False),
+        (1e-30, False, False, True, False),  # two names for one parameter
+        (1e-30, True, False, False, False),  # a runaway
     ],
 )
 def test_a_promise_is_trusted_where_the_factorisation_resolves_it(
-    pivot, cancelling, by_qr, by_normal_equations
+    pivot, cancelling, hidden, by_qr, by_normal_equations
 ):
-    pivot, cancelling = jnp.asarray(pivot), jnp.asarray(cancelling)
-    assert bool(_stopping.trusted(pivot, cancelling, 3, False)) is by_qr
-    assert bool(_stopping.trusted(pivot, cancelling, 3, True)) is by_normal_equations
+    given = [jnp.asarray(x) for x in (pivot, cancelling, hidden)]
+    assert bool(_stopping.trusted(*given, 3, False)) is by_qr
+    assert bool(_stopping.trusted(*given, 3, True)) is by_normal_equations
 
 
 @pytest.mark.parametrize(
