@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _rounding, _stopping
 from lmjax._problem import Problem
-from lmjax._projection import eliminate
+from lmjax._projection import eliminate_in_turns
 from lmjax._proposal import Point, free_part, point_at
 from lmjax._rarely import rarely
 from lmjax._solver import LevenbergMarquardt
@@ -93,7 +93,7 @@ def _judged(problem: Problem, p0, p: Float[Array, " n"], scale, ftol):
     cost = jnp.sum(problem.half_terms(r))
     linearization = problem.linearize(p, r, False)
     point = point_at(problem.conditions, p, r, linearization, cost)
-    step, status = _undamped(problem, point, p0, ftol)
+    step, status, failure = _undamped(problem, point, p0, ftol)
     cancels, zero, rounding = _effects(point, p0)
     lost = _rounding.without_effect(point.norms, p, p0, scale, rounding)
     free = jnp.ones_like(lost) if point.free is None else point.free
@@ -112,7 +112,7 @@ def _judged(problem: Problem, p0, p: Float[Array, " n"], scale, ftol):
         lost,
         named(status),
     )
-    return judged, step, named(jnp.int32(Status.ILL_CONDITIONED))
+    return judged, step, named(failure)
 
 
 def _effects(point: Point, p0):
@@ -127,9 +127,10 @@ def _effects(point: Point, p0):
 
 
 def _undamped(problem: Problem, point: Point, p0, ftol):
-    """Return the undamped step and the status: RUNNING where the step is to be taken.
+    """Return the undamped step, the status, and the one if no step reduces the cost.
 
-    As `lmjax._stopping.after_look`, by an orthogonal factorisation.
+    The status is RUNNING where the step is to be taken. As
+    `lmjax._stopping.after_look`, by an orthogonal factorisation.
     """
     n = point.p.size
     columns, r = point.linearization.columns, point.linearization.residual
@@ -137,7 +138,7 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     usable = usable if point.free is None else usable & point.free
     unit = jnp.where(usable, 1.0 / jnp.where(usable, point.norms, 1.0), 0.0)
     columns = columns * unit[:, None]
-    basis, rest, change = eliminate([columns[j] for j in range(n)], r)
+    basis, rest, change = eliminate_in_turns(jnp.vstack([columns, r]).T)
     weights = jnp.where(basis.weights > 0.0, basis.weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
@@ -154,4 +155,5 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     status = _stopping.first_of(
         (minimum | zero, Status.FTOL), (~believed, Status.ILL_CONDITIONED)
     )
-    return -unit * change, status
+    failure = jnp.where(believed, Status.STALLED, Status.ILL_CONDITIONED)
+    return -unit * change, status, failure.astype(jnp.int32)

@@ -20,7 +20,14 @@ from jaxtyping import Array, Bool, Float, Int
 from lmjax import _rounding, _stopping
 from lmjax._linearize import sums
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit, Point, Proposal, isfinite, propose
+from lmjax._proposal import (
+    OneFit,
+    Point,
+    Proposal,
+    first_scale,
+    isfinite,
+    propose,
+)
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -114,24 +121,9 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
         rows = jnp.full((solver.max_steps,), jnp.nan, dtype)
         points = jnp.full((solver.max_steps, p0.size), jnp.nan, dtype)
         record = Record(points, rows, rows, rows, jnp.zeros(rows.shape, bool))
-    scale = _first_scale(point, fit)
+    scale = first_scale(point, fit)
     mark = point.cost
     return State(point, lam, growth, mark, scale, zero, zero, status, record)
-
-
-def _first_scale(point: Point, fit) -> Float[Array, "n *f"]:
-    """Return the scale of the first step: the norms of the columns, and their change.
-
-    ``sqrt(|J_j|^2 + |r| |d^2 r / dp_j^2|)``, the second term an upper bound of what the
-    linear model leaves out of the Hessian's diagonal. The columns alone let the first
-    step leap onto plateaus where every gradient vanishes: of 198 decays from (1, 1, 0)
-    it left 59 short of their minimum, MINPACK 53, this scale none.
-    """
-    curvatures = fit.curvatures(point)
-    if curvatures is None:
-        return point.norms
-    scale = jnp.sqrt(point.norms**2 + curvatures)
-    return jnp.where(jnp.isfinite(scale), scale, point.norms)
 
 
 def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
@@ -329,7 +321,7 @@ def _after_look(
         accept,
         trial.pivot,
         lam <= 1e4 * jnp.finfo(lam.dtype).tiny,
-        _stopping.DOUBTFUL if squares else Status.ILL_CONDITIONED,
+        squares,
     )
     minimum = jnp.isfinite(trial.cost) & (newton <= strict)
     closer = jnp.where(minimum, Status.FTOL, Status.STALLED)

@@ -50,10 +50,10 @@ def eliminate(
     A column that depends on those before it gets the coefficient 0. NaN stays NaN: a
     column counts as dependent only where it is known to be.
     """
-    k, m = len(columns), x.size
-    cutoff = (float(jnp.finfo(x.dtype).eps) * max(m, k)) ** 2
+    k = len(columns)
     if k > UNROLL_UP_TO:
-        return _eliminate_in_a_loop(jnp.stack([*columns, x], axis=1), cutoff)
+        return eliminate_in_turns(jnp.stack([*columns, x], axis=1))
+    cutoff = _cutoff(x.dtype, max(x.size, k))
     squares = [_dot(column, column) for column in columns]
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
@@ -74,9 +74,15 @@ def eliminate(
     return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 
-def _eliminate_in_a_loop(matrix, cutoff):
-    """Do the same for many columns, one per turn; the last of the matrix is x."""
+def eliminate_in_turns(
+    matrix: Float[Array, "m k+1"],
+) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
+    """Do the same with a column per turn of a loop; the last of the matrix is x.
+
+    For many columns, and where the program is to be short.
+    """
     k = matrix.shape[1] - 1
+    cutoff = _cutoff(matrix.dtype, max(matrix.shape[0], k))
     squares = jnp.sum(matrix**2, axis=0)
     index = jnp.arange(k + 1)
 
@@ -98,6 +104,10 @@ def _eliminate_in_a_loop(matrix, cutoff):
     matrix, weights, dropped, upper = jax.lax.fori_loop(0, k, turn, start)
     c = back_substitute(upper[:, :k] + jnp.eye(k, dtype=upper.dtype), upper[:, k])
     return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
+
+
+def _cutoff(dtype, size: int) -> float:
+    return (float(jnp.finfo(dtype).eps) * size) ** 2
 
 
 def _dot(a, b):

@@ -240,7 +240,7 @@ def after_look(
     accepted: Bool[Array, "*f"],
     pivot: Float[Array, "*f"],
     exhausted: Bool[Array, "*f"],
-    untrusted: int,
+    squares_condition: bool,
 ) -> Int[Array, "*f"]:
     """Return the status after the undamped model of a candidate was looked at.
 
@@ -255,8 +255,11 @@ def after_look(
         accepted: Whether the undamped step was taken.
         pivot: Least pivot.
         exhausted: Whether lambda cannot fall any further.
-        untrusted: Status where the promise is not believed.
+        squares_condition: Whether steps come from the normal equations. Where they see
+            no way on, J itself may: such fits are DOUBTFUL.
     """
+    stalled = DOUBTFUL if squares_condition else Status.STALLED
+    untrusted = DOUBTFUL if squares_condition else Status.ILL_CONDITIONED
     first = state == LOOK_ACCEPTED
     enough = jnp.where(first, strict, jnp.maximum(strict, relevant))
     minimum = zero | (believed & resolved & (promise <= enough))
@@ -266,11 +269,11 @@ def after_look(
         (~believed, untrusted),
         # the step is left to take, with less damping than before
         (first & (accepted | ~exhausted), Status.RUNNING),
-        (first, Status.STALLED),
+        (first, stalled),
         (independent & accepted, Status.RUNNING),
         (independent, CLOSER),
-        (resolved, Status.STALLED),
-        (True, Status.ILL_CONDITIONED),
+        (resolved, stalled),
+        (True, untrusted),
     )
 
 

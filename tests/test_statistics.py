@@ -60,7 +60,8 @@ def columns(kind, rng):
 @pytest.mark.parametrize("kind", ["well scaled", "nearly dependent", "many columns"])
 def test_inverse_of_the_normal_matrix(kind, rng):
     jac = columns(kind, rng)
-    inverse, rank = inverse_and_rank(jac)
+    inverse, rank, open_ = inverse_and_rank(jac)
+    assert not open_.any()
     scale = np.linalg.norm(jac, axis=0)
     expected = np.linalg.pinv(jac / scale, rcond=1e-14)
     expected = expected @ expected.T / np.outer(scale, scale)
@@ -71,7 +72,8 @@ def test_inverse_of_the_normal_matrix(kind, rng):
 def test_dependent_columns_give_the_least_norm_inverse(rng):
     jac = rng.normal(size=(20, 3))
     jac[:, 2] = 2.0 * jac[:, 0]
-    inverse, rank = inverse_and_rank(jac)
+    inverse, rank, open_ = inverse_and_rank(jac)
+    assert open_.tolist() == [True, False, True]
     scale = np.linalg.norm(jac, axis=0)
     pinv = np.linalg.pinv(jac / scale, rcond=1e-10)
     expected = pinv @ pinv.T / np.outer(scale, scale)

@@ -35,8 +35,8 @@ Promise and missing direction are overruled where Newton's method has converged:
 full Hessian H is positive definite beyond rounding, its decrement ``1/2 g' H^-1 g`` is
 below a thousandth of what is relevant, and no parameter is moved by more than a
 thousandth of the change that would alter the residual by its own size (or, where it has
-too little effect for that, of itself). In a curved valley, or where parameters ran away, one of
-the three fails.
+too little effect for that, of itself). In a curved valley, or where parameters ran
+away, one of the three fails.
 
 *Zero minima* that are singular (Powell's function) are approached linearly: every step
 promises three quarters of what is left. There the cost decides, see ``Reference.zero``.
