@@ -48,3 +48,8 @@ def save(name: str, results: dict) -> Path:
     content = {"environment": environment(), **results}
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
+
+
+def load(name: str) -> dict:
+    """Return the results in ``results/<name>.json``."""
+    return json.loads((RESULTS / f"{name}.json").read_text())

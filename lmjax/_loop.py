@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _rounding, _stopping
 from lmjax._linearize import sums
+from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
 from lmjax._proposal import (
-    OneFit,
     Point,
     Proposal,
     first_scale,

@@ -13,8 +13,9 @@ from lmjax import _batch_engine, _last_look, _loop, _range, _separable, _stoppin
 from lmjax._batch_engine import Batch
 from lmjax._last_look import Judged
 from lmjax._loop import Record
+from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit, free_part
+from lmjax._proposal import free_part
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 from lmjax._symptoms import symptoms_of

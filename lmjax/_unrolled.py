@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from lmjax import _curvature, _loop, _range, _solve, _stopping
 from lmjax._implicit import Implicit, detach_unless
 from lmjax._linearize import MatrixFreeLinearization
+from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
-from lmjax._proposal import OneFit
 from lmjax._solve import Outcome
 from lmjax._solver import LevenbergMarquardt, as_int
 from lmjax._status import Status

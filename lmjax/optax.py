@@ -17,7 +17,8 @@ from lmjax import _loop, _params, _problem
 from lmjax._damping import Nielsen
 from lmjax._linear_solvers import Cholesky, Dual
 from lmjax._linearize import DenseLinearization
-from lmjax._proposal import OneFit, propose
+from lmjax._one_fit import OneFit
+from lmjax._proposal import propose
 from lmjax._types import Params, Scalar
 
 

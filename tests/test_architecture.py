@@ -42,6 +42,7 @@ ORDER = [
     "lmjax._rounding",
     "lmjax._stopping",
     "lmjax._proposal",
+    "lmjax._one_fit",
     "lmjax._loop",
     "lmjax._symptoms",
     "lmjax._block",

@@ -7,6 +7,7 @@
     ... --solvers "lmjax batch,minpack"          some of the solvers
     ... --single / --batch                       lmjax this way only, no peers
     ... --starts 100                             starts per problem
+    ... --solvers "lmjax single,lmjax batch" --update    the others as saved before
 
 For each problem and solver: successes at the best known minimum (right), at another
 minimum (local), where a parameter has lost its effect (plateau) and at no minimum
@@ -22,7 +23,7 @@ import time
 import jax
 import numpy as np
 
-from benchmarks._report import save
+from benchmarks._report import load, save
 from benchmarks.honesty import corners, curves, textbook
 from benchmarks.honesty.evaluate import Evaluator
 from benchmarks.honesty.judge import KINDS
@@ -84,12 +85,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--single", action="store_true")
     parser.add_argument("--batch", action="store_true")
     parser.add_argument("--starts", type=int, default=None)
+    parser.add_argument("--update", action="store_true")
     options = parser.parse_args()
     if options.single or options.batch:
         asked = {"lmjax single": options.single, "lmjax batch": options.batch}
         options.solvers = ",".join(name for name, wanted in asked.items() if wanted)
     options.whole = not (options.quick or options.only or options.starts)
-    options.whole &= options.solvers == ",".join(SOLVERS)
+    options.whole &= options.update or options.solvers == ",".join(SOLVERS)
     options.only = options.only or (QUICK if options.quick else None)
     options.starts = options.starts or (QUICK_STARTS if options.quick else STARTS)
     return options
@@ -113,17 +115,20 @@ def main():
     jax.config.update("jax_enable_x64", not options.float32)
     dtype = np.float32 if options.float32 else np.float64
     solvers, results = options.solvers.split(","), {}
+    name = "honesty_float32" if options.float32 else "honesty"
+    saved = load(name)["problems"] if options.update else {}
     for problem in chosen(options.only):
         rows = run_problem(problem, solvers, options.starts, dtype)
+        rows = saved.get(problem.name, {}) | rows
         results[problem.name] = rows
         show(problem.name, rows)
         jax.clear_caches()  # each compiled function maps memory of its own
+    solvers = list(next(iter(results.values())))
     totals = {solver: total(results, solver) for solver in solvers}
     print(line(f"{len(results)} problems", {kind: kind for kind in KINDS}))
     for solver, row in totals.items():
         print(line(solver, row), f"{row['seconds']:7.1f} s, short {row['short']}")
     if options.whole:
-        name = "honesty_float32" if options.float32 else "honesty"
         content = {"starts": options.starts, "totals": totals, "problems": results}
         print("saved", save(name, content).name)
 
