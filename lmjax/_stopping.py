@@ -293,7 +293,7 @@ def explained(
 ) -> Int[Array, "*f"]:
     """Return the status that names what happened to the parameters.
 
-    A success with a parameter that lost its effect is a plateau, unless the residual is
+    Where a parameter lost its effect the fit lies on a plateau, unless the residual is
     zero; a failure with parameters that cancel each other is a runaway.
     """
     failed = (
@@ -301,6 +301,6 @@ def explained(
         | (status == Status.MAX_STEPS)
         | (status == Status.ILL_CONDITIONED)
     )
-    status = jnp.where((status > 0) & lost & ~zero, Status.PLATEAU, status)
+    plateau = ((status > 0) | failed) & lost & ~zero
     status = jnp.where(failed & cancelling, Status.RUNAWAY, status)
-    return status.astype(jnp.int32)
+    return jnp.where(plateau, Status.PLATEAU, status).astype(jnp.int32)

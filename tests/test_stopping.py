@@ -233,8 +233,9 @@ def test_what_follows_from_a_look_at_the_undamped_model(given, accepted, refused
         (Status.FTOL, False, True, False, Status.FTOL),
         (Status.STALLED, False, True, False, Status.RUNAWAY),
         (Status.MAX_STEPS, False, True, False, Status.RUNAWAY),
-        (Status.ILL_CONDITIONED, True, True, False, Status.RUNAWAY),
-        (Status.STALLED, True, False, False, Status.STALLED),
+        (Status.ILL_CONDITIONED, False, True, False, Status.RUNAWAY),
+        (Status.STALLED, True, True, False, Status.PLATEAU),
+        (Status.STALLED, True, False, True, Status.STALLED),
         (Status.NONFINITE_START, False, True, False, Status.NONFINITE_START),
     ],
 )
