@@ -65,11 +65,35 @@ def markdown() -> str:
                 {first:.1f} s."""
             ),
             "",
+            *_honesty(),
+            "",
             *_batches(),
             "",
             _beyond(),
             END,
         ]
+    )
+
+
+def _honesty():
+    """Return the table of what becomes of wild starts."""
+    kinds = "right", "local", "false", "short", "unsure", "failed"
+    for name, dtype in (("honesty", "float64"), ("honesty_float32", "float32")):
+        content = _load(name)
+        problems, starts = len(content["problems"]), content["starts"]
+        title = f"{problems} problems, {starts} wild starts each, {dtype}"
+        yield " | ".join(["| " + title, *kinds]) + " |"
+        yield "|---" * (len(kinds) + 1) + "|"
+        for solver, row in content["totals"].items():
+            counts = row | {"false": row["false"] + row["plateau"]}
+            cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
+            yield f"| {solver} | {cells} |"
+        yield ""
+    yield _prose(
+        """Successes at the best known minimum (right), at another one (local) and at none
+        (false, runaways and plateaus included), by an independent judge in float64;
+        right answers that are more than a twentieth of a standard error away (short);
+        no success at the best known minimum (unsure) and elsewhere (failed)."""
     )
 
 

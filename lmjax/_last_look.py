@@ -119,7 +119,7 @@ def _effects(point: Point, p0):
     """Return whether effects cancel, whether the residual is zero, and its rounding."""
     free = free_part(point)
     effect = jnp.sum(point.linearization.mv(free) ** 2)
-    free_effects = [jnp.sum((point.norms * x) ** 2) for x in (free, p0)]
+    free_effects = map(jnp.sum, _rounding.squared_effects(point.norms, free, p0))
     cancels = _rounding.cancels(effect, *free_effects)
     effects = jnp.sum((point.norms * point.p) ** 2)
     rounding = _rounding.residual_rounding(effects, point.cost)
@@ -145,7 +145,7 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     cancels, zero, rounding = _effects(point, p0)
     noise = _rounding.cost_rounding(rounding, point.cost)
     relevant = _stopping.relevant_reduction(point.cost, problem.m, n)
-    strict = jnp.maximum(ftol * point.cost, _stopping.MARGIN * noise)
+    strict = _stopping.negligible_promise(point.cost, noise, cancels, ftol)
     promise = 0.5 * jnp.sum((r - rest) * (r + rest))
     hidden = _rounding.is_hidden(point.cost, rounding)
     believed = _stopping.trusted(pivot, cancels, hidden, n, False)

@@ -308,7 +308,9 @@ def _after_look(
     squares = fit.squares_condition
     hidden = _rounding.is_hidden(cost, trial.residual_rounding)
     ftol = solver.tolerances(lam.dtype)[0]
-    strict = jnp.maximum(ftol * cost, _stopping.MARGIN * trial.cost_rounding)
+    strict = _stopping.negligible_promise(
+        cost, trial.cost_rounding, trial.cancels, ftol
+    )
     looked = _stopping.after_look(
         state.status,
         # projected or bent, the step may also promise an increase: then it says nothing

@@ -155,8 +155,7 @@ def propose(
         free = free_part(point)
         effects, *free_effects, slope = sums(
             (point.norms * point.p) ** 2,
-            (point.norms * free) ** 2,
-            (point.norms * fit.p0) ** 2,
+            *_rounding.squared_effects(point.norms, free, fit.p0),
             point.grad * dp,
         )
         rounding = _rounding.residual_rounding(effects, point.cost)

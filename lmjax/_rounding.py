@@ -96,21 +96,31 @@ def gain_by_gradients(
 def cancels(
     effect: Float[Array, "*f"],
     effects: Float[Array, "*f"],
-    effects_of_start: Float[Array, "*f"],
+    effects_apart: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
     """Return whether the effects of the parameters cancel each other.
 
-    Not on the way to zero, where Powell's singular function has its minimum: there the
-    parameters have shrunk to sqrt(eps) of their start.
+    Not on the way to zero, where Powell's singular function has its minimum.
 
     Args:
         effect: ``|J p|^2`` over the free parameters.
         effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
-        effects_of_start: The same sum with the start in place of p.
+        effects_apart: The share of those that have not shrunk to zero.
     """
-    eps = jnp.finfo(effects.dtype).eps
-    apart = effects > eps * effects_of_start
-    return apart & (effect <= CANCELLING**2 * effects)
+    return (effects_apart >= 0.5 * effects) & (effect <= CANCELLING**2 * effects)
+
+
+def squared_effects(
+    norms: Float[Array, "n *f"], p: Float[Array, "n *f"], p0: Float[Array, "n *f"]
+) -> tuple[Float[Array, "n *f"], Float[Array, "n *f"]]:
+    """Return ``(|J_j| p_j)^2``, and that of parameters above sqrt(eps) of their start.
+
+    Half of the digits of the start: closer to zero, the start was nothing but far away.
+    """
+    squares = (norms * p) ** 2
+    half = jnp.finfo(p.dtype).eps ** 0.5
+    apart = jnp.abs(p) > half * jnp.abs(p0)
+    return squares, jnp.where(apart, squares, 0.0)
 
 
 def is_hidden(

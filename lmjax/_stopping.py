@@ -229,6 +229,19 @@ def newton_decrement(
     )
 
 
+def negligible_promise(
+    cost: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+    ftol: Float[Array, ""],
+) -> Float[Array, "*f"]:
+    """Return the promise of the undamped model that is nothing.
+
+    By ``ftol`` or by rounding of the cost, but not by that of effects that cancel.
+    """
+    return jnp.maximum(ftol * cost, jnp.where(cancelling, 0.0, MARGIN * noise))
+
+
 def after_look(
     state: Int[Array, "*f"],
     promise: Float[Array, "*f"],

@@ -43,8 +43,7 @@ def symptoms_of(
     point = state.point
     effects, *free_effects = sums(
         (point.norms * point.p) ** 2,
-        (point.norms * free_part(point)) ** 2,
-        (point.norms * p0) ** 2,
+        *_rounding.squared_effects(point.norms, free_part(point), p0),
     )
     rounding = _rounding.residual_rounding(effects, point.cost)
     cancels = _rounding.cancels(effect, *free_effects)

@@ -102,6 +102,8 @@ def test_gain_by_gradients_survives_a_prediction_that_underflows():
         ((1e4, -1e4 + 1), (1e4, -1e5), ((1, 1), (1, 1)), True),
         # on their way to zero, as in Powell's singular function
         ((1e-9, -1e-9), (3.0, -1.0), ((1, 1), (1, 1)), False),
+        # one of them with a start whose effect would be enormous now
+        ((1e4, -1e4, 1e-9), (1.0, 1.0, 1.0), ((1, 1), (1, 1), (1e9, 0)), True),
         # far out, and each on its own
         ((1e4, -1e4), (1.0, 1.0), ((1, 0), (0, 1)), False),
         # a line over times that start at 1000
@@ -110,10 +112,10 @@ def test_gain_by_gradients_survives_a_prediction_that_underflows():
 )
 def test_effects_cancel_in_their_sum(p, p0, columns, cancel):
     p, p0, columns = map(np.asarray, (p, p0, columns))
-    squares = np.sum(columns**2, axis=1)
-    effects = [np.sum(squares * x**2) for x in (p, p0)]
-    effect = np.sum((p @ columns) ** 2)
-    assert bool(_rounding.cancels(*map(number, (effect, *effects)))) is cancel
+    norms = np.linalg.norm(columns, axis=1)
+    effects = map(jnp.sum, _rounding.squared_effects(*map(jnp.asarray, (norms, p, p0))))
+    effect = number(np.sum((p @ columns) ** 2))
+    assert bool(_rounding.cancels(effect, *effects)) is cancel
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,18 @@ def test_newton_sees_the_curvature_that_the_linear_model_leaves_out():
     assert np.isinf(_stopping.newton_decrement(*numbers(-1.0, 1.5)))
 
 
+@pytest.mark.parametrize(
+    ("noise", "cancelling", "expected"),
+    [(0.0, False, 1e-6), (0.5, False, 5.0), (0.5, True, 1e-6)],
+)
+def test_rounding_excuses_a_promise_unless_it_is_that_of_a_runaway(
+    noise, cancelling, expected
+):
+    cost, noise, ftol = numbers(1.0, noise, 1e-6)
+    got = _stopping.negligible_promise(cost, noise, jnp.asarray(cancelling), ftol)
+    assert float(got) == expected
+
+
 LOOKS = {
     "minimum": ({}, Status.FTOL, Status.FTOL),
     "more than ftol, not relevant": ({"promise": 0.5}, Status.RUNNING, Status.FTOL),
