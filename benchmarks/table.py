@@ -90,8 +90,8 @@ def _honesty():
             yield f"| {solver} | {cells} |"
         yield ""
     yield _prose(
-        """Successes at the best known minimum (right), at another one (local) and at none
-        (false, runaways and plateaus included), by an independent judge in float64;
+        """Successes at the best known minimum (right), at another one (local) and at
+        none (false, runaways and plateaus included), by a judge in float64;
         right answers that are more than a twentieth of a standard error away (short);
         no success at the best known minimum (unsure) and elsewhere (failed)."""
     )

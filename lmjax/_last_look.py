@@ -150,7 +150,7 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     hidden = _rounding.is_hidden(point.cost, rounding)
     believed = _stopping.trusted(pivot, cancels, hidden, n, False)
     size = jnp.sqrt(jnp.sum(change**2))
-    believed &= _stopping.step_resolved(size, point.cost)
+    believed &= _stopping.step_resolved(size, point.cost, relevant, False)
     minimum = believed & (promise <= jnp.maximum(strict, relevant))
     status = _stopping.first_of(
         (minimum | zero, Status.FTOL), (~believed, Status.ILL_CONDITIONED)

@@ -6,8 +6,7 @@ achieves with what the linear model promised:
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
 It is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise; lambda
-then follows the damping rule. The decisions about rounding and about the end are those
-of `lmjax._rounding` and `lmjax._stopping`.
+then follows the damping rule. `lmjax._rounding` and `lmjax._stopping` have the rules.
 """
 
 from collections.abc import Callable
@@ -103,7 +102,7 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
     lam, growth = (
         jnp.broadcast_to(number, batch) for number in solver.damping.start(dtype)
     )
-    _, _, gtol = solver.tolerances(dtype)
+    gtol = solver.tolerances(dtype)[2]
     held = False if point.free is None else ~jnp.any(point.free, axis=0)
     status = _stopping.first_of(
         (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
@@ -122,8 +121,7 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
         points = jnp.full((solver.max_steps, p0.size), jnp.nan, dtype)
         record = Record(points, rows, rows, rows, jnp.zeros(rows.shape, bool))
     scale = first_scale(point, fit)
-    mark = point.cost
-    return State(point, lam, growth, mark, scale, zero, zero, status, record)
+    return State(point, lam, growth, point.cost, scale, zero, zero, status, record)
 
 
 def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
@@ -308,6 +306,7 @@ def _after_look(
     squares = fit.squares_condition
     hidden = _rounding.is_hidden(cost, trial.residual_rounding)
     ftol = solver.tolerances(lam.dtype)[0]
+    relevant = _stopping.relevant_reduction(cost, fit.m, n)
     strict = _stopping.negligible_promise(
         cost, trial.cost_rounding, trial.cancels, ftol
     )
@@ -316,8 +315,8 @@ def _after_look(
         # projected or bent, the step may also promise an increase: then it says nothing
         jnp.abs(trial.predicted),
         strict,
-        _stopping.relevant_reduction(cost, fit.m, n),
-        _stopping.step_resolved(trial.step_size, cost) & trial.fits,
+        relevant,
+        _stopping.step_resolved(trial.step_size, cost, relevant, squares) & trial.fits,
         _stopping.trusted(trial.pivot, trial.cancels, hidden, n, squares),
         _rounding.is_zero(cost, trial.residual_rounding, trial.cancels),
         accept,

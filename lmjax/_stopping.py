@@ -29,7 +29,7 @@ WINDOW = 250
 # Promises may exceed the rounding of the cost by this before they count: rounding of
 # the gradient adds to that of the residual.
 MARGIN = 10.0
-# Rounding of J may explain a step of this share of the residual.
+# Rounding may explain this share of the residual, or of what is relevant.
 RESOLVED = 0.1
 # A number below so many times its rounding is lost in it: factorisations of n columns
 # round n times, and the columns themselves are rounded derivatives.
@@ -104,7 +104,7 @@ def trusted(
     """Return whether what the undamped model promises can be believed.
 
     Normal equations lose a direction where a pivot is lost in the rounding of the
-    products, n eps. An orthogonal factorisation resolves pivots down to eps^2; below,
+    products. An orthogonal factorisation resolves pivots down to eps^2; below,
     the direction may still be truly absent (two names for one parameter), unless the
     parameters ran away together. A residual that is rounding of effects that cancel has
     nothing to say at all.
@@ -128,7 +128,7 @@ def resolves(
     """Return whether a factorisation can tell its least pivot from zero.
 
     An orthogonal one with the damping of a look, ``(LOST eps)^2``, which up to n
-    dependent columns add up to.
+    dependent columns add up to. Products of columns round to n eps.
     """
     eps = float(jnp.finfo(pivot.dtype).eps)
     return pivot > (LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2)
@@ -199,15 +199,25 @@ def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "
 
 
 def step_resolved(
-    step_size: Float[Array, "*f"], cost: Float[Array, "*f"]
+    step_size: Float[Array, "*f"],
+    cost: Float[Array, "*f"],
+    relevant: Float[Array, "*f"],
+    squares_condition: bool,
 ) -> Bool[Array, "*f"]:
-    """Return whether rounding of J alone cannot explain a step.
+    """Return whether rounding cannot explain what a step promises.
+
+    Rounding of J moves the residual by ``eps`` times the step; sums over the normal
+    matrix lose ``eps`` times its square.
 
     Args:
         step_size: Length of the step in units of the columns of J.
         cost: Half the squared norm of the residual.
+        relevant: Reduction that matters.
+        squares_condition: Whether the promise is made from the normal matrix.
     """
     eps = jnp.finfo(cost.dtype).eps
+    if squares_condition:
+        return eps * step_size**2 <= RESOLVED * relevant
     return eps * step_size <= RESOLVED * jnp.sqrt(2.0 * cost)
 
 

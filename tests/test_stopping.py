@@ -148,10 +148,15 @@ def test_a_fit_is_stuck_where_no_proposal_differs(lam, lam_new, stuck):
     assert bool(_stopping.stuck(*numbers(lam, lam_new))) is stuck
 
 
-@pytest.mark.parametrize(("size", "resolved"), [(4e14, True), (5e14, False)])
-def test_rounding_of_j_explains_steps_of_a_tenth_of_the_residual(size, resolved):
-    # eps * 4.5e14 = 0.1
-    assert bool(_stopping.step_resolved(*numbers(size, 0.5))) is resolved
+@pytest.mark.parametrize(
+    ("size", "by_qr", "by_normal_equations"),
+    [(1.9e6, True, True), (2.3e6, True, False), (4e14, True, False), (5e14, False, 0)],
+)
+def test_rounding_explains_long_steps(size, by_qr, by_normal_equations):
+    # eps * 4.5e14 = 0.1 of |r| = 1; eps * 2.1e6^2 = 0.1 of a relevant 0.01
+    given = numbers(size, 0.5, 0.01)
+    assert bool(_stopping.step_resolved(*given, False)) is by_qr
+    assert bool(_stopping.step_resolved(*given, True)) is bool(by_normal_equations)
 
 
 # F = (z^2 + 5)^2 / 2, F' = 2 z (z^2 + 5), F'' = 10 at 0: Newton promises F'^2 / 20
