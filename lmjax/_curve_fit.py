@@ -232,5 +232,5 @@ def _inverse(problem, outcome, param_status):
         jac_of,
         (problem, outcome.p),
         problem.m,
-        jnp.where(is_free(param_status), outcome.norms**2, 0.0),
+        jnp.where(is_free(param_status) & ~outcome.lost, outcome.norms**2, 0.0),
     )

@@ -283,7 +283,7 @@ def _covariance(problem, outcome, solution, points):
 
     ``points`` is None for absolute sigma.
     """
-    free = is_free(solution.param_status)
+    free = is_free(solution.param_status) & ~outcome.lost
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns

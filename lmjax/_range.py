@@ -19,7 +19,7 @@ from lmjax._terms import Likely
 
 # A residual this much smaller than the model is zero for all purposes, in eps.
 GONE = 100.0
-# Data of this share of the residual are none: the model is a root at p = 0.
+# Data of this share of the residual are none.
 ORIGIN = 1e-3
 # Below so many times what m squares may lose, norms of columns are wrong by 1 %.
 FAINT = 30.0
@@ -47,21 +47,26 @@ def status(
     model = jnp.max(jnp.where(faint, 0.0, norms * jnp.abs(p)))
 
     def look(operands: Any):
-        problem, p, small, faint, overflow, model, status = operands
+        problem, p0, p, small, faint, overflow, model, status = operands
         largest = lambda x: jnp.max(jnp.abs(x))
         here = problem.linearize(p, problem.residual_fn(p), matrix_free)
         size = largest(here.residual)
-        # at p = 0 the linear model has the residual -(data); where that is nothing, the
-        # solution is 0 and the residual may be as small as it likes
-        data = largest(here.residual - here.mv(p))
-        vanished = small & (size > GONE * limits.eps * model) & (data > ORIGIN * size)
+        # without the parameters that went to zero the residual is what they had to
+        # explain; where that is nothing, zero is the answer, however small the rest
+        gone = jnp.abs(p) <= limits.eps**0.5 * jnp.abs(p0)
+        rest = jnp.where(gone, 0.0, p)
+        data = largest(
+            problem.linearize(rest, problem.residual_fn(rest), True).residual
+        )
+        vanished = small & (size > GONE * limits.eps * model)
         effect = largest(here.mv(jnp.where(faint, p, 0.0)))
         vanished |= effect > limits.eps * jnp.maximum(size, model)
+        vanished &= data > ORIGIN * size
         finite = jnp.isfinite(size) & jnp.isfinite(
             largest(here.mv(jnp.where(p == 0.0, 1.0, p)))
         )
         beyond = jnp.where(overflow, finite, vanished)
         return jnp.where(beyond, jnp.int32(Status.OUT_OF_RANGE), status)
 
-    operands = (problem, p, small, faint, overflow, model, status)
+    operands = (problem, p0, p, small, faint, overflow, model, status)
     return rarely(doubtful, look, status, operands)

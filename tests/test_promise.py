@@ -230,6 +230,10 @@ def test_small_data_in_float32_are_out_of_range_whatever_the_start():
     # while a root at zero is one, from wherever it is approached
     root = lmjax.least_squares(lambda p: 3.0 * p, jnp.ones(2, "float32"))
     assert root.success
+    # and no data at all, which an amplitude of zero explains
+    x, start = jnp.linspace(0.0, 10.0, 40, dtype="float32"), (0.575, 2.21, -0.875)
+    start = jnp.asarray(start, "float32")
+    assert lmjax.curve_fit(decay, x, jnp.zeros_like(x), start).success
 
 
 def test_constant_data_leave_the_rate_undetermined():
@@ -237,6 +241,7 @@ def test_constant_data_leave_the_rate_undetermined():
     fit = lmjax.curve_fit(decay, jnp.linspace(0.0, 10.0, 50), y, jnp.array([1.0, 5, 1]))
     assert fit.success
     assert int(fit.param_status[1]) == ParamStatus.UNDETERMINED
+    assert int(fit.rank) == 2 < int(fit.num_free)
     assert np.isnan(fit.stderr[1])
     assert "not determined by the data" in fit.report()
 
