@@ -78,17 +78,17 @@ def markdown() -> str:
 def _honesty():
     """Return the table of what becomes of wild starts."""
     kinds = "right", "local", "false", "short", "unsure", "failed"
-    for name, dtype in (("honesty", "float64"), ("honesty_float32", "float32")):
-        content = _load(name)
-        problems, starts = len(content["problems"]), content["starts"]
-        title = f"{problems} problems, {starts} wild starts each, {dtype}"
-        yield " | ".join(["| " + title, *kinds]) + " |"
-        yield "|---" * (len(kinds) + 1) + "|"
-        for solver, row in content["totals"].items():
-            counts = row | {"false": row["false"] + row["plateau"]}
-            cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
-            yield f"| {solver} | {cells} |"
-        yield ""
+    content = _load("honesty")
+    problems, starts = len(content["problems"]), content["starts"]
+    yield (
+        " | ".join([f"| {problems} problems, {starts} wild starts each", *kinds]) + " |"
+    )
+    yield "|---" * (len(kinds) + 1) + "|"
+    for solver, row in content["totals"].items():
+        counts = row | {"false": row["false"] + row["plateau"]}
+        cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
+        yield f"| {solver} | {cells} |"
+    yield ""
     yield _prose(
         """Successes at the best known minimum (right), at another one (local) and at
         none (false, runaways and plateaus included), by a judge in float64;
