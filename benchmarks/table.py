@@ -3,26 +3,21 @@
 ``python -m benchmarks.table`` prints it; ``--write`` puts it into README.md.
 """
 
-import json
 import sys
 from pathlib import Path
 from statistics import median
 from textwrap import fill
 
-from benchmarks._report import RESULTS
+from benchmarks._report import load
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 
-def _load(name):
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
 def markdown() -> str:
     """Return the table and the sentences under it."""
-    double, single = _load("accuracy"), _load("accuracy_float32")
-    speed, alone = _load("latency"), _load("latency_one_core")
+    double, single = load("accuracy"), load("accuracy_float32")
+    speed, alone = load("latency"), load("latency_one_core")
     names = list(double["nist"])
     runs = double["nist"]["lmjax"]["runs"]
     rows = [
@@ -78,7 +73,7 @@ def markdown() -> str:
 def _honesty():
     """Return the table of what becomes of wild starts."""
     kinds = "right", "local", "false", "short", "unsure", "failed"
-    content = _load("honesty")
+    content = load("honesty")
     problems, starts = len(content["problems"]), content["starts"]
     yield (
         " | ".join([f"| {problems} problems, {starts} wild starts each", *kinds]) + " |"
@@ -99,7 +94,7 @@ def _honesty():
 
 def _batches():
     """Return the table of batches: rates at equal final cost, where there was one."""
-    content = _load("batch_cpu")
+    content = load("batch_cpu")
     where = content["environment"]
     peers = list(
         dict.fromkeys(p for w in content["workloads"].values() for p in w["peers"])
@@ -121,9 +116,9 @@ def _batches():
 
 def _beyond():
     """Return what many fits, gradients, shared and linear parameters cost and bring."""
-    growth, devices = _load("batch_growth_cpu")["rows"], _load("batch_devices_cpu")
-    gradients, shared = _load("gradients"), _load("global_fit")
-    linear = _load("separable")
+    growth, devices = load("batch_growth_cpu")["rows"], load("batch_devices_cpu")
+    gradients, shared = load("gradients"), load("global_fit")
+    linear = load("separable")
     few, many = growth[0], growth[-1]
     bad, good = linear["defeating"], linear["near"]
     return _prose(

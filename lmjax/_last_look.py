@@ -20,7 +20,7 @@ from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
 # Gauss-Newton steps at most. They start where the normal equations gave up, which is
-# near a minimum or nowhere; a straight line over timestamps takes two.
+# near a minimum or nowhere.
 MOST = 20
 
 

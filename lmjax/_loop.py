@@ -129,7 +129,7 @@ def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
 
     A look at the undamped model measures parameters by their columns as they are. Its
     lambda, the square of what QR cannot tell from 0 with a margin, keeps directions
-    without effect from promising a share of the residual (with a tenth of it they did).
+    without effect from promising a share of the residual (8 eps did not).
     """
     looks, lost = (
         _stopping.looking(state.status),
