@@ -148,9 +148,9 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     strict = _stopping.negligible_promise(point.cost, noise, cancels, ftol)
     promise = 0.5 * jnp.sum((r - rest) * (r + rest))
     hidden = _rounding.is_hidden(point.cost, rounding)
-    believed = _stopping.trusted(pivot, cancels, hidden, n, False)
+    believed = _rounding.trusted(pivot, cancels, hidden, n, False)
     size = jnp.sqrt(jnp.sum(change**2))
-    believed &= _stopping.step_resolved(size, point.cost, relevant, False)
+    believed &= _rounding.step_resolved(size, point.cost, relevant, False)
     minimum = believed & (promise <= jnp.maximum(strict, relevant))
     status = _stopping.first_of(
         (minimum | zero, Status.FTOL), (~believed, Status.ILL_CONDITIONED)

@@ -133,7 +133,7 @@ def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
     """
     looks, lost = (
         _stopping.looking(state.status),
-        _stopping.LOST * jnp.finfo(state.lam.dtype).eps,
+        _rounding.LOST * jnp.finfo(state.lam.dtype).eps,
     )
     lam = jnp.where(looks, lost**2, state.lam).astype(state.lam.dtype)
     return lam, jnp.where(looks, state.point.norms, state.scale)
@@ -273,10 +273,10 @@ def _after_step(
     refused |= ~accept & _stopping.stuck(lam, lam_new)
     idle = state.mark - new.cost <= relevant
     if fit.squares_condition:
-        idle |= ~_stopping.resolves(trial.pivot + lam, n, True)
+        idle |= ~_rounding.resolves(trial.damped_pivot, n, True)
     refused |= idle & (num_steps % _stopping.WINDOW == 0)
     hidden = _rounding.is_hidden(cost, trial.residual_rounding)
-    sure = _stopping.undamped(lam, trial.pivot, n, fit.squares_condition)
+    sure = _rounding.undamped(lam, trial.pivot, n, fit.squares_condition)
     sure &= ~(hidden & trial.cancels)
     short = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     judged = ftol > 0.0
@@ -316,10 +316,11 @@ def _after_look(
         jnp.abs(trial.predicted),
         strict,
         relevant,
-        _stopping.step_resolved(trial.step_size, cost, relevant, squares) & trial.fits,
-        _stopping.trusted(trial.pivot, trial.cancels, hidden, n, squares),
+        _rounding.step_resolved(trial.step_size, cost, relevant, squares) & trial.fits,
+        _rounding.trusted(trial.pivot, trial.cancels, hidden, n, squares),
         _rounding.is_zero(cost, trial.residual_rounding, trial.cancels),
         accept,
+        accept & (trial.actual > relevant),
         trial.pivot,
         lam <= 1e4 * jnp.finfo(lam.dtype).tiny,
         squares,

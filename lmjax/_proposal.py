@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax import _rounding, _stopping
+from lmjax import _rounding
 from lmjax._arrow import ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._linearize import Linearization, sums
@@ -58,6 +58,7 @@ class Proposal(NamedTuple):
         size: Norm of the current parameters in units of the scale.
         cancels: Whether the effects of the free parameters cancel.
         pivot: Least pivot of the undamped normal matrix in units of the scale.
+        damped_pivot: That of the damped one.
         fits: Whether the second-order correction, if any, was small enough.
     """
 
@@ -75,6 +76,7 @@ class Proposal(NamedTuple):
     size: Float[Array, "*f"]
     cancels: Bool[Array, "*f"]
     pivot: Float[Array, "*f"]
+    damped_pivot: Float[Array, "*f"]
     fits: Bool[Array, "*f"]
 
 
@@ -182,6 +184,9 @@ def propose(
         )
         predicted = -slope - 0.5 * bend_squared
         total = noise + fit.cost_rounding(point.cost)
+        least = lambda lam: _rounding.least_pivot(
+            pivots, lam, point.norms, point.free, fit.squares_condition
+        )
         return {
             "cost": cost,
             "slope": slope,
@@ -194,7 +199,8 @@ def propose(
             "step_size": jnp.sqrt(step_size),
             "size": jnp.sqrt(size),
             "cancels": _rounding.cancels(effect, *free_effects),
-            "pivot": _stopping.least_pivot(pivots, lam, point.norms, point.free),
+            "pivot": least(lam),
+            "damped_pivot": least(0.0),
         }
 
     return Proposal(p=trial, visit=visit, fits=fits, **fit.stage(measure))

@@ -13,6 +13,11 @@ CANCELLING = 1e-2
 # A residual of so many times its rounding is zero for all purposes: the rounding of a
 # model is up to ten times that of its parameters (exponentials, powers).
 ZERO = 10.0
+# Rounding may explain this share of the residual, or of what is relevant.
+RESOLVED = 0.1
+# A number below so many times its rounding is lost in it: factorisations of n columns
+# round n times, and the columns themselves are rounded derivatives.
+LOST = 100.0
 
 
 def residual_rounding(
@@ -162,3 +167,110 @@ def without_effect(
     moved = (norms > 0.0) | (p != p0)
     size = jnp.maximum(jnp.abs(p), jnp.abs(p0))
     return sized & moved & (norms * size <= rounding)
+
+
+def least_pivot(
+    pivots: Float[Array, "n *f"],
+    lam: Float[Array, "*f"] | float,
+    norms: Float[Array, "n *f"],
+    free: Bool[Array, "n *f"] | None,
+    squares_condition: bool,
+) -> Float[Array, "*f"]:
+    """Return the least pivot of the scaled normal matrix without ``lam``.
+
+    Elimination divides the rounding of that matrix by the pivots before: there each
+    counts as its product with the least of those.
+
+    Args:
+        pivots: Squared diagonal of the triangular factor of the damped one.
+        lam: What was added to the diagonal.
+        norms: Norms of the columns of J; a column of zeros has no pivot.
+        free: Which parameters may move.
+        squares_condition: Whether the factorisation is that of the normal matrix.
+    """
+    usable = norms > 0.0
+    usable = usable if free is None else usable & free
+    # NaN where a factorisation failed: that matrix has lost a direction
+    pivots = jnp.where(jnp.isnan(pivots), -jnp.inf, pivots - lam)
+    pivots = jnp.where(usable, pivots, jnp.inf)
+    if not squares_condition:
+        return jnp.min(pivots, axis=0)
+    least = before = jnp.minimum(pivots[0], 1.0)
+    for pivot in pivots[1:]:
+        least = jnp.minimum(least, pivot * before)
+        before = jnp.minimum(before, pivot)
+    return least
+
+
+def trusted(
+    pivot: Float[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+    hidden: Bool[Array, "*f"],
+    n: int,
+    squares_condition: bool,
+) -> Bool[Array, "*f"]:
+    """Return whether what the undamped model promises can be believed.
+
+    Normal equations lose a direction where a pivot is lost in the rounding of the
+    products. An orthogonal factorisation resolves pivots down to eps^2; below,
+    the direction may still be truly absent (two names for one parameter), unless the
+    parameters ran away together. A residual that is rounding of effects that cancel has
+    nothing to say at all.
+
+    Args:
+        pivot: Least pivot of the normal matrix of unit columns.
+        cancelling: Whether the effects of the parameters cancel.
+        hidden: Whether the residual is no more than rounding.
+        n: Number of parameters.
+        squares_condition: Whether the factorisation is that of the normal matrix.
+    """
+    resolved = resolves(pivot, n, squares_condition)
+    if not squares_condition:
+        resolved |= ~cancelling
+    return resolved & ~(hidden & cancelling)
+
+
+def resolves(
+    pivot: Float[Array, "*f"], n: int, squares_condition: bool
+) -> Bool[Array, "*f"]:
+    """Return whether a factorisation can tell its least pivot from zero.
+
+    An orthogonal one with the damping of a look, ``(LOST eps)^2``, which up to n
+    dependent columns add up to. Products of columns round to n eps.
+    """
+    eps = float(jnp.finfo(pivot.dtype).eps)
+    return pivot > (LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2)
+
+
+def undamped(
+    lam: Float[Array, "*f"], pivot: Float[Array, "*f"], n: int, squares_condition: bool
+) -> Bool[Array, "*f"]:
+    """Return whether damping had no say in a step.
+
+    The least eigenvalue of a triangular product is at least its least pivot divided by
+    about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
+    """
+    return (10.0 * n**2 * lam <= pivot) & resolves(pivot, n, squares_condition)
+
+
+def step_resolved(
+    step_size: Float[Array, "*f"],
+    cost: Float[Array, "*f"],
+    relevant: Float[Array, "*f"],
+    squares_condition: bool,
+) -> Bool[Array, "*f"]:
+    """Return whether rounding cannot explain what a step promises.
+
+    Rounding of J moves the residual by ``eps`` times the step; sums over the normal
+    matrix lose ``eps`` times its square.
+
+    Args:
+        step_size: Length of the step in units of the columns of J.
+        cost: Half the squared norm of the residual.
+        relevant: Reduction that matters.
+        squares_condition: Whether the promise is made from the normal matrix.
+    """
+    eps = jnp.finfo(cost.dtype).eps
+    if squares_condition:
+        return eps * step_size**2 <= RESOLVED * relevant
+    return eps * step_size <= RESOLVED * jnp.sqrt(2.0 * cost)

@@ -29,11 +29,6 @@ WINDOW = 250
 # Promises may exceed the rounding of the cost by this before they count: rounding of
 # the gradient adds to that of the residual.
 MARGIN = 10.0
-# Rounding may explain this share of the residual, or of what is relevant.
-RESOLVED = 0.1
-# A number below so many times its rounding is lost in it: factorisations of n columns
-# round n times, and the columns themselves are rounded derivatives.
-LOST = 100.0
 # Columns whose part outside the others has at least this squared length are as good as
 # independent.
 INDEPENDENT = 0.01
@@ -71,78 +66,6 @@ def best_coordinate_reduction(
     usable = usable if free is None else usable & free
     slope = jnp.where(usable, grad / jnp.where(usable, norms, 1.0), 0.0)
     return 0.5 * jnp.max(slope**2, axis=0)
-
-
-def least_pivot(
-    pivots: Float[Array, "n *f"],
-    lam: Float[Array, "*f"],
-    norms: Float[Array, "n *f"],
-    free: Bool[Array, "n *f"] | None,
-) -> Float[Array, "*f"]:
-    """Return the least pivot of the undamped, scaled normal matrix.
-
-    Args:
-        pivots: Squared diagonal of the triangular factor of the damped one.
-        lam: What was added to the diagonal.
-        norms: Norms of the columns of J; a column of zeros has no pivot.
-        free: Which parameters may move.
-    """
-    usable = norms > 0.0
-    usable = usable if free is None else usable & free
-    # NaN where a factorisation failed: that matrix has lost a direction
-    pivots = jnp.where(jnp.isnan(pivots), -jnp.inf, pivots - lam)
-    return jnp.min(jnp.where(usable, pivots, jnp.inf), axis=0)
-
-
-def trusted(
-    pivot: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
-    hidden: Bool[Array, "*f"],
-    n: int,
-    squares_condition: bool,
-) -> Bool[Array, "*f"]:
-    """Return whether what the undamped model promises can be believed.
-
-    Normal equations lose a direction where a pivot is lost in the rounding of the
-    products. An orthogonal factorisation resolves pivots down to eps^2; below,
-    the direction may still be truly absent (two names for one parameter), unless the
-    parameters ran away together. A residual that is rounding of effects that cancel has
-    nothing to say at all.
-
-    Args:
-        pivot: Least pivot of the normal matrix of unit columns.
-        cancelling: Whether the effects of the parameters cancel.
-        hidden: Whether the residual is no more than rounding.
-        n: Number of parameters.
-        squares_condition: Whether the factorisation is that of the normal matrix.
-    """
-    resolved = resolves(pivot, n, squares_condition)
-    if not squares_condition:
-        resolved |= ~cancelling
-    return resolved & ~(hidden & cancelling)
-
-
-def resolves(
-    pivot: Float[Array, "*f"], n: int, squares_condition: bool
-) -> Bool[Array, "*f"]:
-    """Return whether a factorisation can tell its least pivot from zero.
-
-    An orthogonal one with the damping of a look, ``(LOST eps)^2``, which up to n
-    dependent columns add up to. Products of columns round to n eps.
-    """
-    eps = float(jnp.finfo(pivot.dtype).eps)
-    return pivot > (LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2)
-
-
-def undamped(
-    lam: Float[Array, "*f"], pivot: Float[Array, "*f"], n: int, squares_condition: bool
-) -> Bool[Array, "*f"]:
-    """Return whether damping had no say in a step.
-
-    The least eigenvalue of a triangular product is at least its least pivot divided by
-    about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
-    """
-    return (10.0 * n**2 * lam <= pivot) & resolves(pivot, n, squares_condition)
 
 
 def promised_reduction(
@@ -198,29 +121,6 @@ def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "
     return (lam_new >= 1.0 / eps**2) | (lam_new == lam)
 
 
-def step_resolved(
-    step_size: Float[Array, "*f"],
-    cost: Float[Array, "*f"],
-    relevant: Float[Array, "*f"],
-    squares_condition: bool,
-) -> Bool[Array, "*f"]:
-    """Return whether rounding cannot explain what a step promises.
-
-    Rounding of J moves the residual by ``eps`` times the step; sums over the normal
-    matrix lose ``eps`` times its square.
-
-    Args:
-        step_size: Length of the step in units of the columns of J.
-        cost: Half the squared norm of the residual.
-        relevant: Reduction that matters.
-        squares_condition: Whether the promise is made from the normal matrix.
-    """
-    eps = jnp.finfo(cost.dtype).eps
-    if squares_condition:
-        return eps * step_size**2 <= RESOLVED * relevant
-    return eps * step_size <= RESOLVED * jnp.sqrt(2.0 * cost)
-
-
 def newton_decrement(
     slope: Float[Array, "*f"], ratio: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
@@ -261,6 +161,7 @@ def after_look(
     believed: Bool[Array, "*f"],
     zero: Bool[Array, "*f"],
     accepted: Bool[Array, "*f"],
+    gained: Bool[Array, "*f"],
     pivot: Float[Array, "*f"],
     exhausted: Bool[Array, "*f"],
     squares_condition: bool,
@@ -276,6 +177,7 @@ def after_look(
         believed: Whether the promise is `trusted`.
         zero: Whether the residual is no more than rounding.
         accepted: Whether the undamped step was taken.
+        gained: Whether it was, and achieved a relevant reduction.
         pivot: Least pivot.
         exhausted: Whether lambda cannot fall any further.
         squares_condition: Whether steps come from the normal equations. Where they see
@@ -289,6 +191,7 @@ def after_look(
     independent = pivot >= INDEPENDENT
     return first_of(
         (minimum, Status.FTOL),
+        (gained, Status.RUNNING),
         (~believed, untrusted),
         # the step is left to take, with less damping than before
         (first & (accepted | ~exhausted), Status.RUNNING),

@@ -198,6 +198,23 @@ def test_a_line_over_timestamps_is_found(way):
         np.testing.assert_allclose(fit.params[0] + fit.params[1] * t0, level, rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["batch", "single"])
+def test_a_parabola_over_timestamps_is_found_from_wild_starts(way, rng):
+    # far out the residual is less than the rounding of the three effects, and even at
+    # the minimum that rounding moves the cost by 1e-4 of itself
+    x = 1.7e9 + np.linspace(0.0, 3600.0, 60)
+    u = x - np.mean(x)
+    y = 2.0 + 1e-3 * u + 1e-7 * u**2 + 0.1 * rng.normal(size=60)
+    least = 0.5 * np.sum((y - np.polyval(np.polyfit(u, y, 2), u)) ** 2)
+    starts = rng.normal(size=(40, 3)) * 10.0 ** rng.uniform(-3, 3, (40, 3))
+    model = lambda p, x: p[0] + p[1] * x + p[2] * x**2
+    fit = lambda start: lmjax.curve_fit(model, x, y, start)
+    run = jax.vmap(fit) if way == "batch" else lambda p: jax.lax.map(fit, p)
+    found = jax.jit(run)(starts)
+    assert np.all(found.success)
+    np.testing.assert_allclose(found.cost, least, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("start", [2.0, -30.0])
 def test_a_minimum_where_j_vanishes_is_found(start, dtype):

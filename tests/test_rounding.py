@@ -9,6 +9,10 @@ from lmjax import _rounding
 EPS = 2.0**-52
 
 
+def numbers(*values):
+    return [jnp.asarray(x, "float64") for x in values]
+
+
 def number(x, dtype="float64"):
     return jnp.asarray(x, dtype)
 
@@ -151,3 +155,75 @@ def test_parameter_has_lost_what_is_below_rounding(norm, p, p0, scale, lost):
     given = [jnp.asarray([x]) for x in (norm, p, p0, scale)]
     got = _rounding.without_effect(*given, number(1e-15))
     assert bool(got[0]) is lost
+
+
+@pytest.mark.parametrize(
+    ("pivots", "norms", "free", "expected"),
+    [
+        ((0.75, 0.5), (1, 1), None, 0.25),
+        ((0.75, np.nan), (1, 1), None, -np.inf),  # no factorisation
+        ((0.75, 0.25), (1, 0), None, 0.5),  # a column of zeros has no pivot
+        ((0.75, 0.25), (1, 1), (True, False), 0.5),
+    ],
+)
+def test_least_pivot_is_that_of_the_columns_in_play(pivots, norms, free, expected):
+    free = None if free is None else jnp.asarray(free)
+    lam, pivots, norms = numbers(0.25, pivots, norms)
+    got = _rounding.least_pivot(pivots, lam, norms, free, False)
+    assert float(got) == expected
+
+
+def test_rounding_of_products_grows_by_the_pivots_before():
+    lam, pivots, norms = numbers(0.0, (1.0, 1e-6, 1e-3), (1, 1, 1))
+    assert float(_rounding.least_pivot(pivots, lam, norms, None, False)) == 1e-6
+    got = _rounding.least_pivot(pivots, lam, norms, None, True)
+    assert float(got) == pytest.approx(1e-9)
+
+
+@pytest.mark.parametrize(
+    ("pivot", "cancelling", "hidden", "by_qr", "by_normal_equations"),
+    [
+        (0.5, False, False, True, True),
+        (0.5, False, True, True, True),
+        (0.5, True, False, True, True),
+        (0.5, True, True, False, False),  # rounding of effects that cancel
+        (1e-14, False, False, True, False),  # below 100 n eps
+        (1e-14, True, False, True, False),
+        (1e-30, False, False, True, False),  # two names for one parameter
+        (1e-30, True, False, False, False),  # a runaway
+    ],
+)
+def test_a_promise_is_trusted_where_the_factorisation_resolves_it(
+    pivot, cancelling, hidden, by_qr, by_normal_equations
+):
+    given = [jnp.asarray(x) for x in (pivot, cancelling, hidden)]
+    assert bool(_rounding.trusted(*given, 3, False)) is by_qr
+    assert bool(_rounding.trusted(*given, 3, True)) is by_normal_equations
+
+
+@pytest.mark.parametrize(
+    ("lam", "pivot", "by_qr", "by_normal_equations"),
+    [
+        (1e-4, 0.1, True, True),  # 10 * 9 * 1e-4 < 0.1
+        (1e-2, 0.1, False, False),
+        (1e-20, 1e-15, True, False),
+        (0.0, 1e-30, False, False),
+    ],
+)
+def test_damping_had_no_say_where_it_is_far_below_the_pivots(
+    lam, pivot, by_qr, by_normal_equations
+):
+    lam, pivot = numbers(lam, pivot)
+    assert bool(_rounding.undamped(lam, pivot, 3, False)) is by_qr
+    assert bool(_rounding.undamped(lam, pivot, 3, True)) is by_normal_equations
+
+
+@pytest.mark.parametrize(
+    ("size", "by_qr", "by_normal_equations"),
+    [(1.9e6, True, True), (2.3e6, True, False), (4e14, True, False), (5e14, False, 0)],
+)
+def test_rounding_explains_long_steps(size, by_qr, by_normal_equations):
+    # eps * 4.5e14 = 0.1 of |r| = 1; eps * 2.1e6^2 = 0.1 of a relevant 0.01
+    given = numbers(size, 0.5, 0.01)
+    assert bool(_rounding.step_resolved(*given, False)) is by_qr
+    assert bool(_rounding.step_resolved(*given, True)) is bool(by_normal_equations)
