@@ -21,6 +21,8 @@ from lmjax._types import Scalar
 PRECISION = jax.lax.Precision.HIGHEST
 
 
+# Sums in float64 for which every GPU has shared memory, 33 x 32 numbers each in 64 kB.
+FIT_ANY_GPU = 7
 UNROLL_UP_TO = 8  # a matrix of up to this many columns is handled column by column
 
 
@@ -35,11 +37,17 @@ def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
     """Return the sum of each array over its first axis, all in one pass.
 
     XLA has no multi-output fusion on CPU: separate sums are separate kernels, which
-    costs more than the arithmetic for a fit of fifty points.
+    costs more than the arithmetic for a fit of fifty points. On a GPU it has, and
+    splits what does not fit into shared memory: it does not split one pass, so that 28
+    sums in float64 do not compile on an H100 (jaxlib 0.11.2).
     """
     zeros = tuple(jnp.zeros((), term.dtype) for term in terms)
     both = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-    return jax.lax.reduce(terms, zeros, both, (0,))
+    one_pass = lambda *terms: jax.lax.reduce(terms, zeros, both, (0,))
+    if len(terms) <= FIT_ANY_GPU:
+        return one_pass(*terms)
+    separate = lambda *terms: tuple(jnp.sum(term, axis=0) for term in terms)
+    return jax.lax.platform_dependent(*terms, cpu=one_pass, default=separate)
 
 
 @sums.defjvp
