@@ -63,7 +63,6 @@ def markdown() -> str:
             *_honesty(),
             "",
             *_batches(),
-            "",
             _beyond(),
             END,
         ]
@@ -73,16 +72,17 @@ def markdown() -> str:
 def _honesty():
     """Return the table of what becomes of wild starts."""
     kinds = "right", "local", "false", "short", "unsure", "failed"
-    content = load("honesty")
-    problems, starts = len(content["problems"]), content["starts"]
+    double, single = load("honesty"), load("honesty_float32")
+    problems, starts = len(double["problems"]), double["starts"]
     yield (
         " | ".join([f"| {problems} problems, {starts} wild starts each", *kinds]) + " |"
     )
     yield "|---" * (len(kinds) + 1) + "|"
-    for solver, row in content["totals"].items():
-        counts = row | {"false": row["false"] + row["plateau"]}
-        cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
-        yield f"| {solver} | {cells} |"
+    for precision, content in (("float64", double), ("float32", single)):
+        for solver, row in content["totals"].items():
+            counts = row | {"false": row["false"] + row["plateau"]}
+            cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
+            yield f"| {solver}, {precision} | {cells} |"
     yield ""
     yield _prose(
         """Successes at the best known minimum (right), at another one (local) and at
@@ -93,25 +93,26 @@ def _honesty():
 
 
 def _batches():
-    """Return the table of batches: rates at equal final cost, where there was one."""
-    content = load("batch_cpu")
-    where = content["environment"]
-    peers = list(
-        dict.fromkeys(p for w in content["workloads"].values() for p in w["peers"])
-    )
-    yield f"| fits per second, {where['cores']} cores | " + " | ".join(peers) + " |"
-    yield "|---" * (len(peers) + 1) + "|"
-    for name, result in content["workloads"].items():
-        cells = []
-        for peer in peers:
-            row = result["peers"].get(peer)
-            if row is None:
-                cells.append("-")
-                continue
-            low, high = row["fits_per_s_range"]
-            rate = f"{row['fits_per_s']:,.0f} ({low:,.0f} to {high:,.0f})"
-            cells.append(rate if row["equal_cost"] else f"{rate}, higher cost")
-        yield f"| {name}, {result['fits']:,} fits | " + " | ".join(cells) + " |"
+    """Return the tables of batches: rates at equal final cost, where there was one."""
+    for device in ("cpu", "gpu"):
+        content = load(f"batch_{device}")
+        where, workloads = content["environment"], content["workloads"]
+        on = f"{where['cores']} cores" if device == "cpu" else where["device"]
+        peers = list(dict.fromkeys(p for w in workloads.values() for p in w["peers"]))
+        yield f"| fits per second, {on} | " + " | ".join(peers) + " |"
+        yield "|---" * (len(peers) + 1) + "|"
+        for name, result in workloads.items():
+            cells = (_rate(result["peers"].get(peer)) for peer in peers)
+            yield f"| {name}, {result['fits']:,} fits | " + " | ".join(cells) + " |"
+        yield ""
+
+
+def _rate(row):
+    if row is None:
+        return "-"
+    low, high = row["fits_per_s_range"]
+    rate = f"{row['fits_per_s']:,.0f} ({low:,.0f} to {high:,.0f})"
+    return rate if row["equal_cost"] else f"{rate}, higher cost"
 
 
 def _beyond():
