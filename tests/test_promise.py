@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import scipy.optimize
 
 import lmjax
@@ -70,7 +71,7 @@ def test_decays_from_ones_are_all_found(decays, dtype, way):
         many = lambda y, start: jax.lax.map(lambda y: part(y, start), y)
     for start in ((1.0, 1.0, 0.0), (1.0, 10.0, 0.0)):
         given = jnp.asarray(y, dtype), jnp.asarray(start, dtype)
-        params, success = jax.jit(many)(*given)
+        params, success = quick.jit(many)(*given)
         assert np.all(success)
         found = cost64(decay, X, y, params)
         assert np.all(found < least * (1 + (1e-8 if dtype == "float64" else 1e-5)))
@@ -90,7 +91,7 @@ def test_wild_exponentials_never_succeed_above_the_zero_model(dtype):
     )
     given = jnp.asarray(t, dtype), jnp.asarray(y, dtype)
     one = lambda start: lmjax.curve_fit(two_exponentials, *given, start)
-    fits = jax.jit(jax.vmap(one))(jnp.asarray(starts, dtype))
+    fits = quick.jit(jax.vmap(one))(jnp.asarray(starts, dtype))
     success = np.asarray(fits.success)
     cost = cost64(two_exponentials, t, y, fits.params)
     assert success.sum() > 1000
@@ -115,7 +116,9 @@ def test_parameters_that_run_away_are_named(way):
     start = jnp.array([1.0, 1.0, 0.0])
     fit = one(start)
     if way == "batch":
-        fit = jax.tree.map(lambda leaf: leaf[1], jax.vmap(one)(jnp.stack([start] * 2)))
+        fit = jax.tree.map(
+            lambda leaf: leaf[1], quick.jit(jax.vmap(one))(jnp.stack([start] * 2))
+        )
     assert int(fit.status) == Status.RUNAWAY
     advice = Status.RUNAWAY.advice
     assert all(word in advice for word in ("bounds", "guess", "linear="))
@@ -141,7 +144,9 @@ def test_a_plateau_is_no_success(way):
     start = jnp.array([-11.84, 0.734, 41.02])
     fit = one(start)
     if way == "batch":
-        fit = jax.tree.map(lambda leaf: leaf[1], jax.vmap(one)(jnp.stack([start] * 2)))
+        fit = jax.tree.map(
+            lambda leaf: leaf[1], quick.jit(jax.vmap(one))(jnp.stack([start] * 2))
+        )
     assert int(fit.status) == Status.PLATEAU
     assert int(fit.param_status[1]) == ParamStatus.UNDETERMINED
     assert "guess" in Status.PLATEAU.advice
@@ -191,7 +196,7 @@ def test_a_line_over_timestamps_is_found(way):
     for start in ((-t0, 0.0), (1.0, 1.0), (0.0, 0.0)):
         fit = one(jnp.array(start))
         if way == "batch":
-            fits = jax.vmap(one)(jnp.stack([jnp.array(start)] * 3))
+            fits = quick.jit(jax.vmap(one))(jnp.stack([jnp.array(start)] * 3))
             fit = jax.tree.map(lambda leaf: leaf[2], fits)
         assert fit.success
         np.testing.assert_allclose(fit.params[1], slope, rtol=1e-6)
@@ -210,7 +215,7 @@ def test_a_parabola_over_timestamps_is_found_from_wild_starts(way, rng):
     model = lambda p, x: p[0] + p[1] * x + p[2] * x**2
     fit = lambda start: lmjax.curve_fit(model, x, y, start)
     run = jax.vmap(fit) if way == "batch" else lambda p: jax.lax.map(fit, p)
-    found = jax.jit(run)(starts)
+    found = quick.jit(run)(starts)
     success = np.asarray(found.success)
     # all of them on the processors tried; a GPU loses one, and says so
     assert success.sum() >= 36
