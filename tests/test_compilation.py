@@ -131,3 +131,14 @@ def test_a_module_is_not_traced_again_for_other_numbers():
     for k in (0.5, 0.9):
         lmjax.curve_fit(Decay(0.6, k), T, y)
     assert len(traces) == first
+
+
+def test_no_pass_over_the_points_outgrows_the_shared_memory_of_a_gpu():
+    # XLA takes 33 x 32 numbers for each sum of one pass and does not split it
+    x = np.linspace(0.0, 10.0, 40)
+    model = lambda p, x: sum(p[k] * jnp.cos(k * x) for k in range(6)) * jnp.exp(-p[6])
+    fit = lambda y: lmjax.curve_fit(model, x, y, jnp.ones(7)).stderr
+    traced = jax.jit(jax.vmap(fit)).trace(jnp.ones((300, 40)))
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    sums = max(line.count(" init: ") for line in program.splitlines())
+    assert 0 < sums * 33 * 32 * 8 <= 64 * 1024
