@@ -1,0 +1,121 @@
+"""User functions as JAX sees them: traced once per call, in float64."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from scipy.sparse import issparse
+from scipy.sparse.linalg import LinearOperator
+
+from lmjax._callables import Hoisted, hoisted
+
+# What JAX raises where a function wants the value of a parameter.
+_WANTS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+def float64() -> Any:
+    """Return the context in which JAX computes in float64, as SciPy always does.
+
+    The setting of the process and of other threads stays what it is.
+    """
+    return jax.enable_x64(True)
+
+
+def traced(name: str, fn: Callable, start: np.ndarray) -> Hoisted:
+    """Return ``fn`` as it is now, for arguments like ``start``.
+
+    The one place where a user's function is called. It is called in every fit, because
+    what it reads may have changed since the last one; the arrays that it reads become
+    data of the traced function.
+
+    Raises:
+        TypeError: If it cannot be traced; ``name`` is that of the argument.
+    """
+    with float64(), _explained(name):
+        return hoisted(fn, jnp.asarray(start))
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{name}: expected a function in jax.numpy, got one that calls NumPy on a "
+            "parameter; write jnp.exp for np.exp"
+        ) from error
+    except _WANTS_VALUES as error:
+        raise TypeError(
+            f"{name}: expected a function that does not depend on the values of its "
+            "parameters in Python, got one with if, float(), int() or an index made of "
+            "them; write jnp.where for if, jnp.exp for math.exp"
+        ) from error
+
+
+def residual_of(fn: Callable, start: np.ndarray) -> tuple[Hoisted, int]:
+    """Return the residual ``(n,) -> (m,)`` behind ``fn``, and m."""
+
+    def flat(x):
+        out = fn(x)
+        if jnp.iscomplexobj(out):
+            raise ValueError(
+                "`fun`: expected real residuals, got complex ones; return real and "
+                "imaginary parts as separate residuals"
+            )
+        out = jnp.atleast_1d(jnp.asarray(out, float))
+        if out.ndim != 1:
+            raise ValueError(
+                "`fun` must return at most 1-d array_like. "
+                f"f0.shape: {out.shape}; write .ravel()"
+            )
+        return out
+
+    residual = traced("model or residual", flat, start)
+    m = residual.jaxpr.outvars[0].aval.shape[0]
+    if m == 0:
+        raise ValueError("`fun` must return at least one residual, got none.")
+    return residual, m
+
+
+def jacobian_of(name: str, fn: Callable, start: np.ndarray, shaped: Callable):
+    """Return the Jacobian ``(n,) -> (m, n)`` behind ``fn``.
+
+    ``shaped`` makes a matrix of what ``fn`` returns, or raises. What is sparse is
+    refused.
+    """
+    try:
+        return traced(name, lambda x: shaped(dense(name, fn(x))), start)
+    except TypeError as error:
+        if isinstance(error.__cause__, jax.errors.JAXTypeError):
+            # perhaps a sparse matrix, which holds no traced values: say that instead
+            dense(name, fn(start))
+        raise
+
+
+def dense(name: str, matrix: Any) -> jax.Array:
+    """Return a Jacobian as an array of float64, or raise if it is sparse."""
+    if issparse(matrix) or isinstance(matrix, LinearOperator):
+        raise ValueError(
+            f"{name}: expected a dense array, got {type(matrix).__name__}; sparse "
+            f"Jacobians and LinearOperator are not supported here, leave {name} out "
+            "(derivatives are exact without it)"
+        )
+    return jnp.asarray(matrix, float)
+
+
+def concrete(name: str, value: Any) -> Any:
+    """Return a value, or raise if it is known to a trace only."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        raise TypeError(
+            f"{name}: expected numbers, got a traced array; functions of lmjax.scipy "
+            "work outside jit, vmap and grad, those of lmjax inside too"
+        )
+    return value
