@@ -45,9 +45,7 @@ def numbers(f_scale: Any, max_nfev: Any, diff_step: Any, workers: Any) -> None:
     """Raise unless scale, limit and what tunes difference quotients are possible."""
     if np.ndim(f_scale) != 0 or not f_scale > 0:
         _refuse("`f_scale` must be a positive number", f_scale)
-    if not (
-        max_nfev is None or isinstance(max_nfev, Integral | float) and max_nfev >= 1
-    ):
+    if max_nfev is not None and not _is_count(max_nfev):
         _refuse("`max_nfev` must be None or positive integer", max_nfev)
     if diff_step is not None and not np.all(np.isfinite(np.asarray(diff_step, float))):
         _refuse("`diff_step` must be None or array_like", diff_step)
