@@ -96,7 +96,6 @@ def curve_fit(
             "parameters alone, as lambda x, a, b: f(x, a, b, *args)."
         )
     func = lambda p: data.whiten(f(data.x, *p) - data.y)
-    func.__name__ = getattr(f, "__name__", "f")
     if callable(jac):
         jac = _whitened(jac, data)
     if method == "lm":
@@ -212,7 +211,7 @@ def _middle(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _whitened(jac: Callable, data: _data.Data) -> Callable:
     def function(p):
-        return data.whiten(dense("jac", jac(data.x, *p)))
+        return data.whiten(dense(jac(data.x, *p)))
 
     function.__name__ = getattr(jac, "__name__", "jac")
     return function

@@ -102,7 +102,7 @@ def least_squares(
     matrix = None
     if callable(jac):
         shaped = lambda out: _checked(jnp.atleast_2d(out), (m, start.size))
-        matrix = jacobian_of("jac", given(jac), start, shaped)
+        matrix = jacobian_of(given(jac), start, shaped)
     if method == "lm" and m < start.size:
         raise ValueError(
             "Method 'lm' doesn't work when the number of residuals is less than the "
@@ -251,8 +251,9 @@ def _active(
 ) -> np.ndarray:
     """Return -1 at a lower bound, 1 at an upper one, 0 elsewhere, as SciPy decides."""
     below, above = x - low, high - x
+    finite = lambda bound: np.where(np.isfinite(bound), np.abs(bound), 1.0)
     limit = lambda bound: np.where(
-        np.isfinite(bound), rtol * np.maximum(1.0, np.abs(bound)), -1.0
+        np.isfinite(bound), rtol * np.maximum(1.0, finite(bound)), -1.0
     )
     at_low = below <= np.minimum(above, limit(low))
     at_high = above <= np.minimum(below, limit(high))

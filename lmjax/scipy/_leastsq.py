@@ -80,7 +80,7 @@ def leastsq(
     jac = None
     if Dfun is not None:
         shaped = _shaped(Dfun, (m, n), col_deriv)
-        jac = jacobian_of("Dfun", lambda x: Dfun(x, *args), start, shaped)
+        jac = jacobian_of(lambda x: Dfun(x, *args), start, shaped)
     limit = maxfev or (200 if Dfun is None else 100) * (n + 1)
     _check_input(ftol, xtol, gtol, limit, factor, diag, n)
     settings = _checks.for_solver(ftol, xtol, gtol)
@@ -143,7 +143,7 @@ def _info(found: Found, counts_jacobians: bool) -> dict[str, Any]:
         "fvec": found.fun,
         "nfev": found.nfev,
         "fjac": fjac,
-        "ipvt": (pivots + 1).astype(np.int32),
+        "ipvt": pivots,
         "qtf": q.T @ found.fun,
         "advice": found.status.advice,
     }

@@ -49,8 +49,8 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            f"{name}: expected a function in jax.numpy, got one that calls NumPy on a "
-            "parameter; write jnp.exp for np.exp"
+            f"{name}: expected a function in jax.numpy, got one that hands a parameter "
+            "to NumPy; write jnp.exp(p) for np.exp(p), jnp.asarray(x)[p] for x[p]"
         ) from error
     except _WANTS_VALUES as error:
         raise TypeError(
@@ -85,28 +85,28 @@ def residual_of(fn: Callable, start: np.ndarray) -> tuple[Hoisted, int]:
     return residual, m
 
 
-def jacobian_of(name: str, fn: Callable, start: np.ndarray, shaped: Callable):
+def jacobian_of(fn: Callable, start: np.ndarray, shaped: Callable) -> Hoisted:
     """Return the Jacobian ``(n,) -> (m, n)`` behind ``fn``.
 
     ``shaped`` makes a matrix of what ``fn`` returns, or raises. What is sparse is
     refused.
     """
     try:
-        return traced(name, lambda x: shaped(dense(name, fn(x))), start)
+        return traced("jac or Dfun", lambda x: shaped(dense(fn(x))), start)
     except TypeError as error:
         if isinstance(error.__cause__, jax.errors.JAXTypeError):
             # perhaps a sparse matrix, which holds no traced values: say that instead
-            dense(name, fn(start))
+            dense(fn(start))
         raise
 
 
-def dense(name: str, matrix: Any) -> jax.Array:
+def dense(matrix: Any) -> jax.Array:
     """Return a Jacobian as an array of float64, or raise if it is sparse."""
     if issparse(matrix) or isinstance(matrix, LinearOperator):
         raise ValueError(
-            f"{name}: expected a dense array, got {type(matrix).__name__}; sparse "
-            f"Jacobians and LinearOperator are not supported here, leave {name} out "
-            "(derivatives are exact without it)"
+            f"jac or Dfun: expected a dense array, got {type(matrix).__name__}; sparse "
+            "Jacobians and LinearOperator are not supported here, leave it out "
+            "(derivatives are exact without)"
         )
     return jnp.asarray(matrix, float)
 
