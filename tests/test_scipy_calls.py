@@ -94,7 +94,14 @@ def test_model_is_called_once_per_fit():
         assert len(calls) == count
 
 
+def fills(x, a):
+    out = np.zeros(x.size)
+    out[0] = a
+    return out
+
+
 MODELS = {
+    "fills": (fills, "fills a NumPy array .* jnp.stack"),
     "numpy": (lambda x, a: np.exp(a) * x, "hands a parameter to NumPy"),
     "if": (lambda x, a: a * x if a > 0 else x, "jnp.where for if"),
     "math": (lambda x, a: math.exp(a) * x, "jnp.exp for math.exp"),
@@ -124,6 +131,32 @@ def test_doors_of_scipy_are_closed_inside_a_trace():
         jax.jit(fit)(X)
     with pytest.raises(TypeError, match="outside jit"):
         jax.grad(lambda a: lmjax.scipy.least_squares(lambda x: x - a, a).cost)(1.0)
+
+
+UNNAMED = {
+    "f": lambda: lmjax.scipy.curve_fit(None, X, X),
+    "xdata": lambda: lmjax.scipy.curve_fit(lambda x, a: a * x, ["a", "b"], [1, 2]),
+    "ydata": lambda: lmjax.scipy.curve_fit(lambda x, a: a * x, X, X[:3]),
+    "sigma": lambda: lmjax.scipy.curve_fit(lambda x, a: a * x, X, X, sigma=0.0),
+    "x0": lambda: lmjax.scipy.least_squares(lambda x: x, "start"),
+    "bounds": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, bounds=None),
+    "ftol": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, ftol="tight"),
+    "args": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, args=3.0),
+    "kwargs": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, kwargs=[3.0]),
+    "callback": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, callback=3),
+    "fun": lambda: lmjax.scipy.least_squares(lambda x: None, 1.0),
+    "tr_options": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, tr_options=[1]),
+    "workers": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, workers="two"),
+    "func": lambda: lmjax.scipy.leastsq(None, 1.0),
+    "Dfun": lambda: lmjax.scipy.leastsq(lambda x: x, 1.0, Dfun=3),
+    "diag": lambda: lmjax.scipy.leastsq(lambda x: x, 1.0, diag=[1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_errors_name_the_argument(name):
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+        UNNAMED[name]()
 
 
 def test_user_exceptions_pass():

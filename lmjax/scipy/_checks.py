@@ -7,13 +7,20 @@ import numpy as np
 from scipy.optimize import Bounds
 
 from lmjax import losses
-from lmjax.scipy._trace import concrete
+from lmjax.scipy._trace import concrete, floats
 from lmjax.scipy._words import EPS
 
 METHODS = ("trf", "dogbox", "lm")
 SCHEMES = ("2-point", "3-point", "cs")
 
 Box = tuple[np.ndarray, np.ndarray]
+
+
+def functions(**named: Any) -> None:
+    """Raise unless each is a function."""
+    for name, fn in named.items():
+        if not callable(fn):
+            raise TypeError(f"`{name}`: expected a function, got {fn!r}.")
 
 
 def choices(
@@ -72,7 +79,7 @@ def start_of(x0: Any) -> np.ndarray:
     concrete("x0", x0)
     if np.iscomplexobj(x0):
         _refuse("`x0` must be real", x0)
-    start = np.atleast_1d(x0).astype(float)
+    start = np.atleast_1d(np.array(floats("x0", x0)))
     if start.ndim > 1:
         raise ValueError(
             f"`x0` must have at most 1 dimension; got shape {start.shape}."
@@ -88,7 +95,7 @@ def spread(bounds: Any, n: int) -> Box:
         pair = bounds
     else:
         _refuse("`bounds` must contain 2 elements", bounds)
-    sides = [np.asarray(side, float) for side in pair]
+    sides = [floats("bounds", side) for side in pair]
     low, high = (np.full(n, side) if side.ndim == 0 else side for side in sides)
     if isinstance(bounds, Bounds):
         low, high = (np.full(n, s[0]) if s.shape == (1,) else s for s in (low, high))
@@ -152,7 +159,10 @@ def tolerances(
 ) -> tuple[float, float, float]:
     """Return the tolerances, 0 for None; raise if none can end a fit."""
     named = {"ftol": ftol, "xtol": xtol, "gtol": gtol}
-    values = {name: 0.0 if tol is None else tol for name, tol in named.items()}
+    values = {
+        name: 0.0 if tol is None else float(floats(name, tol))
+        for name, tol in named.items()
+    }
     for name, tol in values.items():
         if named[name] is not None and tol < EPS:
             warnings.warn(

@@ -77,6 +77,7 @@ def curve_fit(
         >>> np.round(popt, 3).tolist()
         [2.0, 0.5]
     """
+    _checks.functions(f=f)
     concrete("xdata, ydata, p0, sigma", (xdata, ydata, p0, sigma))
     n = _count(f) if p0 is None else np.atleast_1d(p0).size
     box = _checks.spread(bounds, n)
@@ -95,7 +96,7 @@ def curve_fit(
             "'args' is not a supported keyword argument: make a function of x and the "
             "parameters alone, as lambda x, a, b: f(x, a, b, *args)."
         )
-    func = lambda p: data.whiten(f(data.x, *p) - data.y)
+    func = lambda p: data.whiten(data.compared(f(data.x, *p)))
     if callable(jac):
         jac = _whitened(jac, data)
     if method == "lm":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from lmjax.scipy._trace import float64
+from lmjax.scipy._trace import float64, floats
 
 
 class Data(NamedTuple):
@@ -24,6 +24,17 @@ class Data(NamedTuple):
     y: np.ndarray
     whiten: Callable
 
+    def compared(self, predicted: Any) -> jax.Array:
+        """Return the residual, or raise if a model returns another shape."""
+        shape = np.shape(predicted)
+        try:
+            np.broadcast_shapes(shape, self.y.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"f: expected values of the shape of ydata, {self.y.shape}, got {shape}"
+            ) from error
+        return predicted - self.y
+
 
 def prepare(
     xdata: Any, ydata: Any, sigma: Any, check_finite: bool | None, nan_policy: Any
@@ -35,7 +46,9 @@ def prepare(
     x = _independent(xdata, check_finite)
     if y.size == 0:
         raise ValueError("`ydata` must not be empty!")
-    sigma = None if sigma is None else np.asarray(_unmasked("sigma", sigma), float)
+    sigma = None if sigma is None else floats("sigma", _unmasked("sigma", sigma))
+    if sigma is not None and sigma.ndim < 2 and not np.all(sigma != 0.0):
+        raise ValueError("`sigma`: expected numbers other than 0, got 0.")
     if not check_finite and nan_policy is not None:
         x, y, sigma = _by_policy(nan_policy, x, y, sigma)
     return Data(x, y, _whitening(sigma, y.size))
@@ -58,7 +71,7 @@ def _is_series(data: Any) -> bool:
 
 
 def _observed(name: str, values: Any, check_finite: bool) -> np.ndarray:
-    values = np.asarray(_unmasked(name, values), float)
+    values = floats(name, _unmasked(name, values))
     if check_finite and not np.isfinite(values).all():
         raise ValueError(
             f"`{name}`: array must not contain infs or NaNs; nan_policy='omit' leaves "
@@ -86,7 +99,7 @@ def _by_policy(nan_policy: Any, x: Any, y: np.ndarray, sigma: np.ndarray | None)
         )
     is_nan = np.isnan(y)
     if x is not None:
-        x_nan = np.isnan(np.asarray(x, float))
+        x_nan = np.isnan(floats("xdata", x))
         is_nan = is_nan | x_nan.any(axis=tuple(range(x_nan.ndim - 1)))
     if not is_nan.any():
         return x, y, sigma

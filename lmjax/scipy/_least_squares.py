@@ -87,6 +87,7 @@ def least_squares(
         >>> result.x.round(4).tolist(), result.success
         ([1.0, 1.0], True)
     """
+    _checks.functions(fun=fun, **({"callback": callback} if callback else {}))
     _checks.choices(method, jac, tr_solver, tr_options, loss, verbose)
     _checks.numbers(f_scale, max_nfev, diff_step, workers)
     start = _checks.start_of(x0)
@@ -95,6 +96,11 @@ def least_squares(
     _checks.x_scale(x_scale, start)
     tols = _checks.tolerances(ftol, xtol, gtol, method)
     _checks.no_sparsity(jac_sparsity)
+    if not np.iterable(args) or not isinstance(kwargs, dict | None):
+        raise TypeError(
+            "`args`, `kwargs`: expected a tuple and a dict, got "
+            f"{args!r} and {kwargs!r}; for one argument write args=(data,)."
+        )
     concrete("args, kwargs", (args, kwargs))
 
     given = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))

@@ -11,7 +11,7 @@ import scipy.linalg
 from lmjax._status import Status
 from lmjax.scipy import _checks, _covariance, _words
 from lmjax.scipy._run import Found, Task, minimise
-from lmjax.scipy._trace import concrete, jacobian_of, residual_of
+from lmjax.scipy._trace import concrete, floats, jacobian_of, residual_of
 
 
 def leastsq(
@@ -68,7 +68,8 @@ def leastsq(
         ([3.0, 0.0], True)
     """
     concrete("x0, args", (x0, args))
-    start = np.asarray(x0).flatten().astype(float)
+    _checks.functions(func=func, **({} if Dfun is None else {"Dfun": Dfun}))
+    start = floats("x0", x0).flatten()
     args = args if isinstance(args, tuple) else (args,)
     residual, m = residual_of(lambda x: func(x, *args), start)
     n = start.size

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from lmjax._callables import Hoisted, hoisted
+from lmjax._callables import hoisted
 
 # What JAX raises where a function wants the value of a parameter.
 _WANTS_VALUES = (
@@ -29,7 +29,7 @@ def float64() -> Any:
     return jax.enable_x64(True)
 
 
-def traced(name: str, fn: Callable, start: np.ndarray) -> Hoisted:
+def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     """Return ``fn`` as it is now, for arguments like ``start``.
 
     The one place where a user's function is called. It is called in every fit, because
@@ -58,13 +58,23 @@ def _explained(name: str) -> Iterator[None]:
             "parameters in Python, got one with if, float(), int() or an index made of "
             "them; write jnp.where for if, jnp.exp for math.exp"
         ) from error
+    except ValueError as error:
+        if not isinstance(error.__cause__, _WANTS_VALUES):
+            raise
+        raise TypeError(
+            f"{name}: expected a function in jax.numpy, got one that fills a NumPy "
+            "array with what depends on parameters; write jnp.array([...]) or "
+            "jnp.stack([...])"
+        ) from error
 
 
-def residual_of(fn: Callable, start: np.ndarray) -> tuple[Hoisted, int]:
+def residual_of(fn: Callable, start: np.ndarray) -> tuple[Callable, int]:
     """Return the residual ``(n,) -> (m,)`` behind ``fn``, and m."""
 
     def flat(x):
         out = fn(x)
+        if out is None:
+            raise TypeError("`fun`: expected residuals, got None; does it return?")
         if jnp.iscomplexobj(out):
             raise ValueError(
                 "`fun`: expected real residuals, got complex ones; return real and "
@@ -79,13 +89,14 @@ def residual_of(fn: Callable, start: np.ndarray) -> tuple[Hoisted, int]:
         return out
 
     residual = traced("model or residual", flat, start)
-    m = residual.jaxpr.outvars[0].aval.shape[0]
+    with float64():
+        (m,) = jax.eval_shape(residual, jnp.asarray(start)).shape
     if m == 0:
         raise ValueError("`fun` must return at least one residual, got none.")
     return residual, m
 
 
-def jacobian_of(fn: Callable, start: np.ndarray, shaped: Callable) -> Hoisted:
+def jacobian_of(fn: Callable, start: np.ndarray, shaped: Callable) -> Callable:
     """Return the Jacobian ``(n,) -> (m, n)`` behind ``fn``.
 
     ``shaped`` makes a matrix of what ``fn`` returns, or raises. What is sparse is
@@ -109,6 +120,14 @@ def dense(matrix: Any) -> jax.Array:
             "(derivatives are exact without)"
         )
     return jnp.asarray(matrix, float)
+
+
+def floats(name: str, values: Any) -> np.ndarray:
+    """Return an array of doubles, or raise what NumPy raises and name the argument."""
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`{name}`: expected numbers; {error}") from error
 
 
 def concrete(name: str, value: Any) -> Any:
