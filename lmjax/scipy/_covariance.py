@@ -1,7 +1,6 @@
 """What a Jacobian says about the errors of parameters."""
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 
 def inverse(jac: np.ndarray) -> np.ndarray | None:
@@ -17,5 +16,5 @@ def inverse(jac: np.ndarray) -> np.ndarray | None:
     singular = np.linalg.svd(r, compute_uv=False)
     if not singular[-1] > np.finfo(float).eps * m * singular[0]:
         return None
-    root = solve_triangular(r, np.eye(n)) / norms[:, None]
+    root = np.linalg.inv(r) / norms[:, None]
     return root @ root.T

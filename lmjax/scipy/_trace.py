@@ -70,6 +70,7 @@ def _explained(name: str) -> Iterator[None]:
 
 def residual_of(fn: Callable, start: np.ndarray) -> tuple[Callable, int]:
     """Return the residual ``(n,) -> (m,)`` behind ``fn``, and m."""
+    sizes = []
 
     def flat(x):
         out = fn(x)
@@ -86,11 +87,11 @@ def residual_of(fn: Callable, start: np.ndarray) -> tuple[Callable, int]:
                 "`fun` must return at most 1-d array_like. "
                 f"f0.shape: {out.shape}; write .ravel()"
             )
+        sizes.append(out.size)
         return out
 
     residual = traced("model or residual", flat, start)
-    with float64():
-        (m,) = jax.eval_shape(residual, jnp.asarray(start)).shape
+    m = sizes[-1]  # of this very call: `traced` has called it
     if m == 0:
         raise ValueError("`fun` must return at least one residual, got none.")
     return residual, m
