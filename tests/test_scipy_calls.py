@@ -102,10 +102,10 @@ def fills(x, a):
 
 MODELS = {
     "fills": (fills, "fills a NumPy array .* jnp.stack"),
-    "numpy": (lambda x, a: np.exp(a) * x, "hands a parameter to NumPy"),
+    "numpy": (lambda x, a: np.exp(a) * x, "hands a parameter to NumPy or SciPy"),
     "if": (lambda x, a: a * x if a > 0 else x, "jnp.where for if"),
     "math": (lambda x, a: math.exp(a) * x, "jnp.exp for math.exp"),
-    "index": (lambda x, a: x[x > a], "hands a parameter to NumPy"),
+    "index": (lambda x, a: x[x > a], "hands a parameter to NumPy or SciPy"),
 }
 
 
@@ -130,6 +130,8 @@ def test_doors_of_scipy_are_closed_inside_a_trace():
     with pytest.raises(TypeError, match="outside jit"):
         jax.jit(fit)(X)
     with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(lambda a: lmjax.scipy.least_squares(lambda x: x - a, 1.0).x)(2.0)
+    with pytest.raises(TypeError, match="outside jit"):
         jax.grad(lambda a: lmjax.scipy.least_squares(lambda x: x - a, a).cost)(1.0)
 
 
@@ -147,6 +149,7 @@ UNNAMED = {
     "fun": lambda: lmjax.scipy.least_squares(lambda x: None, 1.0),
     "tr_options": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, tr_options=[1]),
     "workers": lambda: lmjax.scipy.least_squares(lambda x: x, 1.0, workers="two"),
+    "p0": lambda: lmjax.scipy.curve_fit(lambda x, a: a * x, X, X, p0="one"),
     "func": lambda: lmjax.scipy.leastsq(None, 1.0),
     "Dfun": lambda: lmjax.scipy.leastsq(lambda x: x, 1.0, Dfun=3),
     "diag": lambda: lmjax.scipy.leastsq(lambda x: x, 1.0, diag=[1.0, 2.0]),

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import Bounds
 
 from lmjax import losses
-from lmjax.scipy._trace import concrete, floats
+from lmjax.scipy._trace import floats
 from lmjax.scipy._words import EPS
 
 METHODS = ("trf", "dogbox", "lm")
@@ -76,7 +76,6 @@ def no_sparsity(jac_sparsity: Any) -> None:
 
 def start_of(x0: Any) -> np.ndarray:
     """Return the start as one row of doubles."""
-    concrete("x0", x0)
     if np.iscomplexobj(x0):
         _refuse("`x0` must be real", x0)
     start = np.atleast_1d(np.array(floats("x0", x0)))

@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeWarning
 from lmjax.scipy import _checks, _covariance, _data
 from lmjax.scipy._least_squares import least_squares
 from lmjax.scipy._leastsq import leastsq
-from lmjax.scipy._trace import concrete, dense
+from lmjax.scipy._trace import concrete, dense, floats
 
 
 def curve_fit(
@@ -78,10 +78,11 @@ def curve_fit(
         [2.0, 0.5]
     """
     _checks.functions(f=f)
-    concrete("xdata, ydata, p0, sigma", (xdata, ydata, p0, sigma))
-    n = _count(f) if p0 is None else np.atleast_1d(p0).size
+    concrete("xdata", xdata)
+    start = None if p0 is None else np.atleast_1d(floats("p0", p0))
+    n = _count(f) if start is None else start.size
     box = _checks.spread(bounds, n)
-    start = _middle(*box) if p0 is None else np.atleast_1d(p0)
+    start = _middle(*box) if start is None else start
     bounded = _checks.is_bounded(box)
     if method is None:
         method = "trf" if bounded else "lm"

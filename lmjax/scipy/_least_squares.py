@@ -101,7 +101,8 @@ def least_squares(
             "`args`, `kwargs`: expected a tuple and a dict, got "
             f"{args!r} and {kwargs!r}; for one argument write args=(data,)."
         )
-    concrete("args, kwargs", (args, kwargs))
+    concrete("args", tuple(args))
+    concrete("kwargs", list((kwargs or {}).values()))
 
     given = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))
     residual, m = residual_of(given(fun), start)

@@ -67,10 +67,10 @@ def leastsq(
         >>> x.round(6).tolist(), ier in (1, 2, 3, 4)
         ([3.0, 0.0], True)
     """
-    concrete("x0, args", (x0, args))
     _checks.functions(func=func, **({} if Dfun is None else {"Dfun": Dfun}))
     start = floats("x0", x0).flatten()
     args = args if isinstance(args, tuple) else (args,)
+    concrete("args", args)
     residual, m = residual_of(lambda x: func(x, *args), start)
     n = start.size
     if n > m:

@@ -40,7 +40,9 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
     """
     with float64(), _explained(name):
-        return hoisted(fn, jnp.asarray(start))
+        function = hoisted(fn, jnp.asarray(start))
+    concrete(name, jax.tree.leaves(function))
+    return function
 
 
 @contextmanager
@@ -50,7 +52,8 @@ def _explained(name: str) -> Iterator[None]:
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"{name}: expected a function in jax.numpy, got one that hands a parameter "
-            "to NumPy; write jnp.exp(p) for np.exp(p), jnp.asarray(x)[p] for x[p]"
+            "to NumPy or SciPy; write jnp.exp(p) for np.exp(p), jax.scipy.special for "
+            "scipy.special, jnp.asarray(x)[p] for x[p]"
         ) from error
     except _WANTS_VALUES as error:
         raise TypeError(
@@ -125,17 +128,20 @@ def dense(matrix: Any) -> jax.Array:
 
 def floats(name: str, values: Any) -> np.ndarray:
     """Return an array of doubles, or raise what NumPy raises and name the argument."""
+    concrete(name, values)
+    if np.iscomplexobj(values):
+        raise ValueError(f"`{name}`: expected real numbers, got complex ones")
     try:
         return np.asarray(values, float)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`{name}`: expected numbers; {error}") from error
 
 
-def concrete(name: str, value: Any) -> Any:
-    """Return a value, or raise if it is known to a trace only."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+def concrete(name: str, value: Any) -> None:
+    """Raise if a value, or an entry of a list, is known to a trace only."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(entry, Tracer) for entry in entries):
         raise TypeError(
             f"{name}: expected numbers, got a traced array; functions of lmjax.scipy "
             "work outside jit, vmap and grad, those of lmjax inside too"
         )
-    return value
