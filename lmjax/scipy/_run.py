@@ -29,16 +29,6 @@ class Named(eqx.Module):
         return jnp.stack([rho(z), along(rho)(z), along(along(rho))(z)])
 
 
-class First(eqx.Module):
-    """The first of three rows: the loss itself, whose derivatives autodiff knows."""
-
-    rows: Callable
-
-    def __call__(self, z):
-        """Return the loss at z."""
-        return self.rows(z)[0]
-
-
 class Task(NamedTuple):
     """What is to be minimised.
 
@@ -152,7 +142,9 @@ def _as_numpy(tree: Any) -> Any:
 def _minimise(task: Task, start, solver: LevenbergMarquardt):
     term = None
     if task.rows is not None:
-        term = Robust(First(task.rows), task.scale)
+        rows = task.rows
+        # the loss itself, whose derivatives autodiff knows
+        term = Robust(lambda z: rows(z)[0], task.scale)
     solution, problem, outcome = solve(
         task.residual,
         start,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_compiling
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -18,6 +19,11 @@ _WANTS_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
+)
+
+_INSIDE = (
+    "{name}: expected numbers, got what is known to a trace only; functions of "
+    "lmjax.scipy work outside jit, vmap and grad, those of lmjax inside too"
 )
 
 
@@ -39,6 +45,8 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     Raises:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
     """
+    if is_compiling():
+        raise TypeError(_INSIDE.format(name=name))
     with float64(), _explained(name):
         function = hoisted(fn, jnp.asarray(start))
     concrete(name, jax.tree.leaves(function))
@@ -141,7 +149,4 @@ def concrete(name: str, value: Any) -> None:
     """Raise if a value, or an entry of a list, is known to a trace only."""
     entries = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(entry, Tracer) for entry in entries):
-        raise TypeError(
-            f"{name}: expected numbers, got a traced array; functions of lmjax.scipy "
-            "work outside jit, vmap and grad, those of lmjax inside too"
-        )
+        raise TypeError(_INSIDE.format(name=name))
