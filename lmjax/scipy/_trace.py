@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_compiling
+from jax.extend import core
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -45,7 +45,9 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     Raises:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
     """
-    if is_compiling():
+    # jax warns of changes by the name, and has no other way to ask
+    inside = core.unsafe_am_i_under_a_jit_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
+    if inside():
         raise TypeError(_INSIDE.format(name=name))
     with float64(), _explained(name):
         function = hoisted(fn, jnp.asarray(start))
