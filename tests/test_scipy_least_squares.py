@@ -144,7 +144,7 @@ def test_result_of_a_failure_keeps_the_advice():
     assert got.message == got.advice
 
 
-def test_callbacks_hear_of_each_iterate_and_may_stop():
+def test_callbacks_hear_of_each_iterate_and_may_stop(capsys):
     seen = []
     got = lmjax.scipy.least_squares(
         rosenbrock, [-1.2, 1.0], callback=lambda x: seen.append(x)
@@ -165,6 +165,10 @@ def test_callbacks_hear_of_each_iterate_and_may_stop():
     assert results[-1].cost == pytest.approx(got.cost, rel=1e-12)
     assert (got.status, got.success, got.njev) == (-2, False, 4)
     assert got.nfev == results[-1].nfev
+    lmjax.scipy.least_squares(rosenbrock, [-1.2, 1.0], callback=third, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["0", "1", "2", "3"]
+    assert "callback" in lines[5]
     with pytest.warns(UserWarning, match="not supported with `lm`"):
         lmjax.scipy.least_squares(rosenbrock, [0, 0], method="lm", callback=third)
 
@@ -247,6 +251,20 @@ def test_bad_requests_raise_what_scipy_raises(options):
         lmjax.scipy.least_squares(**{"fun": TWO, "x0": [1.0, 1.0]} | options)
     assert type(got.value) is expected.type
     assert len(str(got.value)) > 20
+
+
+@pytest.mark.parametrize(
+    ("fun", "what"),
+    [
+        (lambda x: x + jnp.array([0.0, jnp.nan]), r"Residuals .* nan at \[1\]"),
+        (lambda x: jnp.sqrt(x), r"Derivatives .* inf at \[1, 1\]"),
+        (lambda x: x * 1e200, "Squares"),
+    ],
+    ids=["residuals", "derivatives", "squares"],
+)
+def test_what_is_not_finite_at_the_start_is_named(fun, what):
+    with pytest.raises(ValueError, match=what):
+        lmjax.scipy.least_squares(fun, [1.0, 0.0])
 
 
 def test_what_is_sparse_is_refused_by_name():

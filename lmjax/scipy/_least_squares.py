@@ -157,15 +157,14 @@ def _solved(asked: Request, callback: Callable | None, verbose: int) -> Optimize
     path = callback is not None or verbose == 2
     found = minimise(asked.task, asked.start, settings, asked.limit, path)
     if found.status == Status.NONFINITE_START:
-        what = "Jacobian is" if np.isfinite(found.fun).all() else "Residuals are"
         raise ValueError(
-            f"{what} not finite in the initial point; got {_first_odd(found)}: check "
-            "the data and the start."
+            f"{_not_finite(found)} in the initial point: check the data and the start."
         )
-    end = (
-        None if callback is None else _progress.heard(callback, asked.task, found.path)
-    )
-    result = _result(asked, found if end is None else end)
+    end = None
+    if callback is not None:
+        end = _progress.heard(callback, asked.task, found.path)
+    found = found if end is None else end
+    result = _result(asked, found)
     if end is not None:
         result["status"], result["message"] = _words.stopped()
         result["success"] = False
@@ -177,10 +176,14 @@ def _solved(asked: Request, callback: Callable | None, verbose: int) -> Optimize
     return result
 
 
-def _first_odd(found: Found) -> str:
-    values = found.fun if not np.isfinite(found.fun).all() else found.jac
-    where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-    return f"{values[where]} at {list(where)}"
+def _not_finite(found: Found) -> str:
+    """Return what is not finite at the start, and where."""
+    for what, values in (("Residuals", found.fun), ("Derivatives", found.jac)):
+        wrong = np.argwhere(~np.isfinite(values))
+        if wrong.size:
+            where = tuple(int(i) for i in wrong[0])
+            return f"{what} are not finite, got {values[where]} at {list(where)},"
+    return "Squares of the residuals are not finite"
 
 
 def _summary(result: OptimizeResult, initial_cost: float) -> str:

@@ -28,8 +28,9 @@ def heard(callback: Callable, task: Task, path: Path) -> Found | None:
             else:
                 callback(x)
         except StopIteration:
+            so_far = path._replace(taken=path.taken[:nit])
             end = evaluate(task, path.points[row])
-            return end._replace(nfev=nfev, njev=nit + 1)
+            return end._replace(nfev=nfev, njev=nit + 1, path=so_far)
     return None
 
 
