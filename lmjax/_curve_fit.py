@@ -147,13 +147,14 @@ def curve_fit(
         derivative=derivative,
     )
     try:
-        fit = _fit(asked, solver, derivative, absolute_sigma, nan_policy, marked)
+        asked, plain = asked.with_programs(solver)
+        fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
     except TypeError as error:
         raise asked.blame(error, solver, derivative) from error
     asked.check_answer(fit)
     if marked is not None:
         check_affine(fit.status, marked, start)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
@@ -179,7 +180,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
         absolute_sigma = True
-    jac = solver.jac
+    jac = asked.jac or solver.jac
     solution, problem, outcome = solve(
         residual_fn,
         params0,

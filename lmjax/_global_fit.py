@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lmjax import _arrays, _data, _groups, _params, _statistics
+from lmjax import _arrays, _data, _groups, _params, _programs, _statistics
 from lmjax._block_statistics import unscaled_blocks
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
@@ -135,11 +135,14 @@ def global_fit(
     start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
     flags = _groups.shared_leaves(shared, start)
     try:
+        if params0 is not None:
+            one = _groups.of_one_curve(params0, flags, asked.x, y.shape)
+            asked = asked._replace(model=_programs.model("model", model, *one, data=y))
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
         raise asked.blame(error, solver, derivative) from error
     asked.check_answer(fit)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _check_solver(solver):
@@ -173,7 +176,10 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     y, weights = asked.y, (asked.sigma, asked.mask)
     layout, start = _groups.lay_out(params0, shared, len(y))
     axes = _groups.axes_of(asked.x, y.shape)
-    out = _one_curve(evaluate, layout, start, asked.x, axes)
+    one = lambda start, x: evaluate(
+        *_groups.of_one_curve(start, layout.shared, x, y.shape)
+    )
+    out = jax.eval_shape(one, start, asked.x)
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
 
@@ -230,20 +236,6 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
 
 
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
-
-
-def _one_curve(evaluate, layout: Layout, start, x, axes):
-    """Return what the model makes of one curve, its shape and dtype."""
-
-    def one(start, x):
-        pick = lambda axis, leaf: leaf if axis is None else leaf[0]
-        x = jax.tree.map(pick, axes, x, is_leaf=lambda axis: axis is None)
-        leaves = jax.tree.leaves(start)
-        pairs = zip(layout.shared, leaves, strict=True)
-        params = [leaf if flag else leaf[0] for flag, leaf in pairs]
-        return evaluate(jax.tree.unflatten(layout.structure, params), x)
-
-    return jax.eval_shape(one, start, x)
 
 
 def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:

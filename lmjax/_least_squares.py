@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax import _problem, _solve
+from lmjax import _problem, _programs, _solve
 from lmjax._arrow import Arrow
-from lmjax._callables import as_pytree
+from lmjax._callables import Program
 from lmjax._doors import (
     blame,
     check_affine,
@@ -113,16 +113,20 @@ def least_squares(
         derivative=derivative,
     )
     try:
+        given = (params0, *args)
+        program = _programs.model("residual_fn", residual_fn, *given)
+        plain, jac = _programs.jacobian(solver, program, *given)
         solution = _fit(
-            as_pytree(residual_fn),
+            program,
             params0,
             args,
             bounds,
             fixed,
-            term,
-            solver,
+            _programs.term(term, program),
+            plain,
             derivative,
             marked,
+            jac,
         )
     except TypeError as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
@@ -135,8 +139,12 @@ def least_squares(
 
 
 @partial(jax.jit, static_argnames="linear")
-def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear):
-    jac = solver.jac
+def _fit(
+    residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear, jac
+):
+    jac = jac or solver.jac
+    if isinstance(residual_fn, Program):
+        params0 = residual_fn.cast(params0)
     return solve(
         lambda params: residual_fn(params, *args),
         params0,

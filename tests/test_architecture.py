@@ -16,8 +16,13 @@ MAX_LINES = 330
 ORDER = [
     "lmjax._types",
     "lmjax._status",
+    "lmjax._canonical",
     "lmjax._callables",
     "lmjax._params",
+    "lmjax._traced",
+    "lmjax._frozen",
+    "lmjax._written",
+    "lmjax._programs",
     "lmjax._arrays",
     "lmjax._rarely",
     "lmjax._sums",
