@@ -75,7 +75,9 @@ def is_data(atom: Any) -> bool:
 
     Only floating-point ones: integers are places and counts.
     """
-    return isinstance(atom, Literal) and atom.aval.dtype.kind == "f"
+    if not isinstance(atom, Literal) or not isinstance(atom.aval, ShapedArray):
+        return False
+    return atom.aval.dtype.kind == "f"
 
 
 def jaxpr_key(jaxpr: Any, data: Callable[[Any], bool] = lambda atom: False) -> tuple:

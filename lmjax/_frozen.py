@@ -58,7 +58,7 @@ class Frozen:
 
 def _depth_of_caller() -> int:
     """Return how far up the first frame lies that is not of this package."""
-    frame, depth = sys._getframe(1), 0
+    frame, depth = sys._getframe(1), 1
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, depth = frame.f_back, depth + 1
     return depth

@@ -21,12 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray, Tracer
-from jax.extend.core import (
-    nonempty_axis_env_DO_NOT_USE as has_axes,
-)
-from jax.extend.core import (
-    unsafe_am_i_under_a_jit_DO_NOT_USE as is_compiling,
-)
+from jax.extend import core
 
 from lmjax._callables import Code, Program, as_pytree, unwrapped
 from lmjax._frozen import Frozen
@@ -142,7 +137,7 @@ def term(term: Any, model: Callable) -> Any:
 
 
 def _program(name, fn, args, data, traced: Callable[[], Trace]) -> Callable:
-    if _is_whole(fn) or is_compiling() or has_axes():
+    if _is_whole(fn) or _is_compiling():
         return as_pytree(fn)
     signature = _signature(args, data)
     seen = _seen.get(_identity(fn))
@@ -190,10 +185,21 @@ def _is_whole(fn) -> bool:
     if not isinstance(fn, eqx.Module | jax.tree_util.Partial):
         return False
     try:
-        hash(jax.tree.structure(as_pytree(fn)))
+        hash(jax.tree.structure(as_pytree(fn)))  # pyright: ignore[reportArgumentType]
     except TypeError:
         return False
     return True
+
+
+def _is_compiling() -> bool:
+    """Return whether `jax.jit` or `jax.shard_map` is at work.
+
+    jax names these functions as it does because what they say may change with its
+    versions: a wrong answer here costs a compilation, and nothing else.
+    """
+    inside_jit = core.unsafe_am_i_under_a_jit_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
+    has_axes = core.nonempty_axis_env_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
+    return inside_jit() or has_axes()
 
 
 def _parts(fn) -> tuple:

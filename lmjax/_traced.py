@@ -132,7 +132,7 @@ def _aval_of(leaf: Any) -> Any:
 
 def _widest(dtype: Any = np.float64) -> np.dtype:
     """Return the widest float up to ``dtype`` that jax has."""
-    return np.dtype(dtype if jax.config.jax_enable_x64 else np.float32)
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def trace(fn: Callable, args: tuple) -> Trace:
