@@ -32,6 +32,13 @@ ELEMENTWISE = _words("""
     ne neg nextafter not or pow real rem round rsqrt select_n sign sin sinh sqrt square
     stop_gradient sub tan tanh xor
 """)
+# They compute what a jaxpr among their parameters says, nothing else: calls, also those
+# with rules for derivatives, which have been applied by then. Others have jaxprs that
+# they run many times or in part: loops, branches, reductions, kernels.
+CALLS = _words("""
+    checkpoint closed_call core_call custom_jvp_call custom_vjp_call
+    custom_vjp_call_jaxpr jit pjit remat remat2
+""")
 # Along named leading axes only: the fits behind them are not touched.
 BY_AXIS = _words("""
     argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce_and reduce_max
@@ -168,11 +175,9 @@ def _read(env: dict[Any, Value], var) -> Value:
 
 def _apply(eqn, given: list[Value], width: int) -> list[Value]:
     """Return what one equation makes of its operands."""
-    for inner in ("jaxpr", "call_jaxpr"):
-        body = eqn.params.get(inner)
-        if isinstance(body, ClosedJaxpr) and len(body.jaxpr.invars) == len(given):
-            if eqn.primitive.name in ("while", "scan", "cond"):
-                break
+    if eqn.primitive.name in CALLS:
+        body = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        if isinstance(body, ClosedJaxpr):
             return _run(body, given, width)
     if eqn.primitive.name == "optimization_barrier":
         return given  # what it is for is the end of a stage, see `evaluate`
@@ -190,14 +195,16 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
         a, b = (x.array if x.wide else jnp.asarray(x.array)[:, None] for x in given)
         return [Value(dot_points(a, b), True)]
     axes = tuple(-1 if value.wide else None for value in given)
-    bind = lambda *args: eqn.primitive.bind(*args, **eqn.params)
+    params = eqn.primitive.get_bind_params(eqn.params)
+    bind = lambda *args: eqn.primitive.bind(*args, **params)
     out = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in given))
     outs = out if eqn.primitive.multiple_results else [out]
     return [Value(array, True) for array in outs]
 
 
 def _results(eqn, arrays, params=None, *, wide=True) -> list[Value]:
-    out = eqn.primitive.bind(*arrays, **(eqn.params if params is None else params))
+    params = eqn.params if params is None else params
+    out = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(params))
     outs = out if eqn.primitive.multiple_results else [out]
     return [Value(array, wide) for array in outs]
 
