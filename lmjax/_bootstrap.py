@@ -93,7 +93,7 @@ class Bootstrap(eqx.Module):
     def _summary(self, over: Callable) -> Params:
         """Return a statistic of the replicas that converged, per parameter."""
         axis = self.fit.cost.ndim
-        fixed = self.fit._unravel(self.fit.param_status == ParamStatus.FIXED)
+        fixed = self.fit._unravel(self.fit.flat_status == ParamStatus.FIXED)
 
         def one(values, fixed):
             trailing = tuple(range(self.status.ndim, values.ndim))

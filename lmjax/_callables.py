@@ -11,10 +11,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import eval_jaxpr
 from jax.extend.core import Literal
 from jaxtyping import Array
 
+from lmjax import _varying
 from lmjax._canonical import inputs_of
 
 
@@ -38,7 +38,7 @@ class Hoisted(eqx.Module):
 
     def __call__(self, *args):
         """Call the function."""
-        out = eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
+        out = _varying.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.structure, out)
 
 
@@ -84,10 +84,8 @@ class Code:
 
         for i, eqn in enumerate(self.jaxpr.eqns):
             operands = [read((i, j), atom) for j, atom in enumerate(eqn.invars)]
-            params = eqn.primitive.get_bind_params(eqn.params)
             with eqn.ctx.manager:
-                out = eqn.primitive.bind(*operands, **params)
-            outs = out if eqn.primitive.multiple_results else [out]
+                outs = _varying.bind(eqn, *operands)
             env.update(zip(eqn.outvars, outs, strict=True))
         outs = [read((-1, j), atom) for j, atom in enumerate(self.jaxpr.outvars)]
         return jax.tree.unflatten(self.made, outs)

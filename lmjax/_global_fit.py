@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from lmjax import _arrays, _data, _groups, _params, _programs, _statistics
+from lmjax._advice import hints
 from lmjax._block_statistics import unscaled_blocks
+from lmjax._doors import check_solver
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
@@ -35,6 +37,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def global_fit(
     model: Callable,
     x: Any,
@@ -114,6 +117,7 @@ def global_fit(
         (2,)
     """
     check_choices(model, params0, nan_policy)
+    check_solver(solver, derivative)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
     y = _arrays.as_array(y)
@@ -140,7 +144,7 @@ def global_fit(
             asked = asked._replace(model=_programs.model("model", model, *one, data=y))
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
-        raise asked.blame(error, solver, derivative) from error
+        raise asked.blame(error) from error
     asked.check_answer(fit)
     return completed(fit, model, params0)
 
@@ -216,8 +220,8 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     covariance, rank, undetermined = _covariance(
         problem, outcome, solution, None if absolute_sigma else points
     )
-    status = marked(solution.param_status, undetermined)
-    solution = dataclasses.replace(solution, param_status=status)
+    status = marked(solution.flat_status, undetermined)
+    solution = dataclasses.replace(solution, flat_status=status)
     if likelihood is not None:
         observed = residual_of(solution.residual)
         solution = dataclasses.replace(solution, residual=observed)
@@ -275,14 +279,14 @@ def _covariance(problem, outcome, solution, points):
 
     ``points`` is None for absolute sigma.
     """
-    free = is_free(solution.param_status) & ~outcome.lost
+    free = is_free(solution.flat_status) & ~outcome.lost
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
     matrix = outcome.normal_matrix.kept(free)
     covariance, rank, undetermined = unscaled_blocks(matrix, columns)
     if points is not None:
-        dof = dof_of(points, solution.param_status)
+        dof = dof_of(points, solution.flat_status)
         covariance = _statistics.scaled(covariance, solution.cost, dof)
     return covariance, rank, undetermined
 
@@ -297,7 +301,7 @@ def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
         solution,
         params=layout.unflatten(solution.params),
         residual=jnp.moveaxis(solution.residual.reshape(shape), -1, 0),
-        param_status=layout.ravel(solution.param_status),
+        flat_status=layout.ravel(solution.flat_status),
         normal_matrix=None,
         history=history,
     )

@@ -8,6 +8,7 @@ they are dropped here, as symbolic zeros are in autodiff.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
+from lmjax import _varying
 from lmjax._sums import dot_points
 
 
@@ -88,10 +90,8 @@ def evaluate(
     Returns:
         The results, all with the fits on the last axis.
     """
-    one = [
-        jax.ShapeDtypeStruct(x.shape[:-1] if flag else x.shape, x.dtype)
-        for x, flag in zip(args, flags, strict=True)
-    ]
+    pairs = list(zip(args, flags, strict=True))
+    one = [_varying.first(x) if flag else x for x, flag in pairs]
     closed = jax.make_jaxpr(fn)(*one)
     env = dict(zip(closed.jaxpr.invars, map(Value, args, flags), strict=True))
     env |= _constants(closed)
@@ -181,6 +181,8 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
             return _run(body, given, width)
     if eqn.primitive.name == "optimization_barrier":
         return given  # what it is for is the end of a stage, see `evaluate`
+    if eqn.primitive.name == "pvary" and given[0].known:
+        return given  # where it meets what varies, `_varying.bind` sees to it
     simple = _simplify(eqn, given)
     if simple is not None:
         return simple
@@ -195,17 +197,12 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
         a, b = (x.array if x.wide else jnp.asarray(x.array)[:, None] for x in given)
         return [Value(dot_points(a, b), True)]
     axes = tuple(-1 if value.wide else None for value in given)
-    params = eqn.primitive.get_bind_params(eqn.params)
-    bind = lambda *args: eqn.primitive.bind(*args, **params)
-    out = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in given))
-    outs = out if eqn.primitive.multiple_results else [out]
-    return [Value(array, True) for array in outs]
+    bind = jax.vmap(partial(_varying.bind, eqn), in_axes=axes, out_axes=-1)
+    return [Value(array, True) for array in bind(*(value.array for value in given))]
 
 
 def _results(eqn, arrays, params=None, *, wide=True) -> list[Value]:
-    params = eqn.params if params is None else params
-    out = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(params))
-    outs = out if eqn.primitive.multiple_results else [out]
+    outs = _varying.bind(eqn, *arrays, **(params or {}))
     return [Value(array, wide) for array in outs]
 
 

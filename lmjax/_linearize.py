@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax import _varying
 from lmjax._types import Scalar
 
 # TF32 would turn float32 normal equations into three-digit ones on a GPU.
@@ -126,7 +127,7 @@ class MatrixFreeLinearization(eqx.Module):
     fn: Callable
 
     def _linear(self):
-        return jax.linearize(self.fn, self.p)[1]
+        return _varying.linearize(self.fn, self.p)[1]
 
     def operators(self):
         """Return the functions ``v -> J v`` and ``u -> J^T u``, linearised once."""

@@ -23,6 +23,7 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend import core
 
+from lmjax._advice import calling
 from lmjax._callables import Code, Program, as_pytree, unwrapped
 from lmjax._frozen import Frozen
 from lmjax._traced import Trace, trace, trace_model
@@ -98,12 +99,16 @@ def model(name: str, fn: Callable, *args: Any, data: Any = None) -> Callable:
         at once, and for Modules, whose arrays are data already, it is what `as_pytree`
         makes of the function.
     """
-    return _program(name, fn, args, data, lambda: trace_model(fn, args, data))
+    call = f"{name}(params, {'x' if name == 'model' else '*args'})"
+    noted = lambda: trace_model(calling(fn, call), args, data, fn)
+    return _program(name, fn, args, data, noted)
 
 
 def function(name: str, fn: Callable, *args: Any) -> Callable:
     """Return a function of arrays likewise, for arguments as they are."""
-    return _program(name, fn, args, None, lambda: trace(fn, args))
+    call = f"{name}({'z' if name == 'loss' else 'params, ...'})"
+    noted = lambda: trace(calling(fn, call), args, fn)
+    return _program(name, fn, args, None, noted)
 
 
 def jacobian(solver: Any, model: Callable, *args: Any) -> tuple[Any, Callable | None]:

@@ -121,7 +121,7 @@ class Refit(eqx.Module):
         chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
         room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
         same &= jnp.abs(chi2 - fit.chi2) <= room
-        kinds, (lower, upper) = fit.param_status, self.box
+        kinds, (lower, upper) = fit.flat_status, self.box
         fixed = self.spread("fixed", self.options.get("fixed"), False, bool)
         same &= jnp.all((kinds == ParamStatus.FIXED) == fixed)
         same &= jnp.all((kinds != ParamStatus.AT_LOWER) | jnp.isfinite(lower))

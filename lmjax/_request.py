@@ -1,7 +1,7 @@
 """A fit of a model to data as it was asked for: what both doors make of keywords."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import equinox as eqx
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax import _arrays, _data, _params, _programs
+from lmjax import _advice, _arrays, _data, _params, _programs
 from lmjax._callables import Program, Split, as_pytree
 from lmjax._doors import (
     blame,
@@ -68,11 +68,11 @@ class Request(NamedTuple):
         term = _programs.term(self.term, model)
         return self._replace(model=model, jac=jac, term=term), solver
 
-    def blame(self, error: TypeError, solver: Any, derivative: Any) -> TypeError:
+    def blame(self, error: TypeError) -> TypeError:
         """Return an error that names the argument which jax refused."""
         names = ("x", "y", "params0", "sigma", "mask", "bounds", "fixed")
         named = {name: getattr(self, name) for name in names}
-        return blame(error, solver, derivative, named)
+        return blame(error, named)
 
     def check_answer(self, fit: Any) -> None:
         """Raise if a concrete status says that bounds or data cannot be met."""
@@ -101,6 +101,12 @@ def request(
     """Return a request, or raise if a keyword is wrong; data are arrays already."""
     if not isinstance(absolute_sigma, bool | np.bool_):
         raise TypeError(f"absolute_sigma: expected a bool, got {absolute_sigma!r}")
+    for name, value in (("sigma", sigma), ("mask", mask)):
+        if isinstance(value, Mapping) and (not value or hasattr(y, "shape")):
+            raise TypeError(
+                f"{name}: expected an array like y, or the names of its data sets, "
+                f"got {value!r}"
+            )
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
@@ -152,11 +158,15 @@ def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | 
         return model.cast(params0), model, None
     if params0 is not None:
         _params.check_params(params0)
-        return params0, model, model
+        return params0, _advice.calling(model, "model(params, x)"), model
     module = eqx.combine(model.arrays, model.rest)
     params0, rest = eqx.partition(module, _params.is_parameter)
     _params.check_params(params0)
-    return params0, lambda params, x: eqx.combine(params, rest)(x), None
+    return (
+        params0,
+        _advice.calling(lambda params, x: eqx.combine(params, rest)(x), "model(x)"),
+        None,
+    )
 
 
 def dtype_of(out: Any, y: Any) -> Any:
@@ -165,6 +175,7 @@ def dtype_of(out: Any, y: Any) -> Any:
     if shapes(out) != shapes(y):
         raise ValueError(
             f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
+            f"{_advice.on_shapes(out, y)}"
         )
     observed = (leaf.dtype for leaf in jax.tree.leaves(y))
     inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))

@@ -18,25 +18,33 @@ from lmjax._callables import Code, Program
 from lmjax._canonical import inputs_of, is_data, jaxpr_key
 from lmjax._params import check_params, common_dtype
 
+_NUMBERS = jax.Array | np.ndarray | np.generic | int | float | complex
+
 
 class Trace:
     """What one trace of a function has found out."""
 
-    def __init__(self, fn: Callable, shapes: tuple):
+    def __init__(self, fn: Callable, shapes: tuple, named: Callable):
         self.taken, self.given = jax.tree.flatten(shapes)
         made = []
 
         def flat(*leaves):
             out = fn(*self.given.unflatten(leaves))
             leaves, structure = jax.tree.flatten(out)
+            for leaf in leaves:
+                if not isinstance(leaf, _NUMBERS):
+                    raise TypeError(
+                        f"{_source(named)}: expected it to return numbers or arrays, "
+                        f"got {leaf!r}"
+                    )
             made.append(structure)
             return leaves
 
         # Half the time of `jax.make_jaxpr`, which goes through `jax.jit`.
-        code = getattr(fn, "__code__", None)
-        bound = isinstance(fn, MethodType)
+        code = getattr(named, "__code__", None)
+        bound = isinstance(named, MethodType)
         own = code.co_varnames[bound : code.co_argcount] if code else ()
-        info = DebugInfo("lmjax", _source(fn), _arguments(own, self.given), ())
+        info = DebugInfo("lmjax", _source(named), _arguments(own, self.given), ())
         wrapped = linear_util.wrap_init(flat, debug_info=info)
         self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.taken)
         (self.made,) = made
@@ -135,12 +143,12 @@ def _widest(dtype: Any = np.float64) -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
-def trace(fn: Callable, args: tuple) -> Trace:
-    """Trace a function of arrays."""
-    return Trace(fn, jax.tree.map(_aval_of, args))
+def trace(fn: Callable, args: tuple, named: Callable) -> Trace:
+    """Trace a function of arrays, called in messages as another is."""
+    return Trace(fn, jax.tree.map(_aval_of, args), named)
 
 
-def trace_model(fn: Callable, args: tuple, data: Any) -> Trace:
+def trace_model(fn: Callable, args: tuple, data: Any, named: Callable) -> Trace:
     """Trace a function of ``(params, ...)`` in the dtype in which a fit of it works.
 
     That is the widest of parameters, result and ``data``. Where it can be nothing but
@@ -162,15 +170,15 @@ def trace_model(fn: Callable, args: tuple, data: Any) -> Trace:
 
     observed = [leaf.dtype for leaf in jax.tree.leaves(data) if leaf.dtype.kind in "fV"]
     if widest == np.float32 or np.float64 in [*strong, *observed]:
-        return Trace(fn, shapes(widest))
-    first = Trace(fn, (jax.tree.map(jax.typeof, args[0]), *others))
+        return Trace(fn, shapes(widest), named)
+    first = Trace(fn, (jax.tree.map(jax.typeof, args[0]), *others), named)
     made = [atom.aval.dtype for atom in first.jaxpr.outvars]
     dtype = common_dtype(*leaves, *made, *observed)
     same = all(given == dtype for given in strong)
     if same and (len(strong) == len(leaves) or not first.holds_less_than(dtype)):
         first.taken = jax.tree.leaves(shapes(dtype))
         return first
-    return Trace(fn, shapes(dtype))
+    return Trace(fn, shapes(dtype), named)
 
 
 def _is_real(leaf) -> bool:

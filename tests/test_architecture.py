@@ -16,6 +16,8 @@ MAX_LINES = 330
 ORDER = [
     "lmjax._types",
     "lmjax._status",
+    "lmjax._advice",
+    "lmjax._varying",
     "lmjax._canonical",
     "lmjax._callables",
     "lmjax._params",
