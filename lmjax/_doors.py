@@ -211,8 +211,9 @@ def check_solver(solver: Any, derivative: Any) -> None:
             "derivative: expected Implicit(...), Unrolled(...) or OneStep(), "
             f"got {derivative!r}"
         )
+    given = vars(solver)  # three times as fast as attributes of a Module
     for name in ("ftol", "xtol", "gtol"):
-        value = getattr(solver, name)
+        value = given[name]
         if value is not None and jnp.ndim(value):
             raise ValueError(
                 f"solver: expected a number for {name}, got an array of shape "

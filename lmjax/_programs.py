@@ -9,6 +9,7 @@ traced again: what it reads from outside is frozen, as everywhere in jax.
 """
 
 import dataclasses
+import operator
 import threading
 import types
 import weakref
@@ -36,7 +37,7 @@ MOST_WRITTEN = 128
 MOST_SHAPES = 16
 
 # What changes the jaxpr of the same function for the same shapes.
-_SETTINGS = (
+_settings = operator.attrgetter(
     "jax_enable_x64",
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
@@ -99,16 +100,19 @@ def model(name: str, fn: Callable, *args: Any, data: Any = None) -> Callable:
         at once, and for Modules, whose arrays are data already, it is what `as_pytree`
         makes of the function.
     """
-    call = f"{name}(params, {'x' if name == 'model' else '*args'})"
-    noted = lambda: trace_model(calling(fn, call), args, data, fn)
-    return _program(name, fn, args, data, noted)
+
+    def traced():
+        call = f"{name}(params, {'x' if name == 'model' else '*args'})"
+        return trace_model(calling(fn, call), args, data, fn)
+
+    return _program(name, fn, args, data, traced)
 
 
 def function(name: str, fn: Callable, *args: Any) -> Callable:
     """Return a function of arrays likewise, for arguments as they are."""
     call = f"{name}({'z' if name == 'loss' else 'params, ...'})"
-    noted = lambda: trace(calling(fn, call), args, fn)
-    return _program(name, fn, args, None, noted)
+    traced = lambda: trace(calling(fn, call), args, fn)
+    return _program(name, fn, args, None, traced)
 
 
 def jacobian(solver: Any, model: Callable, *args: Any) -> tuple[Any, Callable | None]:
@@ -142,17 +146,19 @@ def term(term: Any, model: Callable) -> Any:
 
 
 def _program(name, fn, args, data, traced: Callable[[], Trace]) -> Callable:
-    if _is_whole(fn) or _is_compiling():
+    plain = type(fn) is types.FunctionType
+    if (not plain and _is_whole(fn)) or _is_compiling():
         return as_pytree(fn)
     signature = _signature(args, data)
-    seen = _seen.get(_identity(fn))
+    seen = _seen.get((id(fn),) if plain else _identity(fn))
     found = None if seen is None else seen.programs.get(signature)
     if seen is None or found is None:
         return _new(fn, signature, traced)
-    changes = seen.frozen.changes(fn)
-    if changes and not _same(_coded(traced()), found):
-        seen.frozen.report(name, fn, changes)
-    if any(isinstance(leaf, np.ndarray) for leaf in [*found.consts, *found.numbers]):
+    if seen.frozen.prints:
+        changes = seen.frozen.changes(fn)
+        if changes and not _same(_coded(traced()), found):
+            seen.frozen.report(name, fn, changes)
+    if any([type(leaf) is np.ndarray for leaf in (*found.consts, *found.numbers)]):
         # called again, so likely more often: the device keeps what belongs to it
         found = jax.tree.map(jnp.array, found)
         seen.programs[signature] = found
@@ -218,13 +224,23 @@ def _identity(fn) -> tuple:
 
 def _signature(args, data) -> tuple:
     leaves, structure = jax.tree.flatten(args)
-    observed = tuple([leaf.dtype for leaf in jax.tree.leaves(data)])
-    settings = tuple([getattr(jax.config, name) for name in _SETTINGS])
-    return (structure, tuple(map(_kind, leaves)), observed, settings)
+    if type(data) is np.ndarray:
+        observed = data.dtype
+    else:
+        observed = tuple([leaf.dtype for leaf in jax.tree.leaves(data)])
+    return (
+        structure,
+        tuple([_kind(leaf) for leaf in leaves]),
+        observed,
+        _settings(jax.config),
+    )
 
 
 def _kind(leaf) -> Any:
-    if isinstance(leaf, np.ndarray | np.generic):
+    kind = type(leaf)
+    if kind is float:
+        return kind
+    if kind is np.ndarray or isinstance(leaf, np.generic):
         return (leaf.shape, leaf.dtype)
     if isinstance(leaf, ShapedArray):
         return leaf

@@ -64,6 +64,8 @@ class Request(NamedTuple):
             return self, solver
         args = (self.params0, self.x)
         model = _programs.model("model", self.model, *args, data=self.y)
+        if not callable(vars(solver)["jac"]) and self.term is None:
+            return self._replace(model=model), solver
         solver, jac = _programs.jacobian(solver, model, *args)
         term = _programs.term(self.term, model)
         return self._replace(model=model, jac=jac, term=term), solver
