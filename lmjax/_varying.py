@@ -139,6 +139,17 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
     return jax.lax.cond(pred, *alike([true_fun, false_fun], *operands), *operands)
 
 
+def choose(pred: Any, true_fun: Callable, false_fun: Callable) -> Any:
+    """Do as ``jax.lax.cond``, in a single fit, of which `jax.vmap` may make many.
+
+    Inside `jax.shard_map` both branches are evaluated: jax cannot batch a branch that
+    makes a constant vary (0.10, 0.12).
+    """
+    if not is_mapped():
+        return jax.lax.cond(pred, true_fun, false_fun)
+    return jax.tree.map(lambda a, b: jnp.where(pred, a, b), true_fun(), false_fun())
+
+
 def platform_dependent(*operands: Any, cpu: Callable, default: Callable) -> Any:
     """Do as ``jax.lax.platform_dependent``."""
     cpu, default = alike([cpu, default], *operands)

@@ -40,14 +40,15 @@ OPTIONS = {
     "plain": "{}",
     "bounds": "{'bounds': ({'k': 0.0}, {'k': 0.5})}",
     "loss": "{'loss': 'soft_l1', 'loss_scale': 0.1}",
-    "linear": "{'linear': {'a': True}}",
+    "own loop": "{'solver': lmjax.LevenbergMarquardt(linear_solver=lmjax.QR())}",
 }
 
 
 @pytest.mark.parametrize(
     ("options", "ways"),
-    [("plain", ("vmap", "map", "grad")), ("bounds", ("vmap",)), ("loss", ("vmap",))],
-    ids=["plain", "bounds", "loss"],
+    [("plain", ("vmap", "map", "grad"))]
+    + [(name, ("vmap",)) for name in ("bounds", "loss", "own loop")],
+    ids=["plain", "bounds", "loss", "own loop"],
 )
 def test_fits_are_the_same_when_shared_among_devices(options, ways):
     code = SCRIPT.replace("**OPTIONS", f"**{OPTIONS[options]}")
