@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from lmjax import _arrays, _data, _params, _statistics
-from lmjax._doors import check_affine, resolve_linear
+from lmjax._advice import hints
+from lmjax._doors import check_affine, check_solver, resolve_linear
 from lmjax._fitted import CurveFit
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
@@ -33,6 +34,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def curve_fit(
     model: Callable,
     x: Any,
@@ -118,6 +120,7 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
+    check_solver(solver, derivative)
     y = _arrays.as_arrays(y)
     asked = request(
         model,
@@ -147,13 +150,14 @@ def curve_fit(
         derivative=derivative,
     )
     try:
-        fit = _fit(asked, solver, derivative, absolute_sigma, nan_policy, marked)
+        asked, plain = asked.with_programs(solver)
+        fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
     except TypeError as error:
-        raise asked.blame(error, solver, derivative) from error
+        raise asked.blame(error) from error
     asked.check_answer(fit)
     if marked is not None:
         check_affine(fit.status, marked, start)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
@@ -179,7 +183,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
         absolute_sigma = True
-    jac = solver.jac
+    jac = asked.jac or solver.jac
     solution, problem, outcome = solve(
         residual_fn,
         params0,
@@ -192,14 +196,14 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank, undetermined = _inverse(problem, outcome, solution.param_status)
+    unscaled, rank, undetermined = _inverse(problem, outcome, solution.flat_status)
     covariance = unscaled
     if undetermined is not None:
-        status = marked(solution.param_status, undetermined)
-        solution = dataclasses.replace(solution, param_status=status)
+        status = marked(solution.flat_status, undetermined)
+        solution = dataclasses.replace(solution, flat_status=status)
     if unscaled is not None and not absolute_sigma:
         points = problem.m if data.num_used is None else data.num_used
-        dof = dof_of(points, solution.param_status)
+        dof = dof_of(points, solution.flat_status)
         covariance = _statistics.scaled(unscaled, solution.cost, dof)
     if likelihood is not None:
         observed = residual_of(solution.residual)

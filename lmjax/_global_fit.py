@@ -8,8 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lmjax import _arrays, _data, _groups, _params, _statistics
+from lmjax import _arrays, _data, _groups, _params, _programs, _statistics
+from lmjax._advice import hints
 from lmjax._block_statistics import unscaled_blocks
+from lmjax._doors import check_solver
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
@@ -35,6 +37,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def global_fit(
     model: Callable,
     x: Any,
@@ -114,6 +117,7 @@ def global_fit(
         (2,)
     """
     check_choices(model, params0, nan_policy)
+    check_solver(solver, derivative)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
     y = _arrays.as_array(y)
@@ -135,11 +139,14 @@ def global_fit(
     start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
     flags = _groups.shared_leaves(shared, start)
     try:
+        if params0 is not None:
+            one = _groups.of_one_curve(params0, flags, asked.x, y.shape)
+            asked = asked._replace(model=_programs.model("model", model, *one, data=y))
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
-        raise asked.blame(error, solver, derivative) from error
+        raise asked.blame(error) from error
     asked.check_answer(fit)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _check_solver(solver):
@@ -173,7 +180,10 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     y, weights = asked.y, (asked.sigma, asked.mask)
     layout, start = _groups.lay_out(params0, shared, len(y))
     axes = _groups.axes_of(asked.x, y.shape)
-    out = _one_curve(evaluate, layout, start, asked.x, axes)
+    one = lambda start, x: evaluate(
+        *_groups.of_one_curve(start, layout.shared, x, y.shape)
+    )
+    out = jax.eval_shape(one, start, asked.x)
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
 
@@ -210,8 +220,8 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     covariance, rank, undetermined = _covariance(
         problem, outcome, solution, None if absolute_sigma else points
     )
-    status = marked(solution.param_status, undetermined)
-    solution = dataclasses.replace(solution, param_status=status)
+    status = marked(solution.flat_status, undetermined)
+    solution = dataclasses.replace(solution, flat_status=status)
     if likelihood is not None:
         observed = residual_of(solution.residual)
         solution = dataclasses.replace(solution, residual=observed)
@@ -230,20 +240,6 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
 
 
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
-
-
-def _one_curve(evaluate, layout: Layout, start, x, axes):
-    """Return what the model makes of one curve, its shape and dtype."""
-
-    def one(start, x):
-        pick = lambda axis, leaf: leaf if axis is None else leaf[0]
-        x = jax.tree.map(pick, axes, x, is_leaf=lambda axis: axis is None)
-        leaves = jax.tree.leaves(start)
-        pairs = zip(layout.shared, leaves, strict=True)
-        params = [leaf if flag else leaf[0] for flag, leaf in pairs]
-        return evaluate(jax.tree.unflatten(layout.structure, params), x)
-
-    return jax.eval_shape(one, start, x)
 
 
 def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:
@@ -283,14 +279,14 @@ def _covariance(problem, outcome, solution, points):
 
     ``points`` is None for absolute sigma.
     """
-    free = is_free(solution.param_status) & ~outcome.lost
+    free = is_free(solution.flat_status) & ~outcome.lost
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
     matrix = outcome.normal_matrix.kept(free)
     covariance, rank, undetermined = unscaled_blocks(matrix, columns)
     if points is not None:
-        dof = dof_of(points, solution.param_status)
+        dof = dof_of(points, solution.flat_status)
         covariance = _statistics.scaled(covariance, solution.cost, dof)
     return covariance, rank, undetermined
 
@@ -305,7 +301,7 @@ def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
         solution,
         params=layout.unflatten(solution.params),
         residual=jnp.moveaxis(solution.residual.reshape(shape), -1, 0),
-        param_status=layout.ravel(solution.param_status),
+        flat_status=layout.ravel(solution.flat_status),
         normal_matrix=None,
         history=history,
     )

@@ -19,9 +19,9 @@ class GlobalFit(DataFit):
     """Outcome of `global_fit`: a `Solution` of the joint problem, with statistics.
 
     Leaves of ``params`` that are not shared have a leading axis of curves, and so has
-    ``residual``. ``param_status`` is in ravel order of ``params``; a curve without data
-    counts as fixed. ``normal_matrix`` is None: see ``covariance``. Everything but
-    ``predict`` and ``report`` works on a batch (leading axes) as well.
+    ``residual``. A curve without data counts as fixed. ``normal_matrix`` is None: see
+    ``covariance``. Everything but ``predict`` and ``report`` works on a batch (leading
+    axes) as well.
 
     Attributes:
         covariance: The `CovarianceBlocks`; rows and columns of parameters that are

@@ -169,6 +169,16 @@ def axes_of(x: Any, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda leaf: -1 if differs(leaf) else None, x)
 
 
+def of_one_curve(params: Any, shared: tuple[bool, ...], x: Any, shape: Any) -> tuple:
+    """Return parameters and x of the first curve, for a y of some shape."""
+    leaves, structure = jax.tree.flatten(params)
+    own = lambda leaf, flag: not flag and jnp.shape(leaf)[:1] == shape[:1]
+    pairs = zip(leaves, shared, strict=True)
+    start = [leaf[0] if own(leaf, flag) else leaf for leaf, flag in pairs]
+    first = lambda leaf: leaf[0] if jnp.shape(leaf)[: len(shape)] == shape else leaf
+    return structure.unflatten(start), jax.tree.map(first, x)
+
+
 def axis_list(axes: Any) -> list[int | None]:
     """Return the leaves of `axes_of`, None being one."""
     return jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _arrow
+from lmjax import _arrow, _varying
 from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
@@ -149,6 +149,8 @@ def build(
         *jax.tree.leaves(params0), *(leaf.dtype for leaf in jax.tree.leaves(out))
     )
     params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
+    axes = _varying.axes_of((params0, out, bounds, fixed, term))
+    params0 = _varying.vary(params0, axes)
     p0, unravel = ravel_pytree(params0)
 
     def flat_residual(p):

@@ -1,5 +1,6 @@
 """A fit that can be made again: with other data, starts, weights or fixed values."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -10,7 +11,8 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _arrays, _data, _params
+from lmjax import _arrays, _data, _params, _programs
+from lmjax._callables import unwrapped
 from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
 from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
@@ -40,7 +42,7 @@ class Refit(eqx.Module):
     """What a fit was made of.
 
     Attributes:
-        fit: The fit: one, not a batch.
+        fit: The fit: one, not a batch. Its model is a program for these x.
         x: Independent variables.
         y: Observations, a pytree if there are several data sets.
         options: The `FitOptions` that were given.
@@ -119,7 +121,7 @@ class Refit(eqx.Module):
         chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
         room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
         same &= jnp.abs(chi2 - fit.chi2) <= room
-        kinds, (lower, upper) = fit.param_status, self.box
+        kinds, (lower, upper) = fit.flat_status, self.box
         fixed = self.spread("fixed", self.options.get("fixed"), False, bool)
         same &= jnp.all((kinds == ParamStatus.FIXED) == fixed)
         same &= jnp.all((kinds != ParamStatus.AT_LOWER) | jnp.isfinite(lower))
@@ -198,6 +200,10 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
+    if fit.model is not None:
+        varied = fit._varied()
+        model = _programs.model("model", unwrapped(fit.model), varied, x, data=y)
+        fit = dataclasses.replace(fit, model=model)
     choices = {"linear": given.pop("linear")} if "linear" in given else {}
     again = Refit(fit, x, y, jax.tree.map(traced, given) | choices, fit.success)
     same = again.same_data()

@@ -70,6 +70,9 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
     Returns:
         The successful fit of lowest cost; the one of lowest cost if none succeeded.
 
+    Raises:
+        ValueError: If the starts have no first axis in common.
+
     Example:
         >>> import jax.numpy as jnp, lmjax
         >>> wavy = lambda p: jnp.stack([jnp.sin(3.0 * p) + 0.3 * p, 0.1 * p])
@@ -78,6 +81,12 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
         >>> print(f"{abs(best.params):.3f}")
         0.000
     """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(starts)]
+    if () in shapes or len({shape[:1] for shape in shapes}) != 1:
+        raise ValueError(
+            "starts: expected arrays with the starts on their first axis, as many in "
+            f"each, got shapes {shapes}"
+        )
     fits = jax.vmap(fit_one)(starts)
     cost = jnp.where(jnp.isnan(fits.cost), jnp.inf, fits.cost)
     worst = jnp.where(fits.status > 0, 0, 1)

@@ -168,3 +168,12 @@ def test_user_exceptions_pass():
 
     with pytest.raises(KeyError, match="mine"):
         lmjax.scipy.curve_fit(model, X, X)
+
+
+def test_equal_functions_share_what_was_compiled():
+    fit = lambda gain: lmjax.scipy.curve_fit(lambda x, a: a * gain * x, X, X)[0]
+    fit(1.0)
+    before = lmjax.scipy._run._minimise._cache_size()
+    for gain in (2.0, 4.0):
+        np.testing.assert_allclose(fit(gain), 1.0 / gain)
+    assert lmjax.scipy._run._minimise._cache_size() == before

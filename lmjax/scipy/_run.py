@@ -104,7 +104,7 @@ def minimise(
         return evaluate(task, start)
     solver = LevenbergMarquardt(**tolerances, max_steps=limit - 1, record_history=path)
     with float64():
-        out = _once(_minimise, task, jnp.asarray(start), solver)
+        out = _minimise(task, jnp.asarray(start), solver)
     (x, fun, jac, rows), status, steps, accepted, (points, costs, went) = _as_numpy(out)
     nfev, njev = int(steps) + 1, int(accepted) + 1
     found = Path(points, costs, np.flatnonzero(went))
@@ -114,23 +114,11 @@ def minimise(
 def evaluate(task: Task, x: np.ndarray) -> Found:
     """Return what is to be known at ``x``, found by one evaluation."""
     with float64():
-        x, fun, jac, rows = _as_numpy(_once(_at, task, jnp.asarray(x)))
+        x, fun, jac, rows = _as_numpy(_at(task, jnp.asarray(x)))
     finite = np.isfinite(fun).all() and np.isfinite(jac).all()
     status = Status.MAX_STEPS if finite else Status.NONFINITE_START
     nowhere = Path(np.empty((0, x.size)), np.empty(0), np.empty(0, int))
     return Found(x, fun, jac, rows, status, 1, 1, nowhere)
-
-
-def _once(program: Any, *args: Any) -> Any:
-    """Return what a compiled program returns, and forget the program.
-
-    A function that is traced anew is another one to `jax.jit`, so no later call could
-    use the program again, and a process runs out of memory maps after some thousand.
-    """
-    try:
-        return program(*args)
-    finally:
-        program.clear_cache()
 
 
 def _as_numpy(tree: Any) -> Any:

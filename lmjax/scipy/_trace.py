@@ -12,7 +12,8 @@ from jax.extend import core
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from lmjax._callables import hoisted
+from lmjax import _programs
+from lmjax._programs import Fresh
 
 # What JAX raises where a function wants the value of a parameter.
 _WANTS_VALUES = (
@@ -40,7 +41,7 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
 
     The one place where a user's function is called. It is called in every fit, because
     what it reads may have changed since the last one; the arrays that it reads become
-    data of the traced function.
+    data of the traced function. What was compiled for an equal function serves it.
 
     Raises:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
@@ -50,7 +51,7 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     if inside():
         raise TypeError(_INSIDE.format(name=name))
     with float64(), _explained(name):
-        function = hoisted(fn, jnp.asarray(start))
+        function = _programs.function(name, Fresh(fn), jnp.asarray(start))
     concrete(name, jax.tree.leaves(function))
     return function
 
