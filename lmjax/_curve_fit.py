@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from lmjax import _arrays, _data, _params, _statistics
+from lmjax import _arrays, _data, _statistics
 from lmjax._doors import check_affine, resolve_linear
 from lmjax._fitted import CurveFit
 from lmjax._implicit import Implicit
+from lmjax._indices import traced_shapes
 from lmjax._least_squares import solve
 from lmjax._request import (
     check_choices,
@@ -118,15 +119,15 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y = _arrays.as_arrays(y)
+    y = _arrays.as_arrays("y", y)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=_arrays.as_weights(sigma, y),
+        sigma=_arrays.as_weights("sigma", sigma, y),
         absolute_sigma=absolute_sigma,
-        mask=_arrays.as_weights(mask, y),
+        mask=_arrays.as_weights("mask", mask, y),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
@@ -137,7 +138,7 @@ def curve_fit(
         raise ValueError(
             "y: expected one array beside likelihood=, got several data sets"
         )
-    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
+    start = asked.start
     marked = resolve_linear(
         linear,
         start,
@@ -158,7 +159,7 @@ def curve_fit(
 
 def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
     params0, evaluate, kept = resolved(asked.model, asked.params0)
-    out = jax.eval_shape(evaluate, params0, asked.x)
+    out = traced_shapes(evaluate, params0=params0, x=asked.x)
     dtype = dtype_of(out, asked.y)
     data = _data.prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
     data = _data.inside_domain(data, evaluate(params0, data.x))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from lmjax._arrays import native
 from lmjax._checkpoint import Checkpoint
@@ -280,41 +280,3 @@ def _exchange(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
     shape = (count, each // chunk_size, chunk_size, *leaf.shape[1:])
     whole = np.asarray(raw).reshape(-1).view(leaf.dtype).reshape(shape)
     return np.swapaxes(whole, 0, 1).reshape(-1, *leaf.shape[1:])
-
-
-def pad_ragged(
-    curves: list[Any], fill: float | None = None
-) -> tuple[np.ndarray, Bool[np.ndarray, "b m"]]:
-    """Return curves of unequal length as one array, and the mask of what is real.
-
-    Args:
-        curves: One-dimensional arrays (or arrays that differ in their first axis only).
-        fill: Value of the padding, which the mask keeps out of the fit. None repeats
-            the last value of each curve: where a model can be evaluated if it is x.
-
-    Example:
-        >>> import lmjax
-        >>> y, mask = lmjax.pad_ragged([[1.0, 2.0, 3.0], [4.0]])
-        >>> mask.tolist()
-        [[True, True, True], [True, False, False]]
-    """
-    arrays = [np.asarray(curve) for curve in curves]
-    if not arrays:
-        raise ValueError("curves: expected at least one curve, got none")
-    trailing = {array.shape[1:] for array in arrays}
-    if len(trailing) > 1 or not all(array.ndim for array in arrays):
-        raise ValueError(
-            "curves: expected arrays that differ in their first axis only, got shapes "
-            f"{[array.shape for array in arrays]}"
-        )
-    most = max(len(array) for array in arrays)
-    dtype = np.result_type(*arrays, *([] if fill is None else [fill]))
-    shape = (len(arrays), most, *arrays[0].shape[1:])
-    padded = np.full(shape, 0 if fill is None else fill, dtype)
-    mask = np.zeros((len(arrays), most), bool)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-        if fill is None and len(array):
-            padded[row, len(array) :] = array[-1]
-        mask[row, : len(array)] = True
-    return padded, mask

@@ -13,6 +13,7 @@ from lmjax._block_statistics import unscaled_blocks
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
+from lmjax._indices import traced_shapes
 from lmjax._least_squares import solve
 from lmjax._linear_solvers import CG, QR, SVD, Cholesky, Dual, Schur
 from lmjax._request import (
@@ -116,24 +117,23 @@ def global_fit(
     check_choices(model, params0, nan_policy)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
-    y = _arrays.as_array(y)
+    y = _arrays.as_array("y", y)
     _check_data(y, sigma)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=None if sigma is None else _arrays.as_array(sigma),
+        sigma=None if sigma is None else _arrays.as_array("sigma", sigma),
         absolute_sigma=absolute_sigma,
-        mask=None if mask is None else _arrays.as_array(mask),
+        mask=None if mask is None else _arrays.as_array("mask", mask),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
         loss=loss,
         loss_scale=loss_scale,
     )
-    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
-    flags = _groups.shared_leaves(shared, start)
+    flags = _groups.shared_leaves(shared, asked.start)
     try:
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
@@ -243,7 +243,7 @@ def _one_curve(evaluate, layout: Layout, start, x, axes):
         params = [leaf if flag else leaf[0] for flag, leaf in pairs]
         return evaluate(jax.tree.unflatten(layout.structure, params), x)
 
-    return jax.eval_shape(one, start, x)
+    return traced_shapes(one, params0=start, x=x)
 
 
 def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax import _problem, _solve
+from lmjax import _arrays, _problem, _solve
 from lmjax._arrow import Arrow
 from lmjax._callables import as_pytree
 from lmjax._doors import (
@@ -20,6 +20,7 @@ from lmjax._doors import (
 )
 from lmjax._implicit import Implicit
 from lmjax._linear_solvers import Schur
+from lmjax._precision import warn_of_rounded
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
@@ -103,6 +104,13 @@ def least_squares(
             "write (data,)"
         )
     check_pair(bounds)
+    params0 = _arrays.leaves_of("params0", params0)
+    args = _arrays.leaves_of("args", args)
+    bounds, fixed = (
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
+    )
+    warn_of_rounded(args=args)
     term = resolve_loss(loss, loss_scale)
     marked = resolve_linear(
         linear,

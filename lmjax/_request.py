@@ -19,6 +19,7 @@ from lmjax._doors import (
     resolve_likelihood,
     resolve_loss,
 )
+from lmjax._precision import warn_of_rounding
 from lmjax._result import Solution
 from lmjax._status import Status
 from lmjax._terms import Robust
@@ -52,6 +53,15 @@ class Request(NamedTuple):
     fixed: Any
     term: Robust | None
     likelihood: Split | None
+
+    @property
+    def start(self) -> Params:
+        """The start, also where the model holds it."""
+        if self.params0 is not None:
+            return self.params0
+        assert isinstance(self.model, Split)
+        module = eqx.combine(self.model.arrays, self.model.rest)
+        return eqx.filter(module, _params.is_parameter)
 
     def blame(self, error: TypeError, solver: Any, derivative: Any) -> TypeError:
         """Return an error that names the argument which jax refused."""
@@ -91,17 +101,23 @@ def request(
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
+    if likelihood is not None:
+        likelihood = splitted(_arrays.leaves_of("likelihood", likelihood))
+    if isinstance(model, eqx.Module):
+        model = _arrays.leaves_of("model", model)
+    x = _arrays.arrays_of("x", x)
+    warn_of_rounding(x, y, sigma)
     return Request(
         as_pytree(model) if params0 is not None else splitted(model),
-        _arrays.arrays_of(x),
+        x,
         y,
-        params0,
+        _arrays.leaves_of("params0", params0),
         sigma,
         mask,
-        bounds,
-        fixed,
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
         term,
-        None if likelihood is None else splitted(likelihood),
+        likelihood,
     )
 
 
@@ -147,6 +163,7 @@ def dtype_of(out: Any, y: Any) -> Any:
     if shapes(out) != shapes(y):
         raise ValueError(
             f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
+            + _column_hint(out, y)
         )
     observed = (leaf.dtype for leaf in jax.tree.leaves(y))
     inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
@@ -156,6 +173,15 @@ def dtype_of(out: Any, y: Any) -> Any:
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         raise TypeError(f"x, y: expected float32 or float64, got {dtype}")
     return dtype
+
+
+def _column_hint(out: Any, y: Any) -> str:
+    """Return what to do where one side is a column and the other is flat."""
+    shapes = [getattr(tree, "shape", ()) for tree in (out, y)]
+    flat, column = sorted(shapes, key=len)
+    if len(flat) == 1 and column == (*flat, 1):
+        return "; a column becomes flat by .ravel(), in x and y alike"
+    return ""
 
 
 def fields_of(solution: Solution, num_used) -> dict[str, Any]:
