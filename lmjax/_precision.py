@@ -11,14 +11,13 @@ The tests are made of a bound first, which costs a few microseconds, and of the 
 itself only where the bound is reached.
 """
 
-import os
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+
+from lmjax._warn import warn
 
 _ROUNDING = 2.0**-24
 _LARGEST = float(np.finfo(np.float32).max)
@@ -32,7 +31,10 @@ _OF_SIGMA = 0.1
 # there are (a million points between 0 and 1 are less than 2**-20 apart).
 _OF_RANGE = 1e-6
 
-_PACKAGE = os.path.dirname(__file__)
+
+def rounds() -> bool:
+    """Return whether 64-bit numbers become 32-bit ones."""
+    return jax.dtypes.canonicalize_dtype(np.float64) != np.float64
 
 
 def warn_of_rounding(x: Any = None, y: Any = None, sigma: Any = None) -> None:
@@ -40,7 +42,7 @@ def warn_of_rounding(x: Any = None, y: Any = None, sigma: Any = None) -> None:
 
     Arguments that are no concrete NumPy arrays are not looked at.
     """
-    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+    if not rounds():
         return
     _look("x", x, _spacing_is_lost, "a tenth of their spacing")
     _look("y", y, _spread_is_lost, "a thousandth of their spread")
@@ -52,7 +54,7 @@ def warn_of_rounding(x: Any = None, y: Any = None, sigma: Any = None) -> None:
 
 def warn_of_rounded(**arguments: Any) -> None:
     """Warn as `warn_of_rounding` does of arguments whose use is not known."""
-    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+    if not rounds():
         return
     for name, value in arguments.items():
         _look(name, value, _spread_is_lost, "a thousandth of their spread")
@@ -121,23 +123,13 @@ def _drowns_sigma(y: np.ndarray, size: float, sigma: np.ndarray) -> bool:
 
 
 def _warn(name: str, what: str) -> None:
-    """Warn in the line that called lmjax; the text is the same for all numbers.
+    """Warn in the line that called lmjax.
 
-    Python then shows it once per line, also where a loop goes over many data sets.
+    The text is the same for all numbers: Python then shows it once per line, also where
+    a loop goes over many data sets.
     """
-    warnings.warn(
+    warn(
         f"{name}: 64-bit numbers become float32 here, whose rounding exceeds {what}; "
         'jax.config.update("jax_enable_x64", True) keeps them, and so may a shift of '
-        "the origin or other units",
-        stacklevel=_callers_level(),
+        "the origin or other units"
     )
-
-
-def _callers_level() -> int:
-    """Return the stack level of the first frame outside this package, for `_warn`."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and os.path.dirname(frame.f_code.co_filename).startswith(
-        _PACKAGE
-    ):
-        frame, level = frame.f_back, level + 1
-    return level

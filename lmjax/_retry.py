@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax import _rows
+from lmjax._arrays import leaves_of
 from lmjax._fit_batch import fit_batch
 from lmjax._types import Params
 
@@ -39,11 +41,17 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         >>> fits.success.tolist()
         [True, True]
     """
+    data = _rows.table(data)
     whole = jax.tree.map(np.array, fits)
+    if data.size != len(whole.status):
+        raise ValueError(
+            f"data: expected one row for each of {len(whole.status)} fits, got "
+            f"{data.size}"
+        )
     failed = np.flatnonzero(np.asarray(whole.status) <= 0)
     if failed.size == 0:
         return whole
-    rows = jax.tree.map(lambda x: x[failed], data)
+    rows = data.row.restore([leaf[failed] for leaf in data.leaves])
     again = fit_batch(fit_one, rows, **options)
     old_cost = np.nan_to_num(np.asarray(whole.cost)[failed], nan=np.inf)
     new_cost = np.nan_to_num(np.asarray(again.cost), nan=np.inf)
@@ -78,7 +86,7 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
         >>> print(f"{abs(best.params):.3f}")
         0.000
     """
-    fits = jax.vmap(fit_one)(starts)
+    fits = jax.vmap(fit_one)(leaves_of("starts", starts))
     cost = jnp.where(jnp.isnan(fits.cost), jnp.inf, fits.cost)
     worst = jnp.where(fits.status > 0, 0, 1)
     best = jnp.lexsort((cost, worst))[0]

@@ -19,6 +19,7 @@ ORDER = [
     "lmjax._callables",
     "lmjax._params",
     "lmjax._arrays",
+    "lmjax._warn",
     "lmjax._precision",
     "lmjax._indices",
     "lmjax._inputs",
@@ -73,7 +74,11 @@ ORDER = [
     "lmjax._profile_search",
     "lmjax._profile",
     "lmjax._bootstrap",
+    "lmjax._lock",
+    "lmjax._program_hash",
+    "lmjax._rows",
     "lmjax._checkpoint",
+    "lmjax._flight",
     "lmjax._fit_batch",
     "lmjax._retry",
     "lmjax._groups",
@@ -106,8 +111,14 @@ ORDER = [
     "lmjax.plot",
     "lmjax._cli",
 ]
-# Late imports, inside a function, keep optional packages optional.
-LATE = {("lmjax._cli", "matplotlib"), ("lmjax._fit_batch", "tqdm")}
+# Late imports, inside a function, keep optional modules optional.
+LATE = {
+    ("lmjax._cli", "matplotlib"),
+    ("lmjax._flight", "tqdm"),
+    # of which each system has one
+    ("lmjax._lock", "fcntl"),
+    ("lmjax._lock", "msvcrt"),
+}
 
 
 def module_name(path):

@@ -104,7 +104,9 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_start_that_is_too_short_is_refused(name):
-    with pytest.raises(ValueError, match="params0: index 2 .*of length 2; give as many"):
+    with pytest.raises(
+        ValueError, match="params0: index 2 .*of length 2; give as many"
+    ):
         CALLS[name]()
     # a second call meets no trace that was kept
     with pytest.raises(ValueError, match="params0: index 2"):
