@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 # What jax reads as it is. Integers of 64 bits are looked at, see `native`.
 _PLAIN = frozenset(np.dtype(code) for code in ("f4", "f8", "?", "i4", "i2", "u1", "u2"))
-_WIDEST = np.dtype(np.float64), np.dtype(np.complex128)
 
 
 def as_array(name: str, value: Any) -> np.ndarray | jax.Array:
@@ -54,10 +53,23 @@ def _read(name: str, value: Any) -> np.ndarray | jax.Array:
         ) from error
     if array.dtype.kind == "O" and _is_nullable(value):
         array = value.to_numpy(dtype=float, na_value=np.nan)
-    # ml_dtypes such as bfloat16 are numbers, though NumPy does not know it
-    if array.dtype.kind in "biufc" or jnp.issubdtype(array.dtype, np.number):
+    if is_numeric(array.dtype):
         return array
     raise TypeError(f"{name}: expected numbers, got {_kind_of(value, array.dtype)}")
+
+
+def is_numeric(dtype: np.dtype) -> bool:
+    """Return whether jax computes with a dtype, once it is `native`.
+
+    Those of ml_dtypes, such as bfloat16, are numbers, though NumPy does not know it.
+    """
+    of_ml_dtypes = dtype.kind == "V" and jnp.issubdtype(dtype, np.number)
+    return dtype.kind in "biufc" or of_ml_dtypes
+
+
+def is_wide(dtype: np.dtype) -> bool:
+    """Return whether floats have more than the 64 bits that jax knows."""
+    return dtype.itemsize > {"f": 8, "c": 16}.get(dtype.kind, np.inf)
 
 
 def _columns(value: Any) -> list[tuple[Any, Any]]:
@@ -99,9 +111,8 @@ def native(array: np.ndarray) -> np.ndarray:
     """
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    for widest in _WIDEST:
-        if array.dtype.kind == widest.kind and array.dtype.itemsize > widest.itemsize:
-            array = array.astype(widest)
+    if is_wide(array.dtype):
+        array = array.astype(complex if array.dtype.kind == "c" else float)
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.max() > limits.max or array.min() < limits.min:

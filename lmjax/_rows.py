@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from lmjax._arrays import as_array
+from lmjax._arrays import as_array, is_numeric, is_wide
 
 
 class RowType(NamedTuple):
@@ -127,12 +127,10 @@ def _source(name: str, leaf: Any) -> Any:
     """
     if isinstance(leaf, jax.Array):
         return leaf
-    known = isinstance(getattr(leaf, "dtype", None), np.dtype)
-    stays = known and hasattr(leaf, "shape") and not hasattr(leaf, "iloc")
-    numbers = known and (
-        leaf.dtype.kind in "biufc" or jnp.issubdtype(leaf.dtype, np.number)
-    )
-    if stays and numbers and not isinstance(leaf, np.ma.MaskedArray):
+    dtype = getattr(leaf, "dtype", None)
+    known = isinstance(dtype, np.dtype) and hasattr(leaf, "shape")
+    odd = hasattr(leaf, "iloc") or isinstance(leaf, np.ma.MaskedArray)
+    if known and not odd and is_numeric(dtype) and not is_wide(dtype):
         return leaf
     if isinstance(leaf, bool | int | float | str | bytes) or leaf is None:
         return leaf  # no array at all
