@@ -153,6 +153,8 @@ def leaves_of(name: str, tree: Any) -> Any:
 
 
 def _is_no_array(leaf: Any) -> bool:
+    if type(leaf) is float:  # nearly all that comes by
+        return True
     return not (hasattr(leaf, "__array__") or isinstance(leaf, Mapping))
 
 
@@ -162,7 +164,7 @@ def is_list(value: Any) -> bool:
 
 
 def _map(name: str, tree: Any, stays, is_list=is_list) -> Any:
-    fine = lambda leaf: isinstance(leaf, jax.Array) or _is_plain(leaf) or stays(leaf)
+    fine = lambda leaf: _is_plain(leaf) or stays(leaf) or isinstance(leaf, jax.Array)
     if all(map(fine, jax.tree.leaves(tree, is_leaf=is_list))):
         return tree
 

@@ -93,6 +93,8 @@ def fit_batch(
         >>> rate.shape, bool((status > 0).all())
         ((1000,), True)
     """
+    if not callable(fit_one):
+        raise TypeError(f"fit_one: expected a function of one row, got {fit_one!r}")
     data = _rows.table(data)
     if rounds():
         warn_of_rounded(data=_some_rows(data))

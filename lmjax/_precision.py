@@ -65,7 +65,8 @@ def _look(name: str, tree: Any, is_lost: Callable, what: str) -> None:
 
     Integers are looked at, too: they become float32 where they meet a parameter.
     """
-    for leaf in jax.tree.leaves(tree):
+    # a lone array without the detour: every eager call passes here
+    for leaf in [tree] if type(tree) is np.ndarray else jax.tree.leaves(tree):
         if not isinstance(leaf, np.ndarray) or leaf.dtype.itemsize < 4 or not leaf.size:
             continue
         wide = leaf.dtype == np.float64

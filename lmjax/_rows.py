@@ -128,9 +128,9 @@ def _source(name: str, leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return leaf
     dtype = getattr(leaf, "dtype", None)
-    known = isinstance(dtype, np.dtype) and hasattr(leaf, "shape")
+    fine = isinstance(dtype, np.dtype) and is_numeric(dtype) and not is_wide(dtype)
     odd = hasattr(leaf, "iloc") or isinstance(leaf, np.ma.MaskedArray)
-    if known and not odd and is_numeric(dtype) and not is_wide(dtype):
+    if fine and hasattr(leaf, "shape") and not odd:
         return leaf
     if isinstance(leaf, bool | int | float | str | bytes) or leaf is None:
         return leaf  # no array at all
