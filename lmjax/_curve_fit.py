@@ -63,7 +63,8 @@ def curve_fit(
             ``eqx.Module`` is called as ``model(x)`` when ``params0`` is left out: its
             floating-point leaves are the start, and ``fit.params`` is the fitted
             Module.
-        x: Independent variables, handed to the model as they are (lists become arrays).
+        x: Independent variables, handed to the model as they are. Lists, series and
+            tables of pandas and the like become arrays; ``dict(table)`` keeps names.
         y: Observations, an array of any shape; or several data sets in one fit, a dict
             or tuple of arrays like the one that the model returns. Parameters of the
             same name are common to all.
@@ -78,8 +79,8 @@ def curve_fit(
             of x but for points that do not count and where it is not finite: those of
             another point stand there. With several data sets a prefix pytree of y (and
             x with the structure of y, if it has such places).
-        nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
-            treats it as masked.
+        nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
+            "omit" treats its point as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
             one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
             covariance the inverse of the Fisher information, and neither sigma,
@@ -97,9 +98,13 @@ def curve_fit(
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
-            data are impossible under the likelihood.
-        TypeError: If parameters or data are not real floating-point numbers.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
+            data are impossible under the likelihood, or the model reads an array of
+            params0 or x beyond its end.
+        TypeError: If parameters or data are not real numbers, or masked by numpy.ma.
+
+    Warns:
+        UserWarning: If jax rounds float64 data to float32 and that matters.
 
     Example:
         >>> import jax.numpy as jnp, lmjax

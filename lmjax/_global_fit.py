@@ -82,8 +82,8 @@ def global_fit(
         absolute_sigma: As in `curve_fit`.
         mask: Booleans that broadcast to ``y``: True = use the point. A curve that is
             masked entirely keeps its start and has no errors.
-        nan_policy: "propagate" lets a NaN anywhere in ``y`` end the fit with a status;
-            "omit" treats it as masked.
+        nan_policy: "propagate" lets a NaN anywhere in ``x`` or ``y`` end the fit with a
+            status; "omit" treats its point as masked (in all curves, if x is common).
         likelihood: As in `curve_fit`; its arrays broadcast to ``y``.
         bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
         fixed: As ``bounds``: True keeps a parameter at its start.
@@ -96,9 +96,11 @@ def global_fit(
         The `GlobalFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
-            data are impossible under the likelihood.
-        TypeError: If parameters or data are not real floating-point numbers.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
+            data are impossible under the likelihood, or the model reads an array of
+            params0 or x beyond its end.
+        TypeError: If parameters or data are not real numbers; a list of masked arrays
+            keeps its masks.
 
     Example:
         >>> import jax.numpy as jnp, lmjax

@@ -124,7 +124,7 @@ def _beyond(name: str, start: int, axis: int, shape: tuple[int, ...]) -> ValueEr
 def _check_inner(eqn, known: list, sources: dict) -> None:
     """Check the functions that an equation calls.
 
-    Of a loop only what is the same in every turn is constant; the branches of a
+    What a loop is given may be another number in the next turn; the branches of a
     predicate that is known need not run.
     """
     primitive, invars = eqn.primitive.name, eqn.invars
@@ -133,8 +133,7 @@ def _check_inner(eqn, known: list, sources: dict) -> None:
     if primitive == "cond":
         known, invars = known[1:], invars[1:]
     if primitive == "scan":
-        fixed = eqn.params["num_consts"]
-        known = known[:fixed] + [None] * (len(known) - fixed)
+        known = [None] * len(known)
     for jaxpr, consts in _inner_jaxprs(eqn):
         if len(jaxpr.invars) != len(invars):
             continue  # no plain call: the shape of another rule

@@ -55,7 +55,8 @@ def least_squares(
         residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
             arrays.
         params0: Start: any pytree of floating-point arrays.
-        args: Further arguments of ``residual_fn``.
+        args: Further arguments of ``residual_fn``. Series and tables of pandas and the
+            like become arrays.
         bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
             covers everything below it, None or a key left out means no bound. A start
             outside is moved inside (``Solution.moved``).
@@ -79,9 +80,10 @@ def least_squares(
         The `Solution`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name or a concrete bound is wrong; the message names
-            it.
-        TypeError: If parameters or residuals are not real floating-point numbers.
+        ValueError: If a shape, a name or a concrete bound is wrong, or the residual
+            reads an array of params0 beyond its end; the message names it.
+        TypeError: If parameters or residuals are not real floating-point numbers, or
+            arrays are masked by numpy.ma.
 
     Example:
         >>> import jax.numpy as jnp, lmjax

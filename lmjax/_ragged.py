@@ -15,6 +15,7 @@ def pad_ragged(
 
     Args:
         curves: One-dimensional arrays (or arrays that differ in their first axis only).
+            The mask of a numpy.ma array is kept.
         fill: Value of the padding, which the mask keeps out of the fit. None repeats
             the last value of each curve: where a model can be evaluated if it is x.
 

@@ -193,6 +193,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
         )
     weights = {k: v for k, v in options.items() if k in ("sigma", "mask")}
     data = {k: _arrays.as_weights(k, v, y) for k, v in weights.items()}
+    limits = {k: v for k, v in options.items() if k in ("bounds", "fixed")}
+    data |= {k: _arrays.leaves_of(k, v) for k, v in limits.items()}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (

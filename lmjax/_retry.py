@@ -28,6 +28,9 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         The batch as NumPy arrays. A second try replaces a failed fit if it succeeded,
         or if it failed at a lower cost.
 
+    Raises:
+        ValueError: If there are more or fewer rows than fits.
+
     Example:
         >>> import jax, jax.numpy as jnp, lmjax
         >>> def fit_one(y, steps=2):

@@ -158,13 +158,17 @@ sys.path.insert(0, {root!r} + "/tests")
 {before}
 import lmjax
 from test_fit_batch import fit_one, make
-out = lmjax.fit_batch(fit_one, make(640), chunk_size=128)
+options = {{"chunk_size": 128, "checkpoint": {folder!r}}}
+out = lmjax.fit_batch(fit_one, make(640), **options)
+again = lmjax.fit_batch(fit_one, make(640), **options)
+assert all((out[name] == again[name]).all() for name in out)
 np.savez({path!r}, **out)
 """
 
 
 def script(path, before=""):
-    code = SCRIPT.format(root=str(ROOT), before=before, path=str(path))
+    folder = str(path.parent / "job")  # all processes share it
+    code = SCRIPT.format(root=str(ROOT), before=before, path=str(path), folder=folder)
     return [sys.executable, "-c", code]
 
 

@@ -71,6 +71,12 @@ DOORS = {
         lambda v: lmjax.curve_fit(decay, T, Y, START, bounds=(0.0, v)).params,
         np.array([400.0, 2.0, 40.0]),
     ),
+    "curve_fit-loss": (
+        lambda v: (
+            lmjax.curve_fit(decay, T, Y, START, loss="huber", loss_scale=v).params
+        ),
+        np.full(12, 5.0),
+    ),
     "least_squares-args": (
         lambda v: lmjax.least_squares(residual, START, (T, v)).params,
         Y,
@@ -104,6 +110,12 @@ DOORS = {
         lambda v: lmjax.profile(FIT, T, v, which=["[1]"]).interval,
         Y,
     ),
+    "profile-bounds": (
+        lambda v: (
+            lmjax.profile(BOUNDED, T, Y, which=["[1]"], bounds=(v, None)).interval
+        ),
+        np.zeros(3),
+    ),
     "pad_ragged": (lambda v: lmjax.pad_ragged([v, v[:2]])[0], Y),
     "model": (
         lambda v: lmjax.curve_fit(lmjax.models.Polynomial(np.zeros(2)), T, Y).predict(
@@ -113,6 +125,7 @@ DOORS = {
     ),
 }
 FIT = lmjax.curve_fit(decay, T, Y, START)
+BOUNDED = lmjax.curve_fit(decay, T, Y, START, bounds=(np.zeros(3), None))
 
 SHAPES = {
     "big-endian": lambda a: a.astype(">f8"),
