@@ -75,7 +75,7 @@ DOORS = {
         lambda v: (
             lmjax.curve_fit(decay, T, Y, START, loss="huber", loss_scale=v).params
         ),
-        np.full(12, 5.0),
+        np.array(5.0),
     ),
     "least_squares-args": (
         lambda v: lmjax.least_squares(residual, START, (T, v)).params,
@@ -158,14 +158,11 @@ def test_arrays_of_all_kinds_are_read(shape):
     assert got.dtype == np.float64
 
 
-@pytest.mark.parametrize("door", set(DOORS) - {"pad_ragged"})
+@pytest.mark.parametrize("door", sorted(set(DOORS) - {"pad_ragged"}))
 def test_no_door_loses_a_mask(door):
     read, values = DOORS[door]
-    masked = np.ma.array(values, mask=np.arange(values.size).reshape(values.shape) == 3)
-    if door == "curve_fit-start" or door.startswith(("least_squares-s", "multi")):
-        masked[..., 0] = np.ma.masked
-    if door == "curve_fit-bounds":
-        masked[0] = np.ma.masked
+    hidden = np.arange(values.size) == min(3, values.size - 1)
+    masked = np.ma.array(values, mask=hidden.reshape(values.shape))
     with pytest.raises(TypeError, match=r"^\w+[^:]*: expected a plain array.*mask=~"):
         read(masked)
 
