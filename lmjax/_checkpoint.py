@@ -169,7 +169,18 @@ class Checkpoint:
         return job, mark, [a.view(leaf.dtype).reshape(s) for a, leaf, s in parts]
 
     def save(self, start: int, mark: int, leaves: list[np.ndarray]) -> None:
-        """Keep a finished chunk: the whole file or none at all."""
+        """Keep a finished chunk: the whole file or none at all.
+
+        Raises:
+            TypeError: If it is not of the dtypes that the job has.
+        """
+        for leaf, expected in zip(leaves, self.results.leaves, strict=True):
+            if leaf.dtype != expected.dtype:
+                raise TypeError(
+                    f"checkpoint: expected results of {expected.dtype}, got "
+                    f"{leaf.dtype} from fit {start} on; integers of the data beyond 32 "
+                    "bits become float32, convert all of them first"
+                )
         arrays: dict[str, Any] = {
             # as bytes: NumPy's files know no bfloat16
             f"leaf_{k}": np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)

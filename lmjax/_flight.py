@@ -9,12 +9,20 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lmjax._precision import rounds
+
 
 def in_flight(
     work: Callable, starts: list[int], workers: int
 ) -> Iterator[tuple[int, Any]]:
     """Yield (start, result) as chunks finish, a few at a time in flight."""
-    queue = iter(starts)
+    queue, wide = iter(starts), not rounds()
+
+    def in_thread(start):
+        # the context jax.enable_x64() holds for the thread that entered it
+        with jax.enable_x64(wide):
+            return work(start)
+
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future, int] = {}
         try:
@@ -22,7 +30,7 @@ def in_flight(
                 while (
                     len(running) < workers and (start := next(queue, None)) is not None
                 ):
-                    running[pool.submit(work, start)] = start
+                    running[pool.submit(in_thread, start)] = start
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)

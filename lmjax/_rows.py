@@ -114,10 +114,9 @@ def rows(
 
 def _is_array_of_lists(value: Any) -> bool:
     """Return whether a list stands for an array: nothing but numbers in it."""
-    return isinstance(value, list) and all(
-        isinstance(part, bool | int | float | complex) or _is_array_of_lists(part)
-        for part in value
-    )
+    number = lambda part: isinstance(part, bool | int | float | complex)
+    listed = isinstance(value, list) and len(value) > 0
+    return listed and all(number(part) or _is_array_of_lists(part) for part in value)
 
 
 def _source(name: str, leaf: Any) -> Any:

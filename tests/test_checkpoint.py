@@ -638,6 +638,18 @@ def test_a_folder_of_somebody_else_is_one_clear_line(kind, tmp_path):
     assert done.stdout.count("\n") == 1
 
 
+def test_chunks_of_two_dtypes_are_refused(tmp_path):
+    counts = np.arange(128) + 2**40 * (np.arange(128) > 64)
+    with (
+        jax.enable_x64(False),
+        pytest.raises(
+            TypeError,
+            match="checkpoint: expected results of int32, got float32 from fit 64",
+        ),
+    ):
+        run(tmp_path, lambda count: 2 * count, counts)
+
+
 def test_a_file_is_no_folder(tmp_path):
     path = tmp_path / "file"
     path.write_text("")

@@ -111,6 +111,14 @@ def test_integer_frames_reach_the_fit_as_they_are():
     assert set(seen) == {np.dtype("uint16")}
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_context_of_precision_holds_in_every_thread(wide):
+    data = np.arange(200.0).reshape(100, 2)
+    with jax.enable_x64(wide):
+        got = lmjax.fit_batch(lambda row: row.sum(), data, chunk_size=64)
+    assert got.dtype == (np.float64 if wide else np.float32)
+
+
 def test_a_second_call_compiles_nothing(curves):
     traces = []
 

@@ -344,7 +344,7 @@ def test_arrays_and_data_sets_of_xarray_are_read():
 
 def test_lists_of_numbers_are_a_batch():
     np.testing.assert_allclose(lmjax.fit_batch(mean, CURVES.tolist()), CURVES.mean(1))
-    both = lmjax.fit_batch(lambda d: d[0] + d[1], [T, T.tolist()])
+    both = lmjax.fit_batch(lambda d: d[0] + d[1], [T, T.tolist(), []])
     np.testing.assert_allclose(both, 2 * T)
 
 
