@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from lmjax import _params, likelihoods, losses
+from lmjax._arrays import leaves_of
 from lmjax._callables import as_pytree
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
@@ -31,6 +32,7 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
         loss = getattr(losses, loss)
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
+    loss_scale = leaves_of("loss_scale", loss_scale)
     if not isinstance(loss_scale, jax.Array | np.ndarray | np.generic | int | float):
         raise TypeError(f"loss_scale: expected a number, got {loss_scale!r}")
     if not isinstance(loss_scale, Tracer) and not (np.asarray(loss_scale) > 0).all():

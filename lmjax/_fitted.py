@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _report, _statistics
-from lmjax._arrays import arrays_of, broadcast
+from lmjax._arrays import arrays_of, as_array, broadcast
 from lmjax._linearize import PRECISION
 from lmjax._result import Solution
 from lmjax._statistics import dof_of, has_error, is_free
@@ -170,7 +170,7 @@ class CurveFit(DataFit):
 
     def predict(self, x: Any) -> Array:
         """Return the fitted model at ``x``."""
-        return self._evaluate(self._varied(), arrays_of(x))
+        return self._evaluate(self._varied(), arrays_of("x", x))
 
     def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
         """Return (value, standard error) of what follows from the parameters.
@@ -215,7 +215,7 @@ class CurveFit(DataFit):
 
     def _curve(self, x):
         """Return the fitted curve and its standard error at x."""
-        x = arrays_of(x)
+        x = arrays_of("x", x)
         varied = lambda params: eqx.filter(params, eqx.is_inexact_array)
         return self.propagate(lambda params: self._evaluate(varied(params), x))
 
@@ -269,7 +269,7 @@ class CurveFit(DataFit):
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
 
         def combined(spread):
-            given = jnp.asarray(sigma, spread.dtype)
+            given = jnp.asarray(as_array("sigma", sigma), spread.dtype)
             noise = scale * broadcast("sigma", given, spread.shape) ** 2
             return jnp.sqrt(spread**2 + noise)
 

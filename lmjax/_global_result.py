@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from lmjax import _report
-from lmjax._arrays import is_list
+from lmjax._arrays import arrays_of, is_list
 from lmjax._block_statistics import CovarianceBlocks
-from lmjax._fit_batch import pad_ragged
 from lmjax._fitted import DataFit
+from lmjax._ragged import pad_ragged
 from lmjax._types import Params
 
 
@@ -66,7 +66,7 @@ class GlobalFit(DataFit):
             ValueError: If x is not like that of the fit.
         """
         ragged = lambda leaf: pad_ragged(leaf)[0] if is_list(leaf) else leaf
-        x = jax.tree.map(ragged, x, is_leaf=is_list)
+        x = arrays_of("x", jax.tree.map(ragged, x, is_leaf=is_list))
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
         if len(shapes) != len(self.per_curve):
             raise ValueError(

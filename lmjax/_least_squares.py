@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax import _advice, _problem, _programs, _solve
+from lmjax import _advice, _arrays, _problem, _programs, _solve
 from lmjax._advice import hints
 from lmjax._arrow import Arrow
 from lmjax._callables import Program
@@ -22,6 +22,7 @@ from lmjax._doors import (
 )
 from lmjax._implicit import Implicit
 from lmjax._linear_solvers import Schur
+from lmjax._precision import warn_of_rounded
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
@@ -57,7 +58,8 @@ def least_squares(
         residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
             arrays.
         params0: Start: any pytree of floating-point arrays.
-        args: Further arguments of ``residual_fn``.
+        args: Further arguments of ``residual_fn``. Series and tables of pandas and the
+            like become arrays.
         bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
             covers everything below it, None or a key left out means no bound. A start
             outside is moved inside (``Solution.moved``).
@@ -81,9 +83,10 @@ def least_squares(
         The `Solution`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name or a concrete bound is wrong; the message names
-            it.
-        TypeError: If parameters or residuals are not real floating-point numbers.
+        ValueError: If a shape, a name or a concrete bound is wrong, or the residual
+            reads an array of params0 beyond its end; the message names it.
+        TypeError: If parameters or residuals are not real floating-point numbers, or
+            arrays are masked by numpy.ma.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -107,6 +110,13 @@ def least_squares(
         )
     check_pair(bounds)
     check_solver(solver, derivative)
+    params0 = _arrays.leaves_of("params0", params0)
+    args = _arrays.leaves_of("args", args)
+    bounds, fixed = (
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
+    )
+    warn_of_rounded(args=args)
     term = resolve_loss(loss, loss_scale)
     marked = resolve_linear(
         linear,

@@ -18,6 +18,7 @@ from lmjax import _arrow, _varying
 from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
+from lmjax._indices import traced_shapes
 from lmjax._linearize import PRECISION, DenseLinearization, MatrixFreeLinearization
 from lmjax._params import check_params, common_dtype, ravel_prefix
 from lmjax._terms import Term
@@ -139,7 +140,7 @@ def build(
     """
     dtype = check_params(params0)
     p0, unravel = ravel_pytree(params0)
-    out = jax.eval_shape(residual_fn, params0)
+    out = traced_shapes(residual_fn, params0=params0)
     unravel_residual = _check_residual(out)
     # Data in float64 with a float32 start: work in the wider type rather than lose
     # digits.

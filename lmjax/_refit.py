@@ -172,8 +172,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             + " (the fit itself knows the others)"
         )
     check_pair(options.get("bounds"))
-    x = _arrays.arrays_of(x)
-    y = _arrays.as_arrays(y)
+    x = _arrays.arrays_of("x", x)
+    y = _arrays.as_arrays("y", y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(y) != shapes(fit.residual):
         raise ValueError(
@@ -194,7 +194,9 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"got {name}"
         )
     weights = {k: v for k, v in options.items() if k in ("sigma", "mask")}
-    data = {k: _arrays.as_weights(v, y) for k, v in weights.items()}
+    data = {k: _arrays.as_weights(k, v, y) for k, v in weights.items()}
+    limits = {k: v for k, v in options.items() if k in ("bounds", "fixed")}
+    data |= {k: _arrays.leaves_of(k, v) for k, v in limits.items()}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (

@@ -19,6 +19,7 @@ from lmjax._doors import (
     resolve_likelihood,
     resolve_loss,
 )
+from lmjax._precision import warn_of_rounding
 from lmjax._result import Solution
 from lmjax._status import Status
 from lmjax._terms import Robust
@@ -54,6 +55,15 @@ class Request(NamedTuple):
     term: Robust | None
     likelihood: Split | None
     jac: Callable | None = None
+
+    @property
+    def start(self) -> Params:
+        """The start, also where the model holds it."""
+        if self.params0 is not None:
+            return self.params0
+        assert isinstance(self.model, Split)
+        module = eqx.combine(self.model.arrays, self.model.rest)
+        return eqx.filter(module, _params.is_parameter)
 
     def with_programs(self, solver: Any) -> tuple[Self, Any]:
         """Return the request with programs for its functions, and the solver.
@@ -114,17 +124,23 @@ def request(
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
+    if likelihood is not None:
+        likelihood = splitted(_arrays.leaves_of("likelihood", likelihood))
+    if isinstance(model, eqx.Module):
+        model = _arrays.leaves_of("model", model)
+    x = _arrays.arrays_of("x", x)
+    warn_of_rounding(x, y, sigma)
     return Request(
         model if params0 is not None else splitted(model),
-        _arrays.arrays_of(x),
+        x,
         y,
-        params0,
+        _arrays.leaves_of("params0", params0),
         sigma,
         mask,
-        bounds,
-        fixed,
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
         term,
-        None if likelihood is None else splitted(likelihood),
+        likelihood,
     )
 
 

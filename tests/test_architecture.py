@@ -26,6 +26,11 @@ ORDER = [
     "lmjax._written",
     "lmjax._programs",
     "lmjax._arrays",
+    "lmjax._warn",
+    "lmjax._precision",
+    "lmjax._indices",
+    "lmjax._inputs",
+    "lmjax._ragged",
     "lmjax._rarely",
     "lmjax._sums",
     "lmjax._lanes",
@@ -76,7 +81,11 @@ ORDER = [
     "lmjax._profile_search",
     "lmjax._profile",
     "lmjax._bootstrap",
+    "lmjax._lock",
+    "lmjax._program_hash",
+    "lmjax._rows",
     "lmjax._checkpoint",
+    "lmjax._flight",
     "lmjax._fit_batch",
     "lmjax._retry",
     "lmjax._groups",
@@ -119,8 +128,14 @@ ORDER = [
     "lmjax.plot",
     "lmjax._cli",
 ]
-# Late imports, inside a function, keep optional packages optional.
-LATE = {("lmjax._cli", "matplotlib"), ("lmjax._fit_batch", "tqdm")}
+# Late imports, inside a function, keep optional modules optional.
+LATE = {
+    ("lmjax._cli", "matplotlib"),
+    ("lmjax._flight", "tqdm"),
+    # of which each system has one
+    ("lmjax._lock", "fcntl"),
+    ("lmjax._lock", "msvcrt"),
+}
 
 
 def module_name(path):
