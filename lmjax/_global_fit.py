@@ -244,20 +244,6 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 
-def _one_curve(evaluate, layout: Layout, start, x, axes):
-    """Return what the model makes of one curve, its shape and dtype."""
-
-    def one(start, x):
-        pick = lambda axis, leaf: leaf if axis is None else leaf[0]
-        x = jax.tree.map(pick, axes, x, is_leaf=lambda axis: axis is None)
-        leaves = jax.tree.leaves(start)
-        pairs = zip(layout.shared, leaves, strict=True)
-        params = [leaf if flag else leaf[0] for flag, leaf in pairs]
-        return evaluate(jax.tree.unflatten(layout.structure, params), x)
-
-    return traced_shapes(one, params0=start, x=x)
-
-
 def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:
     if solver.linear_solver is not None:
         return solver

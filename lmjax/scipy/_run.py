@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import losses
+from lmjax._callables import as_pytree
 from lmjax._implicit import Implicit
 from lmjax._least_squares import solve
 from lmjax._solver import LevenbergMarquardt
@@ -132,7 +133,7 @@ def _minimise(task: Task, start, solver: LevenbergMarquardt):
     if task.rows is not None:
         rows = task.rows
         # the loss itself, whose derivatives autodiff knows
-        term = Robust(lambda z: rows(z)[0], task.scale)
+        term = Robust(as_pytree(lambda z: rows(z)[0]), task.scale)
     solution, problem, outcome = solve(
         task.residual,
         start,
