@@ -15,7 +15,6 @@ from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
 from lmjax._damping import Nielsen as Nielsen
 from lmjax._fit_batch import fit_batch as fit_batch
-from lmjax._fit_batch import pad_ragged as pad_ragged
 from lmjax._fitted import CurveFit as CurveFit
 from lmjax._global_fit import global_fit as global_fit
 from lmjax._global_result import GlobalFit as GlobalFit
@@ -29,6 +28,7 @@ from lmjax._linear_solvers import Dual as Dual
 from lmjax._linear_solvers import Schur as Schur
 from lmjax._profile import Profile as Profile
 from lmjax._profile import profile as profile
+from lmjax._ragged import pad_ragged as pad_ragged
 from lmjax._result import DerivativeCheck as DerivativeCheck
 from lmjax._result import FitError as FitError
 from lmjax._result import History as History

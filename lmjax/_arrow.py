@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax import _varying
 from lmjax._linearize import PRECISION, UNROLL_UP_TO, sums
 from lmjax._types import Scalar
 
@@ -197,7 +198,7 @@ def linearize(
     row: Float[Array, " m"] | None,
 ) -> ArrowLinearization:
     """Return the linear model at ``p`` with residual ``r``, rows of J times ``row``."""
-    linear = jax.linearize(residual_fn, p)[1]
+    linear = _varying.linearize(residual_fn, p)[1]
     columns = arrow.derivatives(linear, p.dtype)
     if row is not None:
         columns = columns * row[None]

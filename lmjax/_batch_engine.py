@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax import _loop
+from lmjax import _loop, _varying
 from lmjax._block import Lanes, Packed, pack, unpack
 from lmjax._bounds import Conditions
 from lmjax._linear_solvers import Cholesky
@@ -146,7 +146,7 @@ def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
         )
         begins = lanes == width
         one_round = partial(_round, batch, size, lanes, most, begins)
-        carry = jax.lax.while_loop(unfinished, one_round, carry)
+        carry = _varying.while_loop(unfinished, one_round, carry)
     packed, _, steps = carry
     return packed, steps
 
@@ -160,7 +160,7 @@ def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
     packed, first, steps = carry
 
     def either(at_first, later):
-        return jax.lax.cond(first, at_first, later) if begins else later()
+        return _varying.cond(first, at_first, later) if begins else later()
 
     padded = -(-size // width) * width
     unfinished = indices_of(packed.running, padded)
@@ -202,7 +202,7 @@ def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
         return k + width, packed, steps + turns.astype(steps.dtype) * width
 
     unstarted = lambda carry: carry[0] < count
-    _, packed, steps = jax.lax.while_loop(
+    _, packed, steps = _varying.while_loop(
         unstarted, one_block, (jnp.int32(0), packed, steps)
     )
     return packed, jnp.array(False), steps
@@ -222,4 +222,4 @@ def _advance(fit: Lanes, solver: LevenbergMarquardt, packed: Packed, limit):
         return pack(new._replace(**{name: keep(name) for name in rest})), turns + 1
 
     going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > limit
-    return jax.lax.while_loop(going, body, (packed, jnp.int32(0)))
+    return _varying.while_loop(going, body, (packed, jnp.int32(0)))

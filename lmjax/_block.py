@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _loop, _stopping
+from lmjax import _loop, _stopping, _varying
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
 from lmjax._lanes import evaluate
@@ -115,7 +115,7 @@ class Lanes(eqx.Module):
         def separate(*columns):
             return tuple(jnp.sum(columns[i] * columns[j], axis=0) for i, j in pairs)
 
-        return jax.lax.platform_dependent(*columns, cpu=stored, default=separate)
+        return _varying.platform_dependent(*columns, cpu=stored, default=separate)
 
     def stage(self, fn: Any) -> Any:
         """Return ``fn()``, finished and in memory before anyone uses it.
@@ -132,8 +132,8 @@ class Lanes(eqx.Module):
         nothing = lambda: jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn)
         )
-        return jax.lax.platform_dependent(
-            cpu=lambda: jax.lax.cond(self.going, fn, nothing), default=fn
+        return _varying.platform_dependent(
+            cpu=lambda: _varying.cond(self.going, fn, nothing), default=fn
         )
 
     def start(self, p: Float[Array, "n f"]) -> Point:
@@ -182,7 +182,7 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
         jac = problem.user_jac(p)
         columns = [jac[:, j] for j in range(p.size)]
     else:
-        r, linear = jax.linearize(problem.residual_fn, p)
+        r, linear = _varying.linearize(problem.residual_fn, p)
         columns = [linear(e) for e in np.eye(p.size, dtype=p.dtype)]
     if problem.term is None:
         return [*columns, r]

@@ -15,6 +15,7 @@ The first two multiply the residuals by ``sqrt(N / dof)``, which makes up for wh
 fit took from their size: Davison and Hinkley (1997), chapters 6 and 7.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack
@@ -92,7 +93,7 @@ class Bootstrap(eqx.Module):
     def _summary(self, over: Callable) -> Params:
         """Return a statistic of the replicas that converged, per parameter."""
         axis = self.fit.cost.ndim
-        fixed = self.fit._unravel(self.fit.param_status == ParamStatus.FIXED)
+        fixed = self.fit._unravel(self.fit.flat_status == ParamStatus.FIXED)
 
         def one(values, fixed):
             trailing = tuple(range(self.status.ndim, values.ndim))
@@ -201,7 +202,7 @@ def bootstrap(
             "kind: 'case' counts a point twice by its weight, which is not what a "
             "robust loss makes of two points; use 'residual', 'wild' or 'parametric'"
         )
-    return _bootstrap(key, again, int(num), kind)
+    return dataclasses.replace(_bootstrap(key, again, int(num), kind), fit=fit)
 
 
 def _weighted(again: Refit) -> list[tuple[Any, Array]]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax import _varying
 from lmjax._arrow import ArrowMatrix, matrix_of
 from lmjax._linearize import PRECISION, MatrixFreeLinearization
 from lmjax._problem import Problem
@@ -135,7 +136,7 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
             return slope(p), matrix, lambda v: matrix @ v
         mv, rmv = linearization.operators()
         return slope(p), None, lambda v: rmv(mv(v))
-    grad, product = jax.linearize(slope, p)
+    grad, product = _varying.linearize(slope, p)
     if arrow is not None:
         return grad, matrix_of(arrow, product, p.dtype), product
     if not dense:
@@ -222,4 +223,4 @@ def _rho(matrix, normal, outcome: Outcome) -> Scalar:
     start = start.astype(matrix.dtype)
     length = norm(start)
     start = start / jnp.where(length > 0.0, length, 1.0)
-    return jax.lax.fori_loop(0, 100, turn, (start, zero))[1]
+    return _varying.fori_loop(0, 100, turn, (start, zero))[1]

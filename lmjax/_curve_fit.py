@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from lmjax import _arrays, _data, _params, _statistics
-from lmjax._doors import check_affine, resolve_linear
+from lmjax import _arrays, _data, _statistics
+from lmjax._advice import hints
+from lmjax._doors import check_affine, check_solver, resolve_linear
 from lmjax._fitted import CurveFit
 from lmjax._implicit import Implicit
+from lmjax._indices import traced_shapes
 from lmjax._least_squares import solve
 from lmjax._request import (
     check_choices,
@@ -33,6 +35,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def curve_fit(
     model: Callable,
     x: Any,
@@ -62,7 +65,8 @@ def curve_fit(
             ``eqx.Module`` is called as ``model(x)`` when ``params0`` is left out: its
             floating-point leaves are the start, and ``fit.params`` is the fitted
             Module.
-        x: Independent variables, handed to the model as they are (lists become arrays).
+        x: Independent variables, handed to the model as they are. Lists, series and
+            tables of pandas and the like become arrays; ``dict(table)`` keeps names.
         y: Observations, an array of any shape; or several data sets in one fit, a dict
             or tuple of arrays like the one that the model returns. Parameters of the
             same name are common to all.
@@ -77,8 +81,8 @@ def curve_fit(
             of x but for points that do not count and where it is not finite: those of
             another point stand there. With several data sets a prefix pytree of y (and
             x with the structure of y, if it has such places).
-        nan_policy: "propagate" lets a NaN in ``y`` end the fit with a status; "omit"
-            treats it as masked.
+        nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
+            "omit" treats its point as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
             one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
             covariance the inverse of the Fisher information, and neither sigma,
@@ -96,9 +100,13 @@ def curve_fit(
         The `CurveFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
-            data are impossible under the likelihood.
-        TypeError: If parameters or data are not real floating-point numbers.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
+            data are impossible under the likelihood, or the model reads an array of
+            params0 or x beyond its end.
+        TypeError: If parameters or data are not real numbers, or masked by numpy.ma.
+
+    Warns:
+        UserWarning: If jax rounds float64 data to float32 and that matters.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -118,15 +126,16 @@ def curve_fit(
         Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
     """
     check_choices(model, params0, nan_policy)
-    y = _arrays.as_arrays(y)
+    check_solver(solver, derivative)
+    y = _arrays.as_arrays("y", y)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=_arrays.as_weights(sigma, y),
+        sigma=_arrays.as_weights("sigma", sigma, y),
         absolute_sigma=absolute_sigma,
-        mask=_arrays.as_weights(mask, y),
+        mask=_arrays.as_weights("mask", mask, y),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
@@ -137,7 +146,7 @@ def curve_fit(
         raise ValueError(
             "y: expected one array beside likelihood=, got several data sets"
         )
-    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
+    start = asked.start
     marked = resolve_linear(
         linear,
         start,
@@ -147,18 +156,19 @@ def curve_fit(
         derivative=derivative,
     )
     try:
-        fit = _fit(asked, solver, derivative, absolute_sigma, nan_policy, marked)
+        asked, plain = asked.with_programs(solver)
+        fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
     except TypeError as error:
-        raise asked.blame(error, solver, derivative) from error
+        raise asked.blame(error) from error
     asked.check_answer(fit)
     if marked is not None:
         check_affine(fit.status, marked, start)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
     params0, evaluate, kept = resolved(asked.model, asked.params0)
-    out = jax.eval_shape(evaluate, params0, asked.x)
+    out = traced_shapes(evaluate, params0=params0, x=asked.x)
     dtype = dtype_of(out, asked.y)
     data = _data.prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
     data = _data.inside_domain(data, evaluate(params0, data.x))
@@ -179,7 +189,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         term = _data.likelihood_term(likelihood, data, dtype)
         residual_fn = predict
         absolute_sigma = True
-    jac = solver.jac
+    jac = asked.jac or solver.jac
     solution, problem, outcome = solve(
         residual_fn,
         params0,
@@ -192,14 +202,14 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank, undetermined = _inverse(problem, outcome, solution.param_status)
+    unscaled, rank, undetermined = _inverse(problem, outcome, solution.flat_status)
     covariance = unscaled
     if undetermined is not None:
-        status = marked(solution.param_status, undetermined)
-        solution = dataclasses.replace(solution, param_status=status)
+        status = marked(solution.flat_status, undetermined)
+        solution = dataclasses.replace(solution, flat_status=status)
     if unscaled is not None and not absolute_sigma:
         points = problem.m if data.num_used is None else data.num_used
-        dof = dof_of(points, solution.param_status)
+        dof = dof_of(points, solution.flat_status)
         covariance = _statistics.scaled(unscaled, solution.cost, dof)
     if likelihood is not None:
         observed = residual_of(solution.residual)

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 from lmjax._arrays import broadcast
+from lmjax._inputs import missing, safe_inputs
 from lmjax._linearize import PRECISION
 from lmjax._params import name_of
 from lmjax._terms import Likely
@@ -49,12 +50,9 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         own_x = structure.flatten_up_to(x)
     except (ValueError, TypeError):
         own_x = None
+    weights = per_set("sigma", sigma, y), per_set("mask", mask, y)
     given = zip(
-        own_x or [()] * structure.num_leaves,
-        jax.tree.leaves(y),
-        per_set("sigma", sigma, y),
-        per_set("mask", mask, y),
-        strict=True,
+        own_x or [x] * structure.num_leaves, jax.tree.leaves(y), *weights, strict=True
     )
     sets = [_prepare_one(*one, nan_policy, dtype) for one in given]
     ends = np.cumsum([one.y.size for one in sets])[:-1]
@@ -71,6 +69,9 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         num_used = jnp.sum(mask, dtype=jnp.int32)
     if own_x is not None:
         x = structure.unflatten([one.x for one in sets])
+    elif nan_policy == "omit":  # no set uses a point where what all share is NaN
+        for one in sets:
+            x = safe_inputs(x, ~missing(x, one.y.shape))
     y = structure.unflatten([one.y for one in sets])
     whiten, colour = partial(each, "whiten"), partial(each, "colour")
     return Data(x, y, mask, whiten, colour, num_used)
@@ -112,7 +113,7 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
             raise TypeError(f"mask: expected booleans (True = use), got {mask.dtype}")
         mask = broadcast("mask", mask, y.shape)
     if nan_policy == "omit":
-        present = ~jnp.isnan(y)
+        present = ~(jnp.isnan(y) | missing(x, y.shape))
         mask = present if mask is None else mask & present
     num_used = None
     if mask is not None:
@@ -145,44 +146,6 @@ def inside_domain(data: Data, f: Any) -> Data:
     sets = zip(own_x, masks, leaves, jax.tree.leaves(f), strict=True)
     x = [safe_inputs(x, m.reshape(y.shape), ~jnp.isfinite(f)) for x, m, y, f in sets]
     return data._replace(x=structure.unflatten(x))
-
-
-def safe_inputs(
-    x: Any, mask: Bool[Array, "..."], beyond: Bool[Array, "..."] | None = None
-) -> Any:
-    """Replace masked inputs that would do harm by those of a point that counts.
-
-    That is NaN and infinity, and points ``beyond`` the domain of the model. A ``where``
-    after the model alone is not enough: the reverse-mode gradient of a NaN that was
-    thrown away is still NaN. Other inputs stay, masked or not: a convolution needs them
-    all. Leaves are per point if their first or last axes are those of mask.
-    """
-    k, first = mask.ndim, jnp.argmax(mask)
-
-    def fill(leaf):
-        shape = jnp.shape(leaf)
-        if shape[len(shape) - k :] == mask.shape:
-            rest = shape[: len(shape) - k]
-            spread = lambda flags: jnp.broadcast_to(
-                flags.reshape((1,) * len(rest) + mask.shape), shape
-            )
-            usual = jnp.reshape(leaf, (*rest, -1))[..., first]
-            usual = jnp.reshape(usual, (*rest, *(1,) * k))
-        elif shape[:k] == mask.shape:
-            rest = shape[k:]
-            spread = lambda flags: jnp.broadcast_to(
-                flags.reshape(mask.shape + (1,) * len(rest)), shape
-            )
-            usual = jnp.reshape(leaf, (-1, *rest))[first]
-        else:
-            return leaf
-        bad = ~jnp.isfinite(leaf)
-        if beyond is not None:
-            bad |= spread(beyond)
-        bad &= spread(~mask)
-        return jnp.where(bad, jnp.broadcast_to(usual, shape), leaf)
-
-    return jax.tree.map(fill, x)
 
 
 def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:

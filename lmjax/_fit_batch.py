@@ -6,22 +6,24 @@ survive an interruption.
 """
 
 import os
-import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool
 
-from lmjax._arrays import native
-from lmjax._checkpoint import Checkpoint
+from lmjax import _rows
+from lmjax._arrays import leaves_of
+from lmjax._callables import Split, as_pytree
+from lmjax._checkpoint import Checkpoint, describe, opened
+from lmjax._flight import exchange, fingerprint, in_flight, progress_bar
+from lmjax._precision import rounds, warn_of_rounded
+from lmjax._program_hash import program_hash
+from lmjax._rows import RowType, Table
 from lmjax._solver import as_int
 
 AXIS = "fits"
@@ -54,24 +56,30 @@ def fit_batch(
         fit_one: Function of one row that returns any pytree of arrays. It is traced
             once: rows keep their dtype, so cast camera counts inside. Return only what
             you need.
-        data: Pytree of arrays with one row per fit: NumPy or JAX arrays,
-            ``np.memmap``, h5py or zarr data sets, or anything else with a ``shape``, a
-            ``dtype`` and slices.
+        data: Pytree of arrays with one row per fit: NumPy or JAX arrays (random keys,
+            too), lists of numbers, tables of pandas (as arrays), ``np.memmap``, h5py or
+            zarr data sets, or anything else with a ``shape``, a ``dtype`` and slices.
         chunk_size: Fits per chunk, rounded up to a multiple of 64 per device. None
             chooses by the size of a row.
         mesh: Mesh with one axis named "fits" to spread each chunk over. None takes all
             local devices.
         progress: Show a progress bar (needs tqdm).
         checkpoint: Folder where finished chunks are kept. A call that finds chunks of
-            the same job there goes on from them. Data are compared, ``fit_one`` is
-            not: another one needs another folder.
+            the same job there goes on from them, bit for bit. What the job is stands
+            there too: its data, its results, ``jax_enable_x64`` and all that
+            ``fit_one`` computes, starts and constants included. Anything else is
+            refused. A chunk that is damaged is computed again, with a warning.
 
     Returns:
-        The results in the order of the rows, as NumPy arrays with a leading axis.
+        The results in the order of the rows, as NumPy arrays with a leading axis
+        (random keys as jax arrays).
 
     Raises:
         ValueError: If the arrays of ``data`` differ in length or are empty, the mesh
             has no axis "fits", or the checkpoint belongs to another job.
+        TypeError: If data are no numbers, or masked.
+        RuntimeError: If another call is using the checkpoint.
+        OSError: If the checkpoint cannot be written; finished chunks are kept.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, lmjax
@@ -85,57 +93,109 @@ def fit_batch(
         >>> rate.shape, bool((status > 0).all())
         ((1000,), True)
     """
-    size = _length(data)
+    if not callable(fit_one):
+        raise TypeError(f"fit_one: expected a function of one row, got {fit_one!r}")
+    data = _rows.table(data)
+    if rounds():
+        warn_of_rounded(data=_some_rows(data))
     mesh = _local_mesh(mesh)
-    devices = mesh.devices.size
-    saved = None if checkpoint is None else Checkpoint(checkpoint, size, data)
-    if chunk_size is None:
-        chunk_size = saved.chunk_size if saved else None
-    chunk_size = _chunk_size(chunk_size, data, size, devices)
-    if saved:
-        saved.begin(chunk_size)
-    starts = range(0, size, chunk_size)
+    chunk_size = as_int(chunk_size)
+    if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
+        raise ValueError(f"chunk_size: expected an int >= 1, got {chunk_size!r}")
+    fit, numbers = _split(fit_one)
+    call = _Call(fit, tuple(map(jax.typeof, numbers)), data.row)
+    if checkpoint is None:
+        results = _cached(_result_type, call)
+        chunk_size = _chunk_size(chunk_size, data, mesh.devices.size)
+        compute = partial(_cached(_compiled, call, mesh, None), numbers)
+        leaves = _run(compute, data, chunk_size, mesh, progress, None)
+    else:
+        # of the function as it is now, not as it was when it was compiled
+        results = _result_type.__wrapped__(call)
+        held = jax.tree.unflatten(fit, numbers)
+        of_row = lambda leaves: held(data.row.restore(leaves))
+        program = program_hash(of_row, [*data.row.leaves])
+        job = describe(data.size, data.row, results, program)
+        with opened(checkpoint, job, results) as saved:
+            chosen = saved.chunk_size if chunk_size is None else chunk_size
+            chunk_size = _chunk_size(chosen, data, mesh.devices.size)
+            saved.begin(chunk_size)
+            compute = partial(_cached(_compiled, call, mesh, program), numbers)
+            leaves = _run(compute, data, chunk_size, mesh, progress, saved)
+        saved.report()
+    return results.restore([leaf[: data.size] for leaf in leaves])
+
+
+def _run(
+    compute: Callable,
+    data: Table,
+    chunk_size: int,
+    mesh: Mesh,
+    progress: bool,
+    saved: Checkpoint | None,
+) -> list[np.ndarray]:
+    """Return the results of all chunks, those of other processes among them."""
+    starts = range(0, data.size, chunk_size)
     mine = list(starts)[jax.process_index() :: jax.process_count()]
-    compute = _compiled(fit_one, mesh)
 
     def work(start: int) -> list[np.ndarray]:
-        rows = jax.tree.map(lambda x: _rows(x, start, chunk_size, size), data)
-        mark = _fingerprint(rows) if saved else 0
+        rows = [
+            _rows.rows(name, x, start, chunk_size, data.size)
+            for name, x in zip(data.row.names, data.leaves, strict=True)
+        ]
+        mark = fingerprint(rows) if saved else 0
         leaves = saved.load(start, mark) if saved else None
         if leaves is None:
-            leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(compute(rows))]
+            leaves = [np.asarray(leaf) for leaf in compute(rows)]
             if saved:
                 saved.save(start, mark, leaves)
         return leaves
 
     results: dict[int, list[np.ndarray]] = {}
-    bar = _progress_bar(size, progress)
-    for start, out in _in_flight(work, mine, _workers(devices)):
+    bar = progress_bar(data.size, progress)
+    for start, out in in_flight(work, mine, _workers(mesh.devices.size)):
         results[start] = out
-        bar(min(chunk_size, size - start))
+        bar(min(chunk_size, data.size - start))
     chunks = [results[start] for start in mine]
     leaves = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
     if jax.process_count() > 1:
-        leaves = [_exchange(leaf, len(starts), chunk_size) for leaf in leaves]
-    return jax.tree.unflatten(
-        _structure(fit_one, data), [leaf[:size] for leaf in leaves]
-    )
+        leaves = [exchange(leaf, len(starts), chunk_size) for leaf in leaves]
+    return leaves
 
 
-def _length(data: Any) -> int:
-    sizes = {
-        jax.tree_util.keystr(path): x.shape[0] if x.shape else None
-        for path, x in jax.tree_util.tree_leaves_with_path(data)
-        if hasattr(x, "shape")
-    }
-    if len(sizes) != len(jax.tree.leaves(data)) or not sizes or None in sizes.values():
-        raise ValueError("data: expected arrays with one row per fit")
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"data: expected the same number of rows, got {sizes}")
-    size = max(count for count in sizes.values() if count is not None)
-    if size == 0:
-        raise ValueError("data: expected at least one row, got none")
-    return size
+def _some_rows(data: Table) -> list[np.ndarray]:
+    """Return the first rows one by one: their digits are looked at."""
+    count = min(8, data.size)
+    parts = [
+        _rows.rows(name, x, 0, count, data.size)
+        for name, x in zip(data.row.names, data.leaves, strict=True)
+        if not isinstance(x, jax.Array)
+    ]
+    return [row for part in parts for row in np.asarray(part)]
+
+
+class _Call(NamedTuple):
+    """A function of a row, apart from the numbers that it holds; hashable.
+
+    Attributes:
+        structure: The function as a pytree.
+        numbers: Shapes and dtypes of its leaves.
+        row: What it is called with.
+    """
+
+    structure: Any
+    numbers: tuple[Any, ...]
+    row: RowType
+
+
+def _split(fit_one: Callable) -> tuple[Any, list[Any]]:
+    """Return a function as a pytree, and the arrays that it holds as a Module."""
+    if isinstance(fit_one, eqx.Module):
+        is_number = lambda leaf: isinstance(leaf, jax.Array | np.ndarray)
+        fit_one = leaves_of("fit_one", fit_one)
+        fit_one = Split(*eqx.partition(fit_one, is_number))
+    numbers, structure = jax.tree.flatten(as_pytree(fit_one))
+    return structure, numbers
 
 
 def _local_mesh(mesh: Mesh | None) -> Mesh:
@@ -148,22 +208,19 @@ def _local_mesh(mesh: Mesh | None) -> Mesh:
     return mesh.local_mesh
 
 
-def _chunk_size(given: int | None, data: Any, size: int, devices: int) -> int:
-    given = as_int(given)
-    if given is not None and (type(given) is not int or given < 1):
-        raise ValueError(f"chunk_size: expected an int >= 1, got {given!r}")
+def _chunk_size(given: int | None, data: Table, devices: int) -> int:
     if given is None:
         row = sum(
-            int(np.prod(x.shape[1:], dtype=np.int64)) * np.dtype(x.dtype).itemsize
-            for x in jax.tree.leaves(data)
+            int(np.prod(x.shape, dtype=np.int64)) * np.dtype(x.dtype).itemsize
+            for x in data.row.leaves
         )
         given = min(max(CHUNK_BYTES // max(row, 1), 1), MAX_CHUNK)
         # enough chunks to keep every worker busy
-        given = min(given, -(-size // (2 * _workers(devices))))
+        given = min(given, -(-data.size // (2 * _workers(devices))))
     # A multiple of every vector length: the statistics that follow a fit then meet the
     # same instructions in every chunk, and the answer is the same to the last bit.
     unit = 64 * devices
-    return -(-min(given, size) // unit) * unit
+    return -(-min(given, data.size) // unit) * unit
 
 
 def _workers(devices: int) -> int:
@@ -177,41 +234,41 @@ def _workers(devices: int) -> int:
     return 2
 
 
-def _rows(x: Any, start: int, count: int, size: int) -> np.ndarray | Array:
-    """Return the rows of a chunk; the last chunk is filled up with its last row."""
-    rows = x[start : min(start + count, size)]
-    if not isinstance(rows, jax.Array):
-        rows = native(np.asarray(rows))
-    missing = count - rows.shape[0]
-    if missing:
-        xp = jnp if isinstance(rows, jax.Array) else np
-        rows = xp.concatenate([rows, xp.repeat(rows[-1:], missing, axis=0)])
-    return rows
-
-
-def _structure(fit_one: Callable, data: Any) -> Any:
-    """Return the pytree structure of what ``fit_one`` returns."""
-    row = lambda x: jax.ShapeDtypeStruct(
-        x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype)
-    )
-    rows, structure = jax.tree.flatten(jax.tree.map(row, data))
-    return _structure_of(fit_one, structure, tuple(rows))
+def _cached(make: Any, *given: Any) -> Any:
+    """Return what a cached function makes, anew if something has no hash."""
+    try:
+        hash(given)
+    except TypeError:
+        return make.__wrapped__(*given)
+    return make(*given)
 
 
 @lru_cache(maxsize=32)  # looking it up takes as long as some thousand fits
-def _structure_of(fit_one: Callable, structure: Any, rows: tuple) -> Any:
-    out = jax.eval_shape(fit_one, jax.tree.unflatten(structure, rows))
-    return jax.tree.structure(out)
+def _result_type(call: _Call) -> RowType:
+    fit = lambda numbers: jax.tree.unflatten(call.structure, numbers)
+    return _rows.result_type(fit, call.numbers, call.row)
 
 
 @lru_cache(maxsize=32)  # so that a second call with the same function compiles nothing
-def _compiled(fit_one: Callable, mesh: Mesh) -> Callable:
-    """Return the function of a chunk: each device loops over its own fits only."""
-    batch = jax.vmap(fit_one)
+def _compiled(call: _Call, mesh: Mesh, program: str | None) -> Callable:
+    """Return the function of a chunk: each device loops over its own fits only.
+
+    ``program`` is the hash of what the function does, if that is known.
+    """
+
+    def one(numbers, leaves):
+        fit = jax.tree.unflatten(call.structure, numbers)
+        return _rows.plain(fit(call.row.restore(leaves)))
+
+    batch = jax.vmap(one, in_axes=(None, 0))
     if mesh.devices.size > 1:
         spec = PartitionSpec(AXIS)
         batch = jax.shard_map(
-            batch, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+            batch,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), spec),
+            out_specs=spec,
+            check_vma=False,
         )
     elif mesh.devices.flat[0] != jax.local_devices()[0]:
         batch = _on(mesh.devices.flat[0], batch)
@@ -219,102 +276,4 @@ def _compiled(fit_one: Callable, mesh: Mesh) -> Callable:
 
 
 def _on(device, fn):
-    return lambda rows: fn(jax.device_put(rows, device))
-
-
-def _in_flight(
-    work: Callable, starts: list[int], workers: int
-) -> Iterator[tuple[int, Any]]:
-    """Yield (start, result) as chunks finish, a few at a time in flight."""
-    queue = iter(starts)
-    with ThreadPoolExecutor(workers) as pool:
-        running: dict[Future, int] = {}
-        try:
-            while True:
-                while (
-                    len(running) < workers and (start := next(queue, None)) is not None
-                ):
-                    running[pool.submit(work, start)] = start
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield running.pop(future), future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _progress_bar(size: int, progress: bool) -> Callable[[int], None]:
-    if not progress:
-        return lambda count: None
-    try:
-        from tqdm.auto import tqdm  # only here: it is optional
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    bar = tqdm(total=size, unit="fit", unit_scale=True)
-
-    def update(count):
-        bar.update(count)
-        if bar.n >= size:
-            bar.close()
-
-    return update
-
-
-def _fingerprint(rows: Any) -> int:
-    mark = 0
-    for leaf in jax.tree.leaves(rows):
-        mark = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), mark)
-    return mark
-
-
-def _exchange(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
-    """Give every process the chunks of all; process k has every n-th from k on."""
-    count = jax.process_count()
-    each = -(-chunks // count) * chunk_size
-    padded = np.zeros((each, *leaf.shape[1:]), leaf.dtype)
-    padded[: leaf.shape[0]] = leaf
-    # as bytes: 64-bit results must survive with x64 off
-    raw = multihost_utils.process_allgather(padded.reshape(-1).view(np.uint8))
-    shape = (count, each // chunk_size, chunk_size, *leaf.shape[1:])
-    whole = np.asarray(raw).reshape(-1).view(leaf.dtype).reshape(shape)
-    return np.swapaxes(whole, 0, 1).reshape(-1, *leaf.shape[1:])
-
-
-def pad_ragged(
-    curves: list[Any], fill: float | None = None
-) -> tuple[np.ndarray, Bool[np.ndarray, "b m"]]:
-    """Return curves of unequal length as one array, and the mask of what is real.
-
-    Args:
-        curves: One-dimensional arrays (or arrays that differ in their first axis only).
-        fill: Value of the padding, which the mask keeps out of the fit. None repeats
-            the last value of each curve: where a model can be evaluated if it is x.
-
-    Example:
-        >>> import lmjax
-        >>> y, mask = lmjax.pad_ragged([[1.0, 2.0, 3.0], [4.0]])
-        >>> mask.tolist()
-        [[True, True, True], [True, False, False]]
-    """
-    arrays = [np.asarray(curve) for curve in curves]
-    if not arrays:
-        raise ValueError("curves: expected at least one curve, got none")
-    trailing = {array.shape[1:] for array in arrays}
-    if len(trailing) > 1 or not all(array.ndim for array in arrays):
-        raise ValueError(
-            "curves: expected arrays that differ in their first axis only, got shapes "
-            f"{[array.shape for array in arrays]}"
-        )
-    most = max(len(array) for array in arrays)
-    dtype = np.result_type(*arrays, *([] if fill is None else [fill]))
-    shape = (len(arrays), most, *arrays[0].shape[1:])
-    padded = np.full(shape, 0 if fill is None else fill, dtype)
-    mask = np.zeros((len(arrays), most), bool)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-        if fill is None and len(array):
-            padded[row, len(array) :] = array[-1]
-        mask[row, : len(array)] = True
-    return padded, mask
+    return lambda *given: fn(*jax.device_put(given, device))

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _report, _statistics
-from lmjax._arrays import arrays_of, broadcast
+from lmjax._arrays import arrays_of, as_array, broadcast
 from lmjax._linearize import PRECISION
 from lmjax._result import Solution
 from lmjax._statistics import dof_of, has_error, is_free
@@ -54,12 +54,12 @@ class DataFit(Solution):
     @property
     def num_free(self) -> Int[Array, "*batch"]:
         """Parameters that are neither fixed, at a bound nor without effect."""
-        return jnp.sum(is_free(self.param_status), axis=-1, dtype=jnp.int32)
+        return jnp.sum(is_free(self.flat_status), axis=-1, dtype=jnp.int32)
 
     @property
     def dof(self) -> Int[Array, "*batch"]:
         """Degrees of freedom: ``num_points`` less the parameters that are not fixed."""
-        return dof_of(self.num_points, self.param_status)
+        return dof_of(self.num_points, self.flat_status)
 
     @property
     def chi2(self) -> Float[Array, "*batch"]:
@@ -103,28 +103,13 @@ class DataFit(Solution):
 
     def _errors(self, variance: Float[Array, "*batch n"]) -> Params:
         """Return standard errors, NaN for parameters that have none."""
-        held = ~has_error(self.param_status)
+        held = ~has_error(self.flat_status)
         flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
         return self._unravel(flat)
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
         return self.chi2 if self.absolute_sigma else n * jnp.log(self.chi2 / n)
-
-    def _unravel(self, flat):
-        leaves, structure = jax.tree.flatten(self._varied())
-        batch = self.cost.shape
-        parts, start = [], 0
-        for leaf in leaves:
-            shape = leaf.shape[len(batch) :]
-            size = int(np.prod(shape))
-            parts.append(flat[..., start : start + size].reshape(batch + shape))
-            start += size
-        return jax.tree.unflatten(structure, parts)
-
-    def _varied(self):
-        """The parameters without the rest of a callable model."""
-        return eqx.filter(self.params, eqx.is_inexact_array)
 
     def _evaluate(self, params, x):
         if self.model is not None:
@@ -158,7 +143,7 @@ class CurveFit(DataFit):
         Or where the dtype cannot hold its square: below 1e-19 in float32.
         """
         if self.covariance is None:
-            nan = jnp.full(self.param_status.shape, jnp.nan, self.cost.dtype)
+            nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
             return self._unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         # a square that vanished in float32 is no error of zero
@@ -185,7 +170,7 @@ class CurveFit(DataFit):
 
     def predict(self, x: Any) -> Array:
         """Return the fitted model at ``x``."""
-        return self._evaluate(self._varied(), arrays_of(x))
+        return self._evaluate(self._varied(), arrays_of("x", x))
 
     def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
         """Return (value, standard error) of what follows from the parameters.
@@ -230,7 +215,7 @@ class CurveFit(DataFit):
 
     def _curve(self, x):
         """Return the fitted curve and its standard error at x."""
-        x = arrays_of(x)
+        x = arrays_of("x", x)
         varied = lambda params: eqx.filter(params, eqx.is_inexact_array)
         return self.propagate(lambda params: self._evaluate(varied(params), x))
 
@@ -284,7 +269,7 @@ class CurveFit(DataFit):
         scale = 1.0 if self.absolute_sigma else self.reduced_chi2
 
         def combined(spread):
-            given = jnp.asarray(sigma, spread.dtype)
+            given = jnp.asarray(as_array("sigma", sigma), spread.dtype)
             noise = scale * broadcast("sigma", given, spread.shape) ** 2
             return jnp.sqrt(spread**2 + noise)
 

@@ -8,11 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lmjax import _arrays, _data, _groups, _params, _statistics
+from lmjax import _arrays, _data, _groups, _params, _programs, _statistics
+from lmjax._advice import hints
 from lmjax._block_statistics import unscaled_blocks
+from lmjax._doors import check_solver
 from lmjax._global_result import GlobalFit
 from lmjax._groups import Layout
 from lmjax._implicit import Implicit
+from lmjax._indices import traced_shapes
 from lmjax._least_squares import solve
 from lmjax._linear_solvers import CG, QR, SVD, Cholesky, Dual, Schur
 from lmjax._request import (
@@ -35,6 +38,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def global_fit(
     model: Callable,
     x: Any,
@@ -81,8 +85,8 @@ def global_fit(
         absolute_sigma: As in `curve_fit`.
         mask: Booleans that broadcast to ``y``: True = use the point. A curve that is
             masked entirely keeps its start and has no errors.
-        nan_policy: "propagate" lets a NaN anywhere in ``y`` end the fit with a status;
-            "omit" treats it as masked.
+        nan_policy: "propagate" lets a NaN anywhere in ``x`` or ``y`` end the fit with a
+            status; "omit" treats its point as masked (in all curves, if x is common).
         likelihood: As in `curve_fit`; its arrays broadcast to ``y``.
         bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
         fixed: As ``bounds``: True keeps a parameter at its start.
@@ -95,9 +99,11 @@ def global_fit(
         The `GlobalFit`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name, a concrete bound or sigma is wrong, or concrete
-            data are impossible under the likelihood.
-        TypeError: If parameters or data are not real floating-point numbers.
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
+            data are impossible under the likelihood, or the model reads an array of
+            params0 or x beyond its end.
+        TypeError: If parameters or data are not real numbers; a list of masked arrays
+            keeps its masks.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -114,32 +120,35 @@ def global_fit(
         (2,)
     """
     check_choices(model, params0, nan_policy)
+    check_solver(solver, derivative)
     _check_solver(solver)
     x, y, sigma, mask = _groups.rectangular(x, y, sigma, mask)
-    y = _arrays.as_array(y)
+    y = _arrays.as_array("y", y)
     _check_data(y, sigma)
     asked = request(
         model,
         x,
         y,
         params0,
-        sigma=None if sigma is None else _arrays.as_array(sigma),
+        sigma=None if sigma is None else _arrays.as_array("sigma", sigma),
         absolute_sigma=absolute_sigma,
-        mask=None if mask is None else _arrays.as_array(mask),
+        mask=None if mask is None else _arrays.as_array("mask", mask),
         likelihood=likelihood,
         bounds=bounds,
         fixed=fixed,
         loss=loss,
         loss_scale=loss_scale,
     )
-    start = eqx.filter(model, _params.is_parameter) if params0 is None else params0
-    flags = _groups.shared_leaves(shared, start)
+    flags = _groups.shared_leaves(shared, asked.start)
     try:
+        if params0 is not None:
+            one = _groups.of_one_curve(params0, flags, asked.x, y.shape)
+            asked = asked._replace(model=_programs.model("model", model, *one, data=y))
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
     except TypeError as error:
-        raise asked.blame(error, solver, derivative) from error
+        raise asked.blame(error) from error
     asked.check_answer(fit)
-    return completed(fit, model) if params0 is None else fit
+    return completed(fit, model, params0)
 
 
 def _check_solver(solver):
@@ -173,7 +182,10 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     y, weights = asked.y, (asked.sigma, asked.mask)
     layout, start = _groups.lay_out(params0, shared, len(y))
     axes = _groups.axes_of(asked.x, y.shape)
-    out = _one_curve(evaluate, layout, start, asked.x, axes)
+    one = lambda start, x: evaluate(
+        *_groups.of_one_curve(start, layout.shared, x, y.shape)
+    )
+    out = traced_shapes(one, params0=start, x=asked.x)
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
     data = _groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
 
@@ -210,8 +222,8 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     covariance, rank, undetermined = _covariance(
         problem, outcome, solution, None if absolute_sigma else points
     )
-    status = marked(solution.param_status, undetermined)
-    solution = dataclasses.replace(solution, param_status=status)
+    status = marked(solution.flat_status, undetermined)
+    solution = dataclasses.replace(solution, flat_status=status)
     if likelihood is not None:
         observed = residual_of(solution.residual)
         solution = dataclasses.replace(solution, residual=observed)
@@ -230,20 +242,6 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
 
 
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
-
-
-def _one_curve(evaluate, layout: Layout, start, x, axes):
-    """Return what the model makes of one curve, its shape and dtype."""
-
-    def one(start, x):
-        pick = lambda axis, leaf: leaf if axis is None else leaf[0]
-        x = jax.tree.map(pick, axes, x, is_leaf=lambda axis: axis is None)
-        leaves = jax.tree.leaves(start)
-        pairs = zip(layout.shared, leaves, strict=True)
-        params = [leaf if flag else leaf[0] for flag, leaf in pairs]
-        return evaluate(jax.tree.unflatten(layout.structure, params), x)
-
-    return jax.eval_shape(one, start, x)
 
 
 def _with_schur(solver: LevenbergMarquardt) -> LevenbergMarquardt:
@@ -283,14 +281,14 @@ def _covariance(problem, outcome, solution, points):
 
     ``points`` is None for absolute sigma.
     """
-    free = is_free(solution.param_status) & ~outcome.lost
+    free = is_free(solution.flat_status) & ~outcome.lost
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
     matrix = outcome.normal_matrix.kept(free)
     covariance, rank, undetermined = unscaled_blocks(matrix, columns)
     if points is not None:
-        dof = dof_of(points, solution.param_status)
+        dof = dof_of(points, solution.flat_status)
         covariance = _statistics.scaled(covariance, solution.cost, dof)
     return covariance, rank, undetermined
 
@@ -305,7 +303,7 @@ def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
         solution,
         params=layout.unflatten(solution.params),
         residual=jnp.moveaxis(solution.residual.reshape(shape), -1, 0),
-        param_status=layout.ravel(solution.param_status),
+        flat_status=layout.ravel(solution.flat_status),
         normal_matrix=None,
         history=history,
     )

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from lmjax import _report
-from lmjax._arrays import is_list
+from lmjax._arrays import arrays_of, is_list
 from lmjax._block_statistics import CovarianceBlocks
-from lmjax._fit_batch import pad_ragged
 from lmjax._fitted import DataFit
+from lmjax._ragged import pad_ragged
 from lmjax._types import Params
 
 
@@ -19,9 +19,9 @@ class GlobalFit(DataFit):
     """Outcome of `global_fit`: a `Solution` of the joint problem, with statistics.
 
     Leaves of ``params`` that are not shared have a leading axis of curves, and so has
-    ``residual``. ``param_status`` is in ravel order of ``params``; a curve without data
-    counts as fixed. ``normal_matrix`` is None: see ``covariance``. Everything but
-    ``predict`` and ``report`` works on a batch (leading axes) as well.
+    ``residual``. A curve without data counts as fixed. ``normal_matrix`` is None: see
+    ``covariance``. Everything but ``predict`` and ``report`` works on a batch (leading
+    axes) as well.
 
     Attributes:
         covariance: The `CovarianceBlocks`; rows and columns of parameters that are
@@ -66,7 +66,7 @@ class GlobalFit(DataFit):
             ValueError: If x is not like that of the fit.
         """
         ragged = lambda leaf: pad_ragged(leaf)[0] if is_list(leaf) else leaf
-        x = jax.tree.map(ragged, x, is_leaf=is_list)
+        x = arrays_of("x", jax.tree.map(ragged, x, is_leaf=is_list))
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
         if len(shapes) != len(self.per_curve):
             raise ValueError(

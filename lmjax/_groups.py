@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax import _arrays, _data, _params
+from lmjax import _arrays, _data, _inputs, _params
 from lmjax._arrays import is_list
 from lmjax._arrow import Arrow
 from lmjax._data import Data
-from lmjax._fit_batch import pad_ragged
+from lmjax._ragged import padded
 from lmjax._types import Params
 from lmjax.likelihoods import Likelihood
 
@@ -137,22 +137,24 @@ def rectangular(x: Any, y: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, A
     """Return the data with lists of curves as padded arrays, the padding masked."""
     if not isinstance(y, list):
         return x, y, sigma, mask
-    y, present = pad_ragged(y)
+    y, present, lengths = padded("y", y)
 
-    def padded(name, value):
+    def filled(name, value):
+        nonlocal present
         common = not is_list(value) or not any(np.ndim(part) for part in value)
         if common:
             return value
-        array, there = pad_ragged(value)
-        if not np.array_equal(there, present):
+        array, there, own_lengths = padded(name, value)
+        if own_lengths != lengths:
             raise ValueError(
-                f"{name}: expected a list of {len(present)} curves as long as those of "
-                f"y, {present.sum(1).tolist()}, got lengths {there.sum(1).tolist()}"
+                f"{name}: expected a list of {len(lengths)} curves as long as those of "
+                f"y, {lengths}, got lengths {own_lengths}"
             )
+        present = present & there
         return array
 
-    x = jax.tree.map(lambda value: padded("x", value), x, is_leaf=is_list)
-    sigma, mask = padded("sigma", sigma), padded("mask", mask)
+    x = jax.tree.map(lambda value: filled("x", value), x, is_leaf=is_list)
+    sigma, mask = filled("sigma", sigma), filled("mask", mask)
     if mask is not None:
         mask = present & mask
     elif not present.all():
@@ -167,6 +169,16 @@ def axes_of(x: Any, shape: tuple[int, ...]) -> Any:
     """
     differs = lambda leaf: jnp.shape(leaf)[: len(shape)] == shape
     return jax.tree.map(lambda leaf: -1 if differs(leaf) else None, x)
+
+
+def of_one_curve(params: Any, shared: tuple[bool, ...], x: Any, shape: Any) -> tuple:
+    """Return parameters and x of the first curve, for a y of some shape."""
+    leaves, structure = jax.tree.flatten(params)
+    own = lambda leaf, flag: not flag and jnp.shape(leaf)[:1] == shape[:1]
+    pairs = zip(leaves, shared, strict=True)
+    start = [leaf[0] if own(leaf, flag) else leaf for leaf, flag in pairs]
+    first = lambda leaf: leaf[0] if jnp.shape(leaf)[: len(shape)] == shape else leaf
+    return structure.unflatten(start), jax.tree.map(first, x)
 
 
 def axis_list(axes: Any) -> list[int | None]:
@@ -192,6 +204,8 @@ def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Da
     whole = lambda name, value: (
         None if value is None else last(_arrays.broadcast(name, value, y.shape))
     )
+    if nan_policy == "omit":
+        mask = _present(x, axes, y.shape, mask)
     x = jax.tree.map(
         lambda axis, leaf: leaf if axis is None else last(leaf),
         axes,
@@ -203,6 +217,18 @@ def curves_last(x: Any, axes: Any, y, sigma, mask, nan_policy: str, dtype) -> Da
     if data.mask is None:
         return data
     return data._replace(x=_common_inputs(data, None))
+
+
+def _present(x: Any, axes: Any, shape: tuple[int, ...], mask):
+    """Return the mask without points whose x is NaN, in one curve or in all."""
+    pairs = list(zip(axis_list(axes), jax.tree.leaves(x), strict=True))
+    own = [leaf for axis, leaf in pairs if axis is not None]
+    common = [leaf for axis, leaf in pairs if axis is None]
+    present = ~(_inputs.missing(own, shape) | _inputs.missing(common, shape[1:])[None])
+    if mask is None:
+        return present
+    # what is no boolean is refused where the weights are made
+    return mask & present if mask.dtype == bool else mask
 
 
 def inside_domain(data: Data, f: Float[Array, "*m"]) -> Data:
@@ -220,4 +246,4 @@ def _common_inputs(data: Data, beyond) -> Any:
     """Return x, safe where no curve uses what is common to all."""
     assert data.mask is not None
     used = jnp.any(data.mask.reshape(data.y.shape), axis=-1)
-    return _data.safe_inputs(data.x, used, beyond)
+    return _inputs.safe_inputs(data.x, used, beyond)

@@ -18,11 +18,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from lmjax import _curvature, _solve
+from lmjax import _curvature, _solve, _varying
 from lmjax._curvature import Curvature
 from lmjax._problem import Problem
 from lmjax._result import DerivativeCheck
@@ -99,15 +98,12 @@ class Implicit(eqx.Module):
         rebuild = lambda leaves: eqx.combine(
             jax.tree.unflatten(structure, leaves), rest
         )
-        run = jax.custom_jvp(lambda leaves: _solve.solve(*rebuild(leaves)))
 
-        def rule(primals, tangents):
-            (leaves,), (dots,) = primals, tangents
-            outcome = run(leaves)
-            return outcome, self._tangent(rebuild, leaves, dots, outcome)
+        def rule(primals, tangents, outcome):
+            return self._tangent(rebuild, primals[0], tangents[0], outcome)
 
-        run.defjvp(rule, symbolic_zeros=True)
-        return run(leaves)
+        run = lambda leaves: _solve.solve(*rebuild(leaves))
+        return _varying.custom_jvp(run, rule, leaves)
 
     def report(self, problem: Problem, outcome: Outcome) -> DerivativeCheck | None:
         """Return the check of a fit, if it was asked for."""
@@ -195,4 +191,4 @@ def _silence_unless(ok: Flag, tangent: Any, failed: str) -> Any:
 def _zero_tangent(x: Any) -> Any:
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.zeros_like(x)
-    return np.zeros(x.shape, jax.dtypes.float0)
+    return _varying.no_tangent(x)

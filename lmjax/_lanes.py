@@ -8,6 +8,7 @@ they are dropped here, as symbolic zeros are in autodiff.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
+from lmjax import _varying
 from lmjax._sums import dot_points
 
 
@@ -31,6 +33,13 @@ ELEMENTWISE = _words("""
     expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
     ne neg nextafter not or pow real rem round rsqrt select_n sign sin sinh sqrt square
     stop_gradient sub tan tanh xor
+""")
+# They compute what a jaxpr among their parameters says, nothing else: calls, also those
+# with rules for derivatives, which have been applied by then. Others have jaxprs that
+# they run many times or in part: loops, branches, reductions, kernels.
+CALLS = _words("""
+    checkpoint closed_call core_call custom_jvp_call custom_vjp_call
+    custom_vjp_call_jaxpr jit pjit remat remat2
 """)
 # Along named leading axes only: the fits behind them are not touched.
 BY_AXIS = _words("""
@@ -81,10 +90,8 @@ def evaluate(
     Returns:
         The results, all with the fits on the last axis.
     """
-    one = [
-        jax.ShapeDtypeStruct(x.shape[:-1] if flag else x.shape, x.dtype)
-        for x, flag in zip(args, flags, strict=True)
-    ]
+    pairs = list(zip(args, flags, strict=True))
+    one = [_varying.first(x) if flag else x for x, flag in pairs]
     closed = jax.make_jaxpr(fn)(*one)
     env = dict(zip(closed.jaxpr.invars, map(Value, args, flags), strict=True))
     env |= _constants(closed)
@@ -168,14 +175,14 @@ def _read(env: dict[Any, Value], var) -> Value:
 
 def _apply(eqn, given: list[Value], width: int) -> list[Value]:
     """Return what one equation makes of its operands."""
-    for inner in ("jaxpr", "call_jaxpr"):
-        body = eqn.params.get(inner)
-        if isinstance(body, ClosedJaxpr) and len(body.jaxpr.invars) == len(given):
-            if eqn.primitive.name in ("while", "scan", "cond"):
-                break
+    if eqn.primitive.name in CALLS:
+        body = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        if isinstance(body, ClosedJaxpr):
             return _run(body, given, width)
     if eqn.primitive.name == "optimization_barrier":
         return given  # what it is for is the end of a stage, see `evaluate`
+    if eqn.primitive.name == "pvary" and given[0].known:
+        return given  # where it meets what varies, `_varying.bind` sees to it
     simple = _simplify(eqn, given)
     if simple is not None:
         return simple
@@ -190,15 +197,12 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
         a, b = (x.array if x.wide else jnp.asarray(x.array)[:, None] for x in given)
         return [Value(dot_points(a, b), True)]
     axes = tuple(-1 if value.wide else None for value in given)
-    bind = lambda *args: eqn.primitive.bind(*args, **eqn.params)
-    out = jax.vmap(bind, in_axes=axes, out_axes=-1)(*(value.array for value in given))
-    outs = out if eqn.primitive.multiple_results else [out]
-    return [Value(array, True) for array in outs]
+    bind = jax.vmap(partial(_varying.bind, eqn), in_axes=axes, out_axes=-1)
+    return [Value(array, True) for array in bind(*(value.array for value in given))]
 
 
 def _results(eqn, arrays, params=None, *, wide=True) -> list[Value]:
-    out = eqn.primitive.bind(*arrays, **(eqn.params if params is None else params))
-    outs = out if eqn.primitive.multiple_results else [out]
+    outs = _varying.bind(eqn, *arrays, **(params or {}))
     return [Value(array, wide) for array in outs]
 
 

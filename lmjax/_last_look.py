@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _rounding, _stopping
+from lmjax import _rounding, _stopping, _varying
 from lmjax._problem import Problem
 from lmjax._projection import eliminate_in_turns
 from lmjax._proposal import Point, free_part, point_at
@@ -82,7 +82,7 @@ def _look(operands: Any) -> Judged:
     begin = given._replace(status=jnp.int32(Status.RUNNING))
     ill = jnp.int32(Status.ILL_CONDITIONED)
     carry = begin, jnp.zeros_like(given.p), ill, jnp.int32(0)
-    judged, _, failure, _ = jax.lax.while_loop(going, turn, carry)
+    judged, _, failure, _ = _varying.while_loop(going, turn, carry)
     late = judged.status == Status.RUNNING
     return judged._replace(status=jnp.where(late, failure, judged.status))
 

@@ -7,19 +7,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax import _problem, _solve
+from lmjax import _advice, _arrays, _problem, _programs, _solve
+from lmjax._advice import hints
 from lmjax._arrow import Arrow
-from lmjax._callables import as_pytree
+from lmjax._callables import Program
 from lmjax._doors import (
     blame,
     check_affine,
     check_feasible,
     check_pair,
+    check_solver,
     resolve_linear,
     resolve_loss,
 )
 from lmjax._implicit import Implicit
 from lmjax._linear_solvers import Schur
+from lmjax._precision import warn_of_rounded
 from lmjax._problem import Problem
 from lmjax._result import History, Solution
 from lmjax._solver import LevenbergMarquardt
@@ -31,6 +34,7 @@ _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
+@hints
 def least_squares(
     residual_fn: ResidualFn,
     params0: Params,
@@ -54,7 +58,8 @@ def least_squares(
         residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
             arrays.
         params0: Start: any pytree of floating-point arrays.
-        args: Further arguments of ``residual_fn``.
+        args: Further arguments of ``residual_fn``. Series and tables of pandas and the
+            like become arrays.
         bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
             covers everything below it, None or a key left out means no bound. A start
             outside is moved inside (``Solution.moved``).
@@ -78,9 +83,10 @@ def least_squares(
         The `Solution`. A fit that fails does not raise: see its ``status``.
 
     Raises:
-        ValueError: If a shape, a name or a concrete bound is wrong; the message names
-            it.
-        TypeError: If parameters or residuals are not real floating-point numbers.
+        ValueError: If a shape, a name or a concrete bound is wrong, or the residual
+            reads an array of params0 beyond its end; the message names it.
+        TypeError: If parameters or residuals are not real floating-point numbers, or
+            arrays are masked by numpy.ma.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -103,6 +109,14 @@ def least_squares(
             "write (data,)"
         )
     check_pair(bounds)
+    check_solver(solver, derivative)
+    params0 = _arrays.leaves_of("params0", params0)
+    args = _arrays.leaves_of("args", args)
+    bounds, fixed = (
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
+    )
+    warn_of_rounded(args=args)
     term = resolve_loss(loss, loss_scale)
     marked = resolve_linear(
         linear,
@@ -113,20 +127,24 @@ def least_squares(
         derivative=derivative,
     )
     try:
+        given = (params0, *args)
+        program = _programs.model("residual_fn", residual_fn, *given)
+        plain, jac = _programs.jacobian(solver, program, *given)
         solution = _fit(
-            as_pytree(residual_fn),
+            program,
             params0,
             args,
             bounds,
             fixed,
-            term,
-            solver,
+            _programs.term(term, program),
+            plain,
             derivative,
             marked,
+            jac,
         )
     except TypeError as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
-        raise blame(error, solver, derivative, named) from error
+        raise blame(error, named) from error
     if bounds is not None:
         check_feasible(solution.status, bounds, params0)
     if marked is not None:
@@ -135,10 +153,15 @@ def least_squares(
 
 
 @partial(jax.jit, static_argnames="linear")
-def _fit(residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear):
-    jac = solver.jac
+def _fit(
+    residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear, jac
+):
+    jac = jac or solver.jac
+    if isinstance(residual_fn, Program):
+        params0 = residual_fn.cast(params0)
+    called = _advice.calling(residual_fn, "residual_fn(params, *args)")
     return solve(
-        lambda params: residual_fn(params, *args),
+        lambda params: called(params, *args),
         params0,
         bounds=bounds,
         fixed=fixed,
@@ -205,7 +228,7 @@ def solve(
         damping=outcome.damping,
         normal_matrix=outcome.normal_matrix,
         residual=unravel_residual(outcome.r),
-        param_status=_param_status(problem, outcome, p0),
+        flat_status=_param_status(problem, outcome, p0),
         moved=None if bounds is None else jnp.any(problem.conditions.project(p0) != p0),
         history=history,
         derivative_check=derivative.report(problem, outcome),

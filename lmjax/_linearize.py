@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax import _varying
 from lmjax._types import Scalar
 
 # TF32 would turn float32 normal equations into three-digit ones on a GPU.
@@ -47,7 +48,7 @@ def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
     if len(terms) <= FIT_ANY_GPU:
         return one_pass(*terms)
     separate = lambda *terms: tuple(jnp.sum(term, axis=0) for term in terms)
-    return jax.lax.platform_dependent(*terms, cpu=one_pass, default=separate)
+    return _varying.platform_dependent(*terms, cpu=one_pass, default=separate)
 
 
 @sums.defjvp
@@ -134,7 +135,7 @@ class MatrixFreeLinearization(eqx.Module):
     fn: Callable
 
     def _linear(self):
-        return jax.linearize(self.fn, self.p)[1]
+        return _varying.linearize(self.fn, self.p)[1]
 
     def operators(self):
         """Return the functions ``v -> J v`` and ``u -> J^T u``, linearised once."""

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _rounding, _stopping
+from lmjax import _rounding, _stopping, _varying
 from lmjax._linearize import sums
 from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
@@ -87,7 +87,7 @@ def run(
 ) -> State:
     """Run one fit from ``p0`` until the status leaves RUNNING."""
     fit = OneFit(problem, linear_solver, p0)
-    return jax.lax.while_loop(
+    return _varying.while_loop(
         lambda state: _stopping.unfinished(state.status),
         lambda state: step(state, fit, solver),
         init(fit, p0, solver),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax import _arrow
+from lmjax import _arrow, _varying
 from lmjax._bounds import Conditions
 from lmjax._linear_solvers import Cholesky, solve_with_pivots
 from lmjax._linearize import sums
@@ -64,7 +64,7 @@ class OneFit(NamedTuple):
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(settle)
         )
-        return jax.lax.cond(0.0 * cost != 1.0, settle, lambda: nothing)
+        return _varying.choose(0.0 * cost != 1.0, settle, lambda: nothing)
 
     def solve(self, linearization, lam) -> tuple[Float[Array, " n"], Array]:
         """Return the damped step and the pivots behind it."""
@@ -105,7 +105,7 @@ class OneFit(NamedTuple):
 
     def settle_if(self, accept: Flag, trial: Proposal, point: Point) -> Point:
         """Linearise only what was accepted; a rejected step costs no Jacobian."""
-        return jax.lax.cond(
+        return _varying.choose(
             accept,
             lambda: self.settle(trial.p, trial.visit, trial.cost),
             lambda: point,
@@ -113,7 +113,7 @@ class OneFit(NamedTuple):
 
     def either(self, first: Flag, a: Point, b: Point) -> Point:
         """Return one of two points: a branch costs no kernel, a selection several."""
-        return jax.lax.cond(first, lambda: a, lambda: b)
+        return _varying.choose(first, lambda: a, lambda: b)
 
     def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""

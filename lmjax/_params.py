@@ -7,6 +7,7 @@ or marks that name only what they concern.
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,8 @@ def _spread(name, prefix, node, default, dtype, parts):
         parts.append(jnp.ravel(spread))
         return
     keys = [name_of(path) for path, _ in children]
+    if _is_read_by_name(node, keys) and isinstance(prefix, Mapping):
+        prefix = prefix if keys[0] in prefix else {keys[0]: prefix}
     if isinstance(prefix, Mapping):
         unknown = [key for key in prefix if str(key) not in keys]
         if unknown:
@@ -127,6 +130,15 @@ def _spread(name, prefix, node, default, dtype, parts):
         prefixes = _children_of(name, prefix, structure)
     for key, child_prefix, (_, child) in zip(keys, prefixes, children, strict=True):
         _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts)
+
+
+def _is_read_by_name(node, keys: list[str]) -> bool:
+    """Return whether ``node["name"]`` reads what stands in its one field.
+
+    As in sums of models, whose parts are named without the field that holds them.
+    """
+    named = isinstance(node, eqx.Module) and hasattr(node, "__getitem__")
+    return named and len(keys) == 1
 
 
 def _children_of(name, prefix, structure):

@@ -14,10 +14,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _arrow
+from lmjax import _arrow, _varying
 from lmjax._arrow import Arrow, ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._callables import hoisted
+from lmjax._indices import traced_shapes
 from lmjax._linearize import PRECISION, DenseLinearization, MatrixFreeLinearization
 from lmjax._params import check_params, common_dtype, ravel_prefix
 from lmjax._terms import Term
@@ -139,7 +140,7 @@ def build(
     """
     dtype = check_params(params0)
     p0, unravel = ravel_pytree(params0)
-    out = jax.eval_shape(residual_fn, params0)
+    out = traced_shapes(residual_fn, params0=params0)
     unravel_residual = _check_residual(out)
     # Data in float64 with a float32 start: work in the wider type rather than lose
     # digits.
@@ -149,6 +150,8 @@ def build(
         *jax.tree.leaves(params0), *(leaf.dtype for leaf in jax.tree.leaves(out))
     )
     params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
+    axes = _varying.axes_of((params0, out, bounds, fixed, term))
+    params0 = _varying.vary(params0, axes)
     p0, unravel = ravel_pytree(params0)
 
     def flat_residual(p):

@@ -120,6 +120,11 @@ def _choose(which, names: list[str]) -> tuple[int, ...]:
         return tuple(range(len(names)))
     if not isinstance(which, str | list | tuple):
         raise TypeError(f"which: expected names of parameters, got {which!r}")
+    if not which:
+        raise ValueError(
+            "which: expected at least one name of a parameter, got none; None takes "
+            "all that are not fixed"
+        )
     chosen = []
     for wanted in (which,) if isinstance(which, str) else which:
         below = (f"{wanted}.", f"{wanted}[")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from lmjax import _bracket
+from lmjax import _bracket, _varying
 from lmjax._bracket import Bracket
 from lmjax._data import Data
 from lmjax._fitted import CurveFit
@@ -86,7 +86,7 @@ def find_side(again: Refit, threshold: Scalar, j, upward) -> Side:
         blank.at[0].set(0.0),
     )
     searching = lambda side: side.status == SEARCHING
-    return jax.lax.while_loop(searching, one_round, begin)
+    return _varying.while_loop(searching, one_round, begin)
 
 
 def _linear(again: Refit, threshold, variance, sign, j):
@@ -107,7 +107,7 @@ def _linear(again: Refit, threshold, variance, sign, j):
 
 def _first_status(again: Refit, threshold, guess, wall, j):
     """Return the status of a side that needs no search, or SEARCHING."""
-    kind = again.fit.param_status[j]
+    kind = again.fit.flat_status[j]
     held = (kind == ParamStatus.FIXED) | (kind == ParamStatus.IDLE)
     cases = [
         (~again.usable, ProfileStatus.LOST),

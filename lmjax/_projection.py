@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax import _varying
 from lmjax._linear_solvers.dense import back_substitute, singular_values
 from lmjax._linearize import PRECISION, UNROLL_UP_TO
 
@@ -101,7 +102,7 @@ def eliminate_in_turns(
 
     upper = jnp.zeros((k, k + 1), matrix.dtype)
     start = matrix, upper[:, 0], jnp.zeros(k, bool), upper
-    matrix, weights, dropped, upper = jax.lax.fori_loop(0, k, turn, start)
+    matrix, weights, dropped, upper = _varying.fori_loop(0, k, turn, start)
     c = back_substitute(upper[:, :k] + jnp.eye(k, dtype=upper.dtype), upper[:, k])
     return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
 

@@ -6,11 +6,10 @@ promised, ``predicted = -(g . dp) - ||J dp||^2 / 2``.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax import _rounding
+from lmjax import _rounding, _varying
 from lmjax._arrow import ArrowLinearization
 from lmjax._bounds import Conditions
 from lmjax._linearize import Linearization, sums
@@ -221,7 +220,7 @@ def _slide(point: Point, lam, factor, aimed, projected, fit):
         return fit.conditions.project(again)
 
     # one fit or a block of them: the second solve is only for those that hit a bound
-    again = jax.lax.cond(jnp.any(hit), solve_again, lambda: projected)
+    again = _varying.cond(jnp.any(hit), solve_again, lambda: projected)
     return jnp.where(jnp.any(hit, axis=0), again, projected)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int
 
+from lmjax import _varying
 from lmjax._types import Flag
 
 BLOCK = 64  # fits per turn of the rare branch: few, since few should need it
@@ -28,7 +29,7 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
 
     @custom_vmap
     def choose(needed, usual, arrays):
-        return jax.lax.cond(needed, branch, lambda _: usual, arrays)
+        return _varying.cond(needed, branch, lambda _: usual, arrays)
 
     @choose.def_vmap
     def _(size, batched, needed, usual, arrays):
@@ -55,7 +56,7 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
             return start + BLOCK, jax.tree.map(write, result, new)
 
         zero = jnp.zeros((), jnp.int32)
-        _, result = jax.lax.while_loop(lambda c: c[0] < count, turn, (zero, result))
+        _, result = _varying.while_loop(lambda c: c[0] < count, turn, (zero, result))
         return result, jax.tree.map(lambda _: True, result)
 
     return choose(needed, usual, arrays)
@@ -68,7 +69,7 @@ def in_blocks(fn: Callable) -> Callable:
     the size. In blocks of one width every fit meets the same instructions. Without a
     derivative: for use inside a rule that has its own.
     """
-    blocked = custom_vmap(fn)
+    blocked = custom_vmap(_varying.as_arguments(fn))
 
     @blocked.def_vmap
     def _(size, batched, *args):
@@ -113,7 +114,7 @@ def with_batched_twin(single: Callable, twin: Callable) -> Callable:
     loop on CPU they hung 4 of 16 runs of ``lmjax demo`` with jaxlib 0.10.2 on two
     cores. A twin in plain ``jnp`` does neither.
     """
-    fn = custom_vmap(single)
+    fn = custom_vmap(_varying.as_arguments(single))
 
     @fn.def_vmap
     def _(size, batched, *args):

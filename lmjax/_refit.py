@@ -1,5 +1,6 @@
 """A fit that can be made again: with other data, starts, weights or fixed values."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -10,7 +11,8 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _arrays, _data, _params
+from lmjax import _arrays, _data, _params, _programs
+from lmjax._callables import unwrapped
 from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
 from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
@@ -40,7 +42,7 @@ class Refit(eqx.Module):
     """What a fit was made of.
 
     Attributes:
-        fit: The fit: one, not a batch.
+        fit: The fit: one, not a batch. Its model is a program for these x.
         x: Independent variables.
         y: Observations, a pytree if there are several data sets.
         options: The `FitOptions` that were given.
@@ -119,7 +121,7 @@ class Refit(eqx.Module):
         chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
         room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
         same &= jnp.abs(chi2 - fit.chi2) <= room
-        kinds, (lower, upper) = fit.param_status, self.box
+        kinds, (lower, upper) = fit.flat_status, self.box
         fixed = self.spread("fixed", self.options.get("fixed"), False, bool)
         same &= jnp.all((kinds == ParamStatus.FIXED) == fixed)
         same &= jnp.all((kinds != ParamStatus.AT_LOWER) | jnp.isfinite(lower))
@@ -170,8 +172,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             + " (the fit itself knows the others)"
         )
     check_pair(options.get("bounds"))
-    x = _arrays.arrays_of(x)
-    y = _arrays.as_arrays(y)
+    x = _arrays.arrays_of("x", x)
+    y = _arrays.as_arrays("y", y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(y) != shapes(fit.residual):
         raise ValueError(
@@ -192,12 +194,18 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"got {name}"
         )
     weights = {k: v for k, v in options.items() if k in ("sigma", "mask")}
-    data = {k: _arrays.as_weights(v, y) for k, v in weights.items()}
+    data = {k: _arrays.as_weights(k, v, y) for k, v in weights.items()}
+    limits = {k: v for k, v in options.items() if k in ("bounds", "fixed")}
+    data |= {k: _arrays.leaves_of(k, v) for k, v in limits.items()}
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
+    if fit.model is not None:
+        varied = fit._varied()
+        model = _programs.model("model", unwrapped(fit.model), varied, x, data=y)
+        fit = dataclasses.replace(fit, model=model)
     choices = {"linear": given.pop("linear")} if "linear" in given else {}
     again = Refit(fit, x, y, jax.tree.map(traced, given) | choices, fit.success)
     same = again.same_data()

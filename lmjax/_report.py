@@ -21,7 +21,7 @@ def solution(sol) -> str:
     values = flat_of(sol.params)
     names = names_of(sol.params)
     for name, value, code in zip(
-        names, values, np.asarray(sol.param_status), strict=True
+        names, values, np.asarray(sol.flat_status), strict=True
     ):
         remark = ParamStatus(int(code)).remark
         lines.append(f"    {name}  {value:.8g}" + (f"  ({remark})" if remark else ""))
@@ -36,7 +36,7 @@ def curve_fit(fit) -> str:
         *_outcome(fit),
         *_statistics(fit),
         "Parameters",
-        *_parameter_lines(fit, range(fit.param_status.size)),
+        *_parameter_lines(fit, range(fit.flat_status.size)),
         *_remarks(fit),
         *_correlation_lines(fit),
         *_machinery(fit),
@@ -119,7 +119,7 @@ def _parameter_lines(fit, which):
     width = max(len(names[j]) for j in which)
     lines = []
     for j in which:
-        status = ParamStatus(int(fit.param_status[j]))
+        status = ParamStatus(int(fit.flat_status[j]))
         error = "" if np.isnan(errors[j]) else f" +/- {errors[j]:.3g}"
         if error and values[j] != 0:
             error += f" ({100 * abs(errors[j] / values[j]):.2f}%)"
@@ -167,9 +167,33 @@ def _outcome(sol):
         f"    {status.advice}",
         f"    cost {float(sol.cost):.8g}, optimality {float(sol.optimality):.2g}",
     ]
+    lines += [f"    {line}" for line in not_finite(sol)]
     if sol.moved is not None and bool(sol.moved):
         lines.append("    The start lay outside the bounds and was moved inside.")
     return lines
+
+
+def not_finite(sol) -> list[str]:
+    """Return what is not finite in one fit that could not start."""
+    if Status(int(sol.status)) != Status.NONFINITE_START:
+        return []
+    values, names = flat_of(sol.params), names_of(sol.params)
+    for name, value in zip(names, values, strict=True):
+        if not np.isfinite(value):
+            return [f"The start of {name} is {value}."]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sol.residual):
+        bad = ~np.isfinite(np.asarray(leaf))
+        if bad.any():
+            first = [int(i) for i in np.argwhere(bad)[0]]
+            where = (
+                "residual" + jax.tree_util.keystr(path) + (str(first) if first else "")
+            )
+            hint = ' (if y is NaN there, nan_policy="omit" leaves it out)'
+            return [
+                f"{int(bad.sum())} of {bad.size} residuals are not finite, the first "
+                f"is {where}{hint if hasattr(sol, 'num_used') else ''}."
+            ]
+    return []
 
 
 def _machinery(sol):

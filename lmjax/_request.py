@@ -1,16 +1,16 @@
 """A fit of a model to data as it was asked for: what both doors make of keywords."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax import _arrays, _data, _params
-from lmjax._callables import Split, as_pytree
+from lmjax import _advice, _arrays, _data, _params, _programs
+from lmjax._callables import Program, Split, as_pytree
 from lmjax._doors import (
     blame,
     check_feasible,
@@ -19,6 +19,7 @@ from lmjax._doors import (
     resolve_likelihood,
     resolve_loss,
 )
+from lmjax._precision import warn_of_rounding
 from lmjax._result import Solution
 from lmjax._status import Status
 from lmjax._terms import Robust
@@ -29,8 +30,8 @@ class Request(NamedTuple):
     """Model, data and conditions, as one pytree for `jax.jit`.
 
     Attributes:
-        model: ``(params, x)`` as a callable pytree, or a Module, `splitted`, that holds
-            its own start.
+        model: ``(params, x)`` as it was given, after `with_programs` as a callable
+            pytree; or a Module, `splitted`, that holds its own start.
         x: Independent variables, lists turned into arrays.
         y: Observations.
         params0: Start, or None if the model holds it.
@@ -40,6 +41,7 @@ class Request(NamedTuple):
         fixed: Prefix pytree, or None.
         term: Robust loss, or None.
         likelihood: Likelihood, `splitted`, or None.
+        jac: Derivative of the model, if the user gave one.
     """
 
     model: Callable
@@ -52,12 +54,37 @@ class Request(NamedTuple):
     fixed: Any
     term: Robust | None
     likelihood: Split | None
+    jac: Callable | None = None
 
-    def blame(self, error: TypeError, solver: Any, derivative: Any) -> TypeError:
+    @property
+    def start(self) -> Params:
+        """The start, also where the model holds it."""
+        if self.params0 is not None:
+            return self.params0
+        assert isinstance(self.model, Split)
+        module = eqx.combine(self.model.arrays, self.model.rest)
+        return eqx.filter(module, _params.is_parameter)
+
+    def with_programs(self, solver: Any) -> tuple[Self, Any]:
+        """Return the request with programs for its functions, and the solver.
+
+        Without the Jacobian of the user's, which moves into the request.
+        """
+        if self.params0 is None:
+            return self, solver
+        args = (self.params0, self.x)
+        model = _programs.model("model", self.model, *args, data=self.y)
+        if not callable(vars(solver)["jac"]) and self.term is None:
+            return self._replace(model=model), solver
+        solver, jac = _programs.jacobian(solver, model, *args)
+        term = _programs.term(self.term, model)
+        return self._replace(model=model, jac=jac, term=term), solver
+
+    def blame(self, error: TypeError) -> TypeError:
         """Return an error that names the argument which jax refused."""
         names = ("x", "y", "params0", "sigma", "mask", "bounds", "fixed")
         named = {name: getattr(self, name) for name in names}
-        return blame(error, solver, derivative, named)
+        return blame(error, named)
 
     def check_answer(self, fit: Any) -> None:
         """Raise if a concrete status says that bounds or data cannot be met."""
@@ -86,22 +113,34 @@ def request(
     """Return a request, or raise if a keyword is wrong; data are arrays already."""
     if not isinstance(absolute_sigma, bool | np.bool_):
         raise TypeError(f"absolute_sigma: expected a bool, got {absolute_sigma!r}")
+    for name, value in (("sigma", sigma), ("mask", mask)):
+        if isinstance(value, Mapping) and (not value or hasattr(y, "shape")):
+            raise TypeError(
+                f"{name}: expected an array like y, or the names of its data sets, "
+                f"got {value!r}"
+            )
     _data.check_sigma(sigma, mask, y)
     check_pair(bounds)
     term = resolve_loss(loss, loss_scale)
     given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
     likelihood = resolve_likelihood(likelihood, given)
+    if likelihood is not None:
+        likelihood = splitted(_arrays.leaves_of("likelihood", likelihood))
+    if isinstance(model, eqx.Module):
+        model = _arrays.leaves_of("model", model)
+    x = _arrays.arrays_of("x", x)
+    warn_of_rounding(x, y, sigma)
     return Request(
-        as_pytree(model) if params0 is not None else splitted(model),
-        _arrays.arrays_of(x),
+        model if params0 is not None else splitted(model),
+        x,
         y,
-        params0,
+        _arrays.leaves_of("params0", params0),
         sigma,
         mask,
-        bounds,
-        fixed,
+        _arrays.leaves_of("bounds", bounds),
+        _arrays.leaves_of("fixed", fixed),
         term,
-        None if likelihood is None else splitted(likelihood),
+        likelihood,
     )
 
 
@@ -130,15 +169,22 @@ def splitted(model: Any) -> Split:
 def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
     """Return the start, ``(params, x) -> y``, and the model for the result to keep.
 
-    None for a Module (`splitted`) that holds its own start: its parameters are all.
+    None for a Module (`splitted`) that holds its own start: its parameters are all. And
+    for a program, in whose place `completed` puts the user's function.
     """
+    if isinstance(model, Program):
+        return model.cast(params0), model, None
     if params0 is not None:
         _params.check_params(params0)
-        return params0, model, model
+        return params0, _advice.calling(model, "model(params, x)"), model
     module = eqx.combine(model.arrays, model.rest)
     params0, rest = eqx.partition(module, _params.is_parameter)
     _params.check_params(params0)
-    return params0, lambda params, x: eqx.combine(params, rest)(x), None
+    return (
+        params0,
+        _advice.calling(lambda params, x: eqx.combine(params, rest)(x), "model(x)"),
+        None,
+    )
 
 
 def dtype_of(out: Any, y: Any) -> Any:
@@ -147,6 +193,7 @@ def dtype_of(out: Any, y: Any) -> Any:
     if shapes(out) != shapes(y):
         raise ValueError(
             f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
+            f"{_advice.on_shapes(out, y)}"
         )
     observed = (leaf.dtype for leaf in jax.tree.leaves(y))
     inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
@@ -168,11 +215,18 @@ def fields_of(solution: Solution, num_used) -> dict[str, Any]:
     return fields
 
 
-def completed(fit: Any, model: Any) -> Any:
-    """Return the fit of a Module with all that is no parameter put back.
+def completed(fit: Any, model: Any, params0: Params) -> Any:
+    """Return the fit with the model put back: outside jit as it was given.
 
-    Outside jit, where that would come back as arrays.
+    Of a Module that holds its own start, all that is no parameter; it would come back
+    as arrays.
     """
+    if params0 is not None:
+        if fit.model is None:
+            # in place: nobody has seen this fit yet, and a copy takes as long as all
+            # else that is done here
+            object.__setattr__(fit, "model", as_pytree(model))
+        return fit
     rest = eqx.filter(model, _params.is_parameter, inverse=True)
     return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
 

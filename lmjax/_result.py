@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -76,8 +77,7 @@ class Solution(eqx.Module):
             parameters.
         residual: Residual at ``params``, as ``residual_fn`` returned it; of a fit to
             data ``model - y`` in units of sigma, 0 where masked.
-        param_status: One `ParamStatus` per flat parameter: free, fixed, at a bound,
-            idle.
+        flat_status: ``param_status`` in ravel order of the parameters.
         moved: Whether the start lay outside the bounds and was moved inside; None
             without bounds.
         history: Step history if ``record_history`` was set, else None.
@@ -101,7 +101,7 @@ class Solution(eqx.Module):
     damping: Float[Array, "*batch"]
     normal_matrix: Float[Array, "*batch n n"] | None
     residual: Any
-    param_status: Int[Array, "*batch n"]
+    flat_status: Int[Array, "*batch n"]
     moved: Bool[Array, "*batch"] | None
     history: History | None
     derivative_check: DerivativeCheck | None
@@ -121,6 +121,36 @@ class Solution(eqx.Module):
         parameters, or than rounding does.
         """
         return self.status > 0
+
+    @property
+    def param_status(self) -> Params:
+        """A `ParamStatus` per parameter, a pytree like ``params``.
+
+        Free, fixed, at a bound, without effect, undetermined.
+        """
+        return self._unravel(self.flat_status)
+
+    def _unravel(self, flat):
+        leaves, structure = jax.tree.flatten(self._varied())
+        batch = self.cost.shape
+        parts, start = [], 0
+        for leaf in leaves:
+            shape = leaf.shape[len(batch) :]
+            size = int(np.prod(shape))
+            parts.append(flat[..., start : start + size].reshape(batch + shape))
+            start += size
+        return jax.tree.unflatten(structure, parts)
+
+    def _varied(self):
+        """The parameters without the rest of a callable model."""
+        return eqx.filter(self.params, eqx.is_inexact_array)
+
+    def __iter__(self):
+        """Explain that a fit is one object, to whoever unpacks it."""
+        raise TypeError(
+            f"{type(self).__name__} is one object, not a tuple: read fit.params, "
+            "fit.stderr and fit.covariance (lmjax.scipy.curve_fit returns popt, pcov)"
+        )
 
     def raise_if_failed(self) -> Self:
         """Return self, or raise `FitError` if any fit failed. For scripts, outside jit.
@@ -144,7 +174,8 @@ class Solution(eqx.Module):
                 + (f" ({count} of {status.size} fits)" if status.size > 1 else "")
                 for code, count in zip(codes, counts, strict=True)
             ]
-            raise FitError("; ".join(lines))
+            details = [] if status.size > 1 else _report.not_finite(self)
+            raise FitError(" ".join(["; ".join(lines), *details]))
         return self
 
     def report(self) -> str:

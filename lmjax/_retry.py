@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax import _rows
+from lmjax._arrays import leaves_of
 from lmjax._fit_batch import fit_batch
 from lmjax._types import Params
 
@@ -26,6 +28,9 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         The batch as NumPy arrays. A second try replaces a failed fit if it succeeded,
         or if it failed at a lower cost.
 
+    Raises:
+        ValueError: If there are more or fewer rows than fits.
+
     Example:
         >>> import jax, jax.numpy as jnp, lmjax
         >>> def fit_one(y, steps=2):
@@ -39,11 +44,17 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         >>> fits.success.tolist()
         [True, True]
     """
+    data = _rows.table(data)
     whole = jax.tree.map(np.array, fits)
+    if data.size != len(whole.status):
+        raise ValueError(
+            f"data: expected one row for each of {len(whole.status)} fits, got "
+            f"{data.size}"
+        )
     failed = np.flatnonzero(np.asarray(whole.status) <= 0)
     if failed.size == 0:
         return whole
-    rows = jax.tree.map(lambda x: x[failed], data)
+    rows = data.row.restore([leaf[failed] for leaf in data.leaves])
     again = fit_batch(fit_one, rows, **options)
     old_cost = np.nan_to_num(np.asarray(whole.cost)[failed], nan=np.inf)
     new_cost = np.nan_to_num(np.asarray(again.cost), nan=np.inf)
@@ -70,6 +81,9 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
     Returns:
         The successful fit of lowest cost; the one of lowest cost if none succeeded.
 
+    Raises:
+        ValueError: If the starts have no first axis in common.
+
     Example:
         >>> import jax.numpy as jnp, lmjax
         >>> wavy = lambda p: jnp.stack([jnp.sin(3.0 * p) + 0.3 * p, 0.1 * p])
@@ -78,6 +92,13 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
         >>> print(f"{abs(best.params):.3f}")
         0.000
     """
+    starts = leaves_of("starts", starts)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(starts)]
+    if () in shapes or len({shape[:1] for shape in shapes}) != 1:
+        raise ValueError(
+            "starts: expected arrays with the starts on their first axis, as many in "
+            f"each, got shapes {shapes}"
+        )
     fits = jax.vmap(fit_one)(starts)
     cost = jnp.where(jnp.isnan(fits.cost), jnp.inf, fits.cost)
     worst = jnp.where(fits.status > 0, 0, 1)

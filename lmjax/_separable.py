@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from lmjax import _varying
 from lmjax._bounds import Conditions
 from lmjax._linearize import UNROLL_UP_TO
 from lmjax._problem import Problem
@@ -71,7 +72,7 @@ class Separated(eqx.Module):
             columns = [jac[:, j] for j in indices(self.problem, True)]
         else:
             along = lambda c: self.problem.residual_fn(self.join(q, c))
-            r, derivative = jax.linearize(along, self.base)
+            r, derivative = _varying.linearize(along, self.base)
             units = np.eye(self.base.size, dtype=r.dtype)
             few = self.base.size <= UNROLL_UP_TO
             columns = list(

@@ -12,9 +12,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
+from lmjax import _varying
 from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linearize import PRECISION, identity
 from lmjax._rarely import in_blocks, rarely
@@ -45,14 +46,15 @@ def unscaled_covariance(
     """
     arrays, rest = eqx.partition(operands, eqx.is_array)
 
-    @jax.custom_jvp
     def inverse(normal_matrix, squares, arrays):
         operands = eqx.combine(arrays, rest)
         return _inverse(normal_matrix, squares, jac_of, operands, m)
 
-    @inverse.defjvp
-    def _(primals, tangents):
-        cov, rank, open_ = inverse(*primals)
+    def rule(_, tangents, found):
+        cov, rank, open_ = found
+        none = _varying.no_tangent
+        if isinstance(tangents[0], SymbolicZero):
+            return jnp.zeros_like(cov), none(rank), none(open_)
         # a failed fit passes nothing on
         finite = jnp.all(jnp.isfinite(cov))
         safe = jnp.where(finite, cov, 0.0)
@@ -60,10 +62,9 @@ def unscaled_covariance(
         change = jnp.dot(safe, change, precision=PRECISION)
         change = -jnp.dot(change, safe, precision=PRECISION)
         change = jnp.where(finite, change, 0.0)
-        none = lambda x: np.zeros(x.shape, jax.dtypes.float0)
-        return (cov, rank, open_), (change, none(rank), none(open_))
+        return change, none(rank), none(open_)
 
-    return inverse(normal_matrix, squares, arrays)
+    return _varying.custom_jvp(inverse, rule, normal_matrix, squares, arrays)
 
 
 def _inverse(normal_matrix, squares, jac_of, operands, m: int):
@@ -169,7 +170,7 @@ def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
 
     steps = 60 if dof.dtype == jnp.float64 else 30
     zeros, ones = jnp.zeros_like(tail * finite), jnp.ones_like(tail * finite)
-    low, high = jax.lax.fori_loop(0, steps, halve, (zeros, ones))
+    low, high = _varying.fori_loop(0, steps, halve, (zeros, ones))
     x = 0.5 * (low + high)
     t = jnp.sqrt(finite * (1.0 - x) / x)
     z = jax.scipy.special.ndtri(0.5 * (1.0 + jnp.asarray(level, dof.dtype)))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lmjax import _varying
 from lmjax._arrow import ArrowMatrix
 from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linear_solvers.schur import solve_arrow, solve_blocks
@@ -215,4 +216,4 @@ def conjugate_gradients(
 
     z = precondition(rhs)
     start = jnp.zeros_like(rhs), rhs, z, jnp.sum(rhs * z), jnp.array(True), 0
-    return jax.lax.while_loop(unfinished, body, start)[0]
+    return _varying.while_loop(unfinished, body, start)[0]

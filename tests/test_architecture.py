@@ -16,9 +16,21 @@ MAX_LINES = 330
 ORDER = [
     "lmjax._types",
     "lmjax._status",
+    "lmjax._advice",
+    "lmjax._varying",
+    "lmjax._canonical",
     "lmjax._callables",
     "lmjax._params",
+    "lmjax._traced",
+    "lmjax._frozen",
+    "lmjax._written",
+    "lmjax._programs",
     "lmjax._arrays",
+    "lmjax._warn",
+    "lmjax._precision",
+    "lmjax._indices",
+    "lmjax._inputs",
+    "lmjax._ragged",
     "lmjax._rarely",
     "lmjax._sums",
     "lmjax._lanes",
@@ -69,7 +81,11 @@ ORDER = [
     "lmjax._profile_search",
     "lmjax._profile",
     "lmjax._bootstrap",
+    "lmjax._lock",
+    "lmjax._program_hash",
+    "lmjax._rows",
     "lmjax._checkpoint",
+    "lmjax._flight",
     "lmjax._fit_batch",
     "lmjax._retry",
     "lmjax._groups",
@@ -95,6 +111,16 @@ ORDER = [
     "lmjax.models",
     "lmjax",
     "lmjax.optax",
+    "lmjax.scipy._trace",
+    "lmjax.scipy._words",
+    "lmjax.scipy._checks",
+    "lmjax.scipy._data",
+    "lmjax.scipy._covariance",
+    "lmjax.scipy._run",
+    "lmjax.scipy._progress",
+    "lmjax.scipy._leastsq",
+    "lmjax.scipy._least_squares",
+    "lmjax.scipy._curve_fit",
     "lmjax.scipy",
     "lmjax.plot._panels",
     "lmjax.plot._single",
@@ -102,8 +128,14 @@ ORDER = [
     "lmjax.plot",
     "lmjax._cli",
 ]
-# Late imports, inside a function, keep optional packages optional.
-LATE = {("lmjax._cli", "matplotlib"), ("lmjax._fit_batch", "tqdm")}
+# Late imports, inside a function, keep optional modules optional.
+LATE = {
+    ("lmjax._cli", "matplotlib"),
+    ("lmjax._flight", "tqdm"),
+    # of which each system has one
+    ("lmjax._lock", "fcntl"),
+    ("lmjax._lock", "msvcrt"),
+}
 
 
 def module_name(path):

@@ -181,7 +181,7 @@ def test_everything_may_differ_per_fit():
     for row in range(count):
         alone = fit(y[row], jax.tree.map(lambda x, row=row: x[row], own))
         assert got.status[row] > 0
-        np.testing.assert_array_equal(got.param_status[row], alone.param_status)
+        np.testing.assert_array_equal(got.flat_status[row], alone.flat_status)
         np.testing.assert_allclose(got.cost[row], alone.cost, rtol=1e-8)
         for name in START:
             np.testing.assert_allclose(

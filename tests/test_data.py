@@ -425,7 +425,7 @@ BAD = {
     "y-masked": (
         {"y": np.ma.array(Y, mask=~KEEP)},
         TypeError,
-        "y, .*masked one.*mask=~",
+        "y: .*masked one.*mask=~",
     ),
     "x-text": ({"x": T.astype(str)}, TypeError, "x: expected numbers"),
     "mask-shape": ({"mask": KEEP[:5]}, ValueError, r"mask: .*\(24,\).*\(5,\)"),

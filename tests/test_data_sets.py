@@ -185,5 +185,5 @@ def test_lists_are_arrays_wherever_they_stand():
     lists = jax.tree.map(lambda array: array.tolist(), (TIMES, Y))
     got = fit(lists[1], lists[0])
     assert_close(got.params, fit().params)
-    with pytest.raises(ValueError, match="y, .* lists that are arrays.* unequal"):
+    with pytest.raises(ValueError, match="y: .* lists that are arrays.* unequal"):
         fit_single([[1.0, 2.0], [3.0]])

@@ -12,6 +12,7 @@ from processes import ROOT, run_python
 
 import lmjax
 import lmjax.plot
+import lmjax.scipy
 
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -21,6 +22,7 @@ MODELS = {
 }
 LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
 PLOTS = {n: f for n, f in vars(lmjax.plot).items() if inspect.isfunction(f)}
+SCIPY = {n: f for n, f in vars(lmjax.scipy).items() if inspect.isfunction(f)}
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
@@ -29,6 +31,7 @@ PUBLIC = {
         (lmjax.likelihoods, lmjax.likelihoods.NAMES),
         (lmjax.models, MODELS),
         (lmjax.plot, PLOTS),
+        (lmjax.scipy, SCIPY),
     )
     for name in names
 }
@@ -201,13 +204,15 @@ def test_public_name_is_documented(name):
 
 
 @pytest.mark.parametrize(
-    "thing", [*CALLED, *PLOTS.values()], ids=lambda thing: thing.__name__
+    "thing",
+    [*CALLED, *PLOTS.values(), *SCIPY.values()],
+    ids=lambda thing: thing.__name__,
 )
 def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
     doc = inspect.getdoc(thing)
     assert "Example:\n    >>> " in doc
     for name in inspect.signature(thing).parameters:
-        assert re.search(rf"^    {name}: \S", doc, re.M), f"Args lacks {name}"
+        assert re.search(rf"^    (\*\*)?{name}: \S", doc, re.M), f"Args lacks {name}"
 
 
 @pytest.mark.parametrize("name", MODELS)

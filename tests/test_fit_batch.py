@@ -1,11 +1,9 @@
 """Chunks, devices, checkpoints: the results of one vmap, and nothing is lost."""
 
-import gc
 import os
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -15,7 +13,6 @@ import pytest
 import quick
 
 import lmjax
-from lmjax._checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 T = np.linspace(0.0, 4.0, 16)
@@ -114,6 +111,14 @@ def test_integer_frames_reach_the_fit_as_they_are():
     assert set(seen) == {np.dtype("uint16")}
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_context_of_precision_holds_in_every_thread(wide):
+    data = np.arange(200.0).reshape(100, 2)
+    with jax.enable_x64(wide):
+        got = lmjax.fit_batch(lambda row: row.sum(), data, chunk_size=64)
+    assert got.dtype == (np.float64 if wide else np.float32)
+
+
 def test_a_second_call_compiles_nothing(curves):
     traces = []
 
@@ -125,61 +130,6 @@ def test_a_second_call_compiles_nothing(curves):
     first = len(traces)
     lmjax.fit_batch(fit, curves[64:128])
     assert len(traces) == first
-
-
-def test_interrupted_job_goes_on_where_it_stopped(curves, whole, tmp_path):
-    class Broken(Store):
-        def __getitem__(self, rows):
-            if rows.start >= 384:
-                raise KeyboardInterrupt
-            return super().__getitem__(rows)
-
-    options = {"chunk_size": 64, "checkpoint": tmp_path / "job"}
-    with pytest.raises(KeyboardInterrupt):
-        lmjax.fit_batch(fit_one, Broken(curves), **options)
-    kept = sorted((tmp_path / "job").glob("chunk_*.npz"))
-    assert kept
-    assert not list((tmp_path / "job").glob("*.part*"))
-    before = {path: path.stat().st_mtime_ns for path in kept}
-    assert_same(lmjax.fit_batch(fit_one, curves, **options), whole)
-    assert {path: path.stat().st_mtime_ns for path in kept} == before
-    assert len(list((tmp_path / "job").glob("chunk_*.npz"))) == 10
-
-
-def test_chunks_can_be_read_in_several_threads(tmp_path):
-    # A callback makes the collector give way to other threads, as that of jax does.
-    saved = Checkpoint(tmp_path, 1, np.zeros(1))
-    leaves = [np.full(3, k) for k in range(8)]
-    saved.save(0, 0, leaves)
-    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
-    give_way = lambda phase, info: sum(range(50))
-    gc.callbacks.append(give_way)
-    gc.set_threshold(3, 3, 3)
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            loaded = list(pool.map(lambda _: saved.load(0, 0), range(100)))
-    finally:
-        gc.callbacks.remove(give_way)
-        gc.set_threshold(*threshold)
-        sys.setswitchinterval(interval)
-    for out in loaded:
-        np.testing.assert_array_equal(out, leaves)
-
-
-def test_checkpoint_remembers_the_chunk_size(curves, whole, tmp_path):
-    lmjax.fit_batch(fit_one, curves, chunk_size=128, checkpoint=tmp_path)
-    assert_same(lmjax.fit_batch(fit_one, curves, checkpoint=tmp_path), whole)
-    with pytest.raises(ValueError, match="chunk_size"):
-        lmjax.fit_batch(fit_one, curves, chunk_size=64, checkpoint=tmp_path)
-
-
-def test_checkpoint_of_other_data_is_refused(curves, tmp_path):
-    lmjax.fit_batch(fit_one, curves[:128], chunk_size=64, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="another job"):
-        lmjax.fit_batch(fit_one, curves, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="were others"):
-        lmjax.fit_batch(fit_one, curves[128:256], checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -216,13 +166,17 @@ sys.path.insert(0, {root!r} + "/tests")
 {before}
 import lmjax
 from test_fit_batch import fit_one, make
-out = lmjax.fit_batch(fit_one, make(640), chunk_size=128)
+options = {{"chunk_size": 128, "checkpoint": {folder!r}}}
+out = lmjax.fit_batch(fit_one, make(640), **options)
+again = lmjax.fit_batch(fit_one, make(640), **options)
+assert all((out[name] == again[name]).all() for name in out)
 np.savez({path!r}, **out)
 """
 
 
 def script(path, before=""):
-    code = SCRIPT.format(root=str(ROOT), before=before, path=str(path))
+    folder = str(path.parent / "job")  # all processes share it
+    code = SCRIPT.format(root=str(ROOT), before=before, path=str(path), folder=folder)
     return [sys.executable, "-c", code]
 
 

@@ -71,7 +71,7 @@ def assert_same_fit(got, expected):
         assert int(getattr(got, name)) == int(getattr(expected, name)), name
     # zero but for rounding, where the model has no residual
     assert_same(got.residual, expected.residual, 1e-9)
-    np.testing.assert_array_equal(got.param_status, expected.param_status)
+    np.testing.assert_array_equal(got.flat_status, expected.flat_status)
 
 
 # ---- equal to the dense problem
@@ -140,7 +140,7 @@ def test_fit_is_that_of_the_stacked_problem(name):
         assert_same(got.pearson_chi2, expected.pearson_chi2)
         assert "likelihood           Poisson" in got.report()
     if name == "held":
-        codes = {ParamStatus(int(code)).name for code in got.param_status}
+        codes = {ParamStatus(int(code)).name for code in got.flat_status}
         assert codes == {"FREE", "AT_UPPER", "FIXED", "AT_LOWER"}
 
 

@@ -56,8 +56,8 @@ def test_bounds_and_fixed_reach_a_part():
         models.Gaussian(2.0, 3.3, 0.5) + LINE,
         X,
         truth(X),
-        bounds=({"parts": {"gaussian": {"width": 0.7}}}, None),
-        fixed={"parts": {"polynomial": True}},
+        bounds=({"gaussian": {"width": 0.7}}, None),
+        fixed={"parts": {"polynomial": True}},  # the field may be named, too
     )
     assert fit.params["gaussian"].width == 0.7
     assert np.all(fit.params["polynomial"].coefficients == LINE.coefficients)

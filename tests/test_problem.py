@@ -164,7 +164,7 @@ def test_partial_dict_fixes_whole_leaves():
     assert float(sol.params["k"]) == 1.5
     assert float(sol.params["c"][0]) == 0.1
     fixed = np.array([False, True, False, True])  # a, c[0], c[1], k
-    np.testing.assert_array_equal(sol.param_status == ParamStatus.FIXED, fixed)
+    np.testing.assert_array_equal(sol.flat_status == ParamStatus.FIXED, fixed)
 
 
 def test_boolean_array_fixes_elements():

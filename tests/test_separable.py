@@ -222,7 +222,7 @@ def assert_same_fit(fit, whole):
         assert_close(getattr(fit, part), getattr(whole, part))
     for part in ("rank", "dof", "num_free", "num_points"):
         assert getattr(fit, part) == getattr(whole, part)
-    free = lambda fit: np.asarray(fit.param_status) % lmjax.ParamStatus.UNMOVED
+    free = lambda fit: np.asarray(fit.flat_status) % lmjax.ParamStatus.UNMOVED
     np.testing.assert_array_equal(free(fit), free(whole))
 
 

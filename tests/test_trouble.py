@@ -86,7 +86,7 @@ def test_redundant_parameters_fit_and_are_flagged():
     assert bool(jnp.all(jnp.isfinite(noisy.covariance)))
     # neither has an error, and each says so; a curve through them has
     assert all(np.isnan(e) for e in noisy.stderr.values())
-    assert (np.asarray(noisy.param_status) == lmjax.ParamStatus.UNDETERMINED).all()
+    assert (np.asarray(noisy.flat_status) == lmjax.ParamStatus.UNDETERMINED).all()
     assert "determine only 1 combinations" in noisy.report()
     assert noisy.report().count("not determined by the data") == 2
     single = lmjax.curve_fit(lambda p, t: p * t, T, 3.0 * T + 0.1 * Y, 1.0)

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmjax import _varying
 from lmjax._types import Scalar
 
 
@@ -64,4 +64,4 @@ class CG(eqx.Module):
             jnp.sum(s0**2),
             0,
         )
-        return jax.lax.while_loop(unfinished, body, start)[0]
+        return _varying.while_loop(unfinished, body, start)[0]

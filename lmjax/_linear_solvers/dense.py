@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmjax import _varying
 from lmjax._linearize import (
     PRECISION,
     UNROLL_UP_TO,
@@ -78,7 +79,7 @@ def _solve_by_columns(matrix, rhs):
         s = matrix[:, j] - jnp.dot(factor, row, precision=PRECISION)
         return factor.at[:, j].set(jnp.where(index < j, 0.0, s / jnp.sqrt(s[j])))
 
-    factor = jax.lax.fori_loop(0, n, column, jnp.zeros_like(matrix))
+    factor = _varying.fori_loop(0, n, column, jnp.zeros_like(matrix))
 
     def forward(j, z):
         row = jnp.where(index < j, factor[j], 0.0)
@@ -89,8 +90,8 @@ def _solve_by_columns(matrix, rhs):
         row = jnp.where(index > j, factor[:, j], 0.0)
         return z.at[j].set((z[j] - jnp.dot(row, z, precision=PRECISION)) / factor[j, j])
 
-    solution = jax.lax.fori_loop(0, n, forward, rhs)
-    solution = jax.lax.fori_loop(0, n, backward, solution)
+    solution = _varying.fori_loop(0, n, forward, rhs)
+    solution = _varying.fori_loop(0, n, backward, solution)
     return solution, jnp.diagonal(factor) ** 2
 
 
@@ -189,7 +190,7 @@ def back_substitute(
             s = rhs[j] - jnp.sum(jnp.where(index > j, upper[j] * x, 0.0))
             return x.at[j].set(s / upper[j, j])
 
-        return jax.lax.fori_loop(0, n, row, jnp.zeros_like(rhs))
+        return _varying.fori_loop(0, n, row, jnp.zeros_like(rhs))
     x: list[Any] = [None] * n
     for i in reversed(range(n)):
         s = rhs[i]
@@ -221,7 +222,7 @@ def _householder(matrix: Float[Array, "m k"]) -> Float[Array, "j k"]:
         return a - v[:, None] * jnp.sum(v[:, None] * a, axis=0)[None, :]
 
     turns = min(m, k)
-    upper = jax.lax.fori_loop(0, turns, reflect, matrix)[:turns]
+    upper = _varying.fori_loop(0, turns, reflect, matrix)[:turns]
     return jnp.triu(upper)
 
 
@@ -303,7 +304,7 @@ def _jacobi(matrix: Float[Array, "m n"]):
 
     both = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)])
     turns = 12 * len(pairs) if n > 1 else 0
-    both = jax.lax.fori_loop(0, turns, rotate, both)
+    both = _varying.fori_loop(0, turns, rotate, both)
     s = jnp.sqrt(jnp.sum(both[:m] ** 2, axis=0))
     u = both[:m] / jnp.where(s > 0.0, s, 1.0)[None, :]
     return u, s, both[m:].T

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax import _arrays
 from lmjax.models import _domain
 from lmjax.models._stable import log_positive
 
@@ -67,9 +68,10 @@ def compiled(guess: Guess) -> Guess:
 
     @functools.wraps(guess)
     def call(x, y, *args, **options):
-        if isinstance(x, list) and not any(np.ndim(part) for part in x):
-            x = np.asarray(x)
-        return jitted(jax.tree.map(jnp.asarray, x), jnp.asarray(y), *args, **options)
+        several = isinstance(x, list) and any(np.ndim(part) for part in x)
+        read = _arrays.leaves_of if several else _arrays.arrays_of
+        x = read("x", x)
+        return jitted(x, _arrays.as_array("y", y), *args, **options)
 
     return cast(Guess, call)
 

@@ -67,7 +67,7 @@ class Sum(Model):
     ``Gaussian(...) + Polynomial(...)`` names the parts after their classes
     (``gaussian``, ``gaussian_2``, ``polynomial``); ``Sum(left=..., right=...)`` takes
     your names. Parameters are called ``parts.<name>.<field>`` in reports; bounds and
-    ``fixed`` address them as ``{"parts": {"<name>": {"<field>": value}}}``.
+    ``fixed`` address them as ``{"<name>": {"<field>": value}}``.
 
     Args:
         parts: The models by name; ``total["name"]`` returns one.

@@ -5,14 +5,19 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from lmjax._params import common_dtype
 from lmjax.models import _domain, _guess
 from lmjax.models._model import Model, real
 
 
 def _as_array(coefficients: Any) -> Any:
     if isinstance(coefficients, list | tuple):
+        if any(isinstance(number, Tracer) for number in coefficients):
+            dtype = common_dtype(1.0, *coefficients)
+            return jnp.stack([jnp.asarray(number, dtype) for number in coefficients])
         # numpy: an array that still follows no device and is no integer
         return np.asarray(coefficients, float)
     return coefficients

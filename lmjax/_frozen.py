@@ -1,0 +1,111 @@
+"""What a function read from outside when it was traced, and whether that has changed.
+
+JAX compiles a closed-over number or array into the program. Someone who changes it and
+calls again gets the old fit, in silence. Numbers and NumPy arrays that are easy to find
+are looked at before each call: those in closures, in arguments of `functools.partial`,
+in attributes that the function names, and in globals that it names. Large arrays are
+looked at in places.
+"""
+
+import functools
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+# Elements of an array that are compared, spread over all of it: a few microseconds.
+_LOOKED_AT = 1024
+
+# Functions within functions that are looked into.
+_DEEPEST = 3
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+class Frozen:
+    """Prints of the numbers and arrays that a function reads; holds none of them."""
+
+    def __init__(self, fn: Callable):
+        self.prints = _prints(fn)
+        self.told = False
+
+    def changes(self, fn: Callable) -> list[str]:
+        """Return the names of what has changed since; none after a report."""
+        if self.told or not self.prints:
+            return []
+        now = _prints(fn)
+        if now == self.prints:
+            return []
+        kept = now.keys() & self.prints.keys()
+        return sorted(name for name in kept if now[name] != self.prints[name])
+
+    def report(self, name: str, fn: Callable, changes: list[str]) -> None:
+        """Warn, once per function."""
+        self.told = True
+        called = getattr(fn, "__qualname__", type(fn).__qualname__)
+        warnings.warn(
+            f"{name}: {', '.join(changes)} changed since {called} was compiled, and "
+            "the fit still uses the old value, as jax does; hand over what changes "
+            "through x or args, or define the function anew (lmjax.scipy reads it "
+            "again in every call)",
+            stacklevel=_depth_of_caller(),
+        )
+
+
+def _depth_of_caller() -> int:
+    """Return how far up the first frame lies that is not of this package."""
+    frame, depth = sys._getframe(1), 1
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _prints(fn) -> dict[str, Any]:
+    found = {}
+    for name, value in _outside(fn):
+        if type(value) in (int, float, complex, bool):
+            found[name] = value
+        elif isinstance(value, np.ndarray | np.generic):
+            found[name] = _print_of(np.asarray(value))
+    return found
+
+
+def _print_of(array: np.ndarray) -> Any:
+    step = max(1, -(-array.size // _LOOKED_AT))
+    return (array.shape, array.dtype, array.flat[::step].tobytes())
+
+
+def _outside(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of what a function finds outside its arguments."""
+    if isinstance(fn, functools.partial):
+        for i, value in enumerate(fn.args):
+            yield f"argument {i} of functools.partial", value
+        yield from fn.keywords.items()
+        fn = fn.func
+    held = None
+    if isinstance(fn, types.MethodType):
+        held, fn = fn.__self__, fn.__func__
+    elif not isinstance(fn, types.FunctionType):
+        held, fn = fn, type(fn).__call__
+    if not isinstance(fn, types.FunctionType):
+        return
+    names = fn.__code__.co_names
+    attributes = getattr(held, "__dict__", {})
+    for name in names:
+        if name in attributes:
+            yield f"self.{name}", attributes[name]
+        if name in fn.__globals__:
+            yield name, fn.__globals__[name]
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+        yield name, value
+        inner = types.FunctionType | types.MethodType | functools.partial
+        if depth < _DEEPEST and isinstance(value, inner):
+            yield from _outside(value, depth + 1)

@@ -1,0 +1,16 @@
+"""Warnings that point at the line of the user which called lmjax."""
+
+import os
+import sys
+import warnings
+
+_PACKAGE = os.path.dirname(__file__)
+
+
+def warn(text: str) -> None:
+    """Warn in the line that called lmjax: Python shows a text once per line."""
+    frame, level = sys._getframe(), 1
+    inside = lambda frame: frame.f_code.co_filename.startswith(_PACKAGE)
+    while frame.f_back and inside(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -1,0 +1,84 @@
+"""Functions written at the same place that read the same: known without a trace.
+
+A loop that writes a lambda in its body makes a new function in every turn. Where the
+code is one and all that it reads from outside (globals, closures, defaults) are equal
+numbers and words, functions of libraries, or functions of this kind, so is what it
+does. Whoever reads an array, an object or a module that may change has to be traced.
+"""
+
+import functools
+import types
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lmjax._canonical import Itself
+
+# Nobody changes what these hold between two calls.
+_LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox", "functools")
+_WORDS = (str, bytes, bool, int, type(None))
+_DEEPEST = 8
+
+
+class Unknown(Exception):
+    """Something is read that cannot be compared by value."""
+
+
+def written(fn: Any) -> Hashable:
+    """Return what is equal for functions that do the same, or None if unknown.
+
+    It holds no array and no object of the user's.
+    """
+    try:
+        return _function(fn, 0)
+    except Unknown:
+        return None
+
+
+def _function(fn, depth) -> Hashable:
+    if isinstance(fn, functools.partial):
+        given = (fn.args, tuple(fn.keywords.items()))
+        return ("partial", _value(fn.func, depth + 1), _value(given, depth + 1))
+    if type(fn) is not types.FunctionType or depth > _DEEPEST:
+        raise Unknown
+    read = [fn.__defaults__, tuple((fn.__kwdefaults__ or {}).items())]
+    read += [fn.__globals__[n] for n in _names(fn.__code__) if n in fn.__globals__]
+    for cell in fn.__closure__ or ():
+        try:
+            read.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            raise Unknown from None
+    return (fn.__code__, tuple(_value(value, depth + 1) for value in read))
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """Yield the names that a function and those within it look up, or may look up."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names(const)
+
+
+def _value(value, depth) -> Hashable:
+    kind = type(value)
+    if kind in _WORDS:
+        return (kind, value)
+    if kind in (float, complex) or isinstance(value, np.generic):
+        number = np.asarray(value)
+        return (kind, str(number.dtype), number.tobytes())  # NaN is NaN
+    if kind is tuple:
+        return tuple(_value(part, depth) for part in value)
+    if _of_library(value):
+        return Itself(value)
+    return _function(value, depth)
+
+
+def _of_library(value) -> bool:
+    if isinstance(value, types.ModuleType):
+        home = value.__name__
+    elif "<locals>" in getattr(value, "__qualname__", "<locals>"):
+        return False  # made by a function, so it may hold anything
+    else:
+        home = getattr(value, "__module__", None) or ""
+    return home.partition(".")[0] in _LIBRARIES

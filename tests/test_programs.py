@@ -1,0 +1,342 @@
+"""Equal functions share what was compiled; nobody gets the answer of another."""
+
+import dataclasses
+import gc
+import weakref
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import _curve_fit, _global_fit, _least_squares, _programs
+from lmjax._callables import Program
+from lmjax._programs import Fresh
+
+T = np.linspace(0.0, 3.0, 8)
+Y = 2.0 * np.exp(-0.7 * T)
+START = {"a": 1.0, "k": 1.0}
+
+
+def decay(p, t):
+    return p["a"] * jnp.exp(-p["k"] * t)
+
+
+def compiled():
+    """Return how many programs of each door jax holds."""
+    doors = (_curve_fit, _least_squares, _global_fit)
+    return sum(door._fit._cache_size() for door in doors)
+
+
+def fit(model, start=START, **options):
+    return lmjax.curve_fit(model, T, Y, start, **options)
+
+
+def compiles(call, *first):
+    """Return how many programs a call adds to those of the first ones."""
+    for one in first:
+        one()
+    before = compiled()
+    call()
+    return compiled() - before
+
+
+class Instrument:
+    """A model as a method, with numbers and arrays of its own."""
+
+    def __init__(self, delay, background):
+        self.delay, self.background = delay, background
+
+    def model(self, p, t):
+        return decay(p, t - self.delay) + self.background
+
+    __call__ = model
+
+
+@dataclasses.dataclass
+class Unhashable:
+    """A dataclass with ``==``, which Python cannot hash."""
+
+    delay: float
+
+    def __call__(self, p, t):
+        return decay(p, t - self.delay)
+
+
+def shifted(delay):
+    return lambda p, t: decay(p, t - delay)
+
+
+def weighted(weights):
+    return lambda p, t: decay(p, t) * weights
+
+
+def with_delay(delay, p, t):
+    return decay(p, t - delay)
+
+
+KINDS = {
+    "lambda": lambda k: lambda p, t: decay(p, t - jnp.asarray(k)),
+    "closure over a number": lambda k: shifted(k),
+    "closure over an array": lambda k: weighted(np.exp(0.7 * k) * np.ones(8)),
+    "closure over an array of jax": lambda k: weighted(
+        jnp.exp(jnp.array(0.7 * k)) * jnp.ones(8)
+    ),
+    "bound method": lambda k: Instrument(k, np.zeros(8)).model,
+    "callable object": lambda k: Instrument(k, np.zeros(8)),
+    "partial": lambda k: partial(with_delay, k),
+    "dataclass": lambda k: Unhashable(k),
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
+def test_equal_functions_are_compiled_once_and_keep_their_own_values(make):
+    fits = []
+
+    def each():
+        fits.extend(fit(make(k)) for k in (0.1, 0.2))
+
+    assert compiles(each, lambda: fit(make(0.0))) == 0
+    for k, result in zip((0.1, 0.2), fits, strict=True):
+        # another delay is another amplitude
+        assert float(result.params["a"]) == pytest.approx(2.0 * np.exp(-0.7 * k))
+        curve = make(k)(result.params, T)
+        np.testing.assert_allclose(result.predict(T), curve, rtol=1e-12)
+
+
+def test_a_lambda_in_a_loop_is_not_even_traced_again():
+    tracing = []
+
+    class Counted:
+        def __call__(self, p, t):
+            tracing.append(1)
+            return decay(p, t)
+
+    model = Counted()
+    fit(lambda p, t: model(p, t))  # an object, which may change: traced
+    first = len(tracing)
+    fit(lambda p, t: model(p, t))
+    assert len(tracing) == first + 1  # traced, and not compiled
+    before = len(_programs._codes)
+    for _ in range(3):
+        fit(lambda p, t: decay(p, t))
+    assert len(_programs._codes) <= before + 1
+
+
+def with_offset():
+    return fit(lambda p, t: decay(p, t) + OFFSET)
+
+
+@pytest.mark.parametrize("kind", [float, np.asarray])
+def test_what_a_lambda_reads_is_seen_when_it_is_written_anew(kind):
+    global OFFSET
+    values = []
+    for offset in (0.0, 0.5):
+        OFFSET = kind(offset)
+        values.append(float(with_offset().cost))
+    assert values[0] < 1e-20 < 1e-3 < values[1]
+
+
+SIBLINGS = {
+    "literal": (lambda p, t: decay(p, t) * 1.0, lambda p, t: decay(p, t) * 2.0),
+    "inner literal": (
+        lambda p, t: jax.jit(lambda f: f * 1.0)(decay(p, t)),
+        lambda p, t: jax.jit(lambda f: f * 2.0)(decay(p, t)),
+    ),
+    "axis": (
+        lambda p, t: decay(p, t) + 0.0 * jnp.ones((3, 8)).sum(0),
+        lambda p, t: decay(p, t) * jnp.ones((2, 8)).sum(0),
+    ),
+    "branch": (
+        lambda p, t: jax.lax.cond(
+            t[0] < 1.0, lambda f: f, lambda f: 2.0 * f, decay(p, t)
+        ),
+        lambda p, t: jax.lax.cond(
+            t[0] < 1.0, lambda f: 2.0 * f, lambda f: f, decay(p, t)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", SIBLINGS.values(), ids=SIBLINGS.keys())
+def test_siblings_get_their_own_answers(pair):
+    one, two = (float(fit(model).params["a"]) for model in pair)
+    assert one == pytest.approx(2.0)
+    assert two == pytest.approx(1.0)
+
+
+def test_residuals_jacobians_and_losses_share_programs_too():
+    def run(scale):
+        solver = lmjax.LevenbergMarquardt(
+            jac=lambda p, t, y: jax.jacfwd(lambda p: scale * decay(p, t) - y)(p)
+        )
+        return lmjax.least_squares(
+            lambda p, t, y: scale * decay(p, t) - y,
+            START,
+            (T, Y),
+            loss=lambda z: scale * jnp.log1p(z / scale),
+            solver=solver,
+        )
+
+    assert compiles(lambda: run(4.0), lambda: run(2.0)) == 0
+    assert float(run(4.0).params["a"]) == pytest.approx(0.5)
+    assert run(4.0).jacobian == "user"
+
+
+def test_global_fits_share_programs_too():
+    curves = np.stack([Y, 2.0 * Y])
+
+    def run(delay):
+        return lmjax.global_fit(
+            shifted(delay), T, curves, START, shared={"k": True}
+        ).params["a"]
+
+    assert compiles(lambda: run(0.2), lambda: run(0.1)) == 0
+    expected = 2.0 * np.exp(-0.14) * np.array([1.0, 2.0])
+    np.testing.assert_allclose(run(0.2), expected, rtol=1e-6)
+
+
+def test_derivatives_reach_what_a_fresh_function_closes_over():
+    def amplitude(delay):
+        return fit(lambda p, t: decay(p, t - delay)).params["a"]
+
+    exact = lambda k: -1.4 * np.exp(-0.7 * k)
+    for k in (0.1, 0.3):
+        assert float(jax.grad(amplitude)(k)) == pytest.approx(exact(k), rel=1e-6)
+        assert float(jax.jit(jax.grad(amplitude))(k)) == pytest.approx(exact(k))
+    delays = jnp.array([0.1, 0.3])
+    batch = jax.vmap(amplitude)(delays)
+    np.testing.assert_allclose(batch, 2.0 * jnp.exp(-0.7 * delays), rtol=1e-8)
+    assert not any(
+        isinstance(leaf, jax.core.Tracer)
+        for seen in _programs._seen.values()
+        for program in seen.programs.values()
+        for leaf in jax.tree.leaves(program)
+    )
+
+
+def test_inside_jit_the_function_itself_is_used():
+    seen = []
+
+    def record(y):
+        model = _programs.model("model", decay, START, jnp.asarray(T), data=y)
+        seen.append(type(model))
+        return y
+
+    jax.jit(record)(Y)
+    jax.vmap(record)(Y[None])
+    assert seen == [jax.tree_util.Partial, Program]
+
+
+def test_the_dtype_of_the_work_is_what_it_was():
+    single, double = jnp.float32, jnp.float64
+    residual = lambda p, t: jnp.exp(-p * t) - 0.5 * t
+    for start, data, expected in (
+        (1.0, jnp.asarray(T, single), single),
+        (1.0, jnp.asarray(T, double), double),
+        (jnp.asarray(1.0, single), jnp.asarray(T, single), single),
+    ):
+        run = partial(lmjax.least_squares, residual, start)
+        sol, inside = run((data,)), jax.jit(run)((data,))
+        assert sol.params.dtype == inside.params.dtype == expected
+
+
+def test_functions_and_their_arrays_are_forgotten():
+    class Table(np.ndarray):
+        """An array that can be referred to weakly."""
+
+    table = np.ones(8).view(Table)
+
+    def model(p, t):
+        return decay(p, t) * jnp.asarray(np.asarray(table))
+
+    refs = [weakref.ref(model), weakref.ref(table)]
+    fit(model)
+    fit(model)
+    before = len(_programs._seen)
+    del model, table
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None]
+    assert len(_programs._seen) < before
+
+
+def test_tables_are_bounded():
+    for k in range(1, 2 * _programs.MOST_SHAPES):
+        _programs.function("loss", jnp.log1p, jnp.ones(k))
+    seen = _programs._seen[_programs._identity(jnp.log1p)]
+    assert len(seen.programs) == _programs.MOST_SHAPES
+    assert len(_programs._codes) <= _programs.MOST_CODES
+    assert len(_programs._written) <= _programs.MOST_WRITTEN
+
+
+@pytest.mark.parametrize("kind", ["closure", "attribute", "partial", "array"])
+def test_a_frozen_value_that_changed_is_noticed_once(kind):
+    table = np.zeros(8)
+    device = Instrument(0.0, table)
+    delay = 0.0
+    given = partial(lambda p, t, delay: decay(p, t - delay), delay=table)
+    model = {
+        "closure": lambda p, t: decay(p, t - delay),
+        "attribute": device.model,
+        "partial": given,
+        "array": lambda p, t: decay(p, t) + jnp.asarray(table),
+    }[kind]
+    first = fit(model)
+    delay, device.delay = 0.5, 0.5
+    table += 0.5
+    named = {"attribute": r"self\.", "closure": "delay", "partial": "delay"}
+    with pytest.warns(UserWarning, match=named.get(kind, "table")) as caught:
+        second = fit(model)
+    assert "through x or args" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(second.cost, first.cost)
+    fit(model)  # a second warning would be an error
+
+
+def test_a_counter_that_changes_nothing_is_not_complained_of():
+    calls = 0
+
+    def model(p, t):
+        nonlocal calls
+        calls += 1
+        return decay(p, t)
+
+    fit(model)
+    calls += 10
+    fit(model)
+
+
+def test_a_fresh_function_sees_what_changed_and_is_not_compiled_again():
+    table, device = np.zeros(8), Instrument(0.0, 0.0)
+    model = lambda p, t: device.model(p, t) + jnp.asarray(table)
+    costs = []
+
+    def again():
+        table[:] = 0.5
+        costs.append(float(fit(Fresh(model)).cost))
+        table[:], device.delay = 0.0, 0.3
+        costs.append(float(fit(Fresh(model)).params["a"]))
+
+    assert compiles(again, lambda: fit(Fresh(model))) == 0
+    assert costs[0] > 1e-3
+    assert costs[1] == pytest.approx(2.0 * np.exp(-0.21))
+
+
+def test_profile_and_bootstrap_of_equal_functions():
+    y = Y + 0.01 * np.cos(9.0 * T)
+
+    def both(delay):
+        fit = lmjax.curve_fit(shifted(delay), T, y, START)
+        limits = lmjax.profile(fit, T, y, "k").interval
+        boot = lmjax.bootstrap(jax.random.key(0), fit, T, y, num=3)
+        assert boot.fit is fit
+        return limits[0]["k"], boot.params["k"]
+
+    first = both(0.1)
+    counts = [f._cached._cache_size() for f in (lmjax._profile._profile,)]
+    second = both(0.2)
+    assert counts == [f._cached._cache_size() for f in (lmjax._profile._profile,)]
+    np.testing.assert_allclose(first[0], second[0], rtol=1e-6)
+    np.testing.assert_allclose(first[1], second[1], rtol=1e-6)

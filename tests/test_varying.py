@@ -1,0 +1,108 @@
+"""Fits inside `jax.shard_map` with its defaults, and the types of loops there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import run_python
+
+from lmjax import _varying
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+import lmjax
+from jax.sharding import Mesh, PartitionSpec as P
+
+t = np.linspace(0.0, 3.0, 8)
+ys = jnp.stack([a * jnp.exp(-0.7 * t) for a in range(1, 7)]) + 0.01 * jnp.cos(9 * t)
+
+
+def decay(p, t):
+    return p["a"] * jnp.exp(-p["k"] * t)
+
+
+def fit_one(y):
+    fit = lmjax.curve_fit(decay, t, y, {"a": 1.0, "k": 1.0}, **OPTIONS)
+    return fit.params["a"], fit.stderr["k"], fit.status
+
+
+each = {"vmap": jax.vmap(fit_one), "map": lambda ys: jax.lax.map(fit_one, ys)}
+each["grad"] = jax.vmap(jax.grad(lambda y: fit_one(y)[0]))
+mesh = Mesh(np.array(jax.devices()), ("i",))
+for name in WAYS:
+    plain = jax.jit(each[name])(ys)
+    sharded = jax.shard_map(each[name], mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    for a, b in zip(*map(jax.tree.leaves, (plain, jax.jit(sharded)(ys)))):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+print(jax.device_count())
+"""
+OPTIONS = {
+    "plain": "{}",
+    "bounds": "{'bounds': ({'k': 0.0}, {'k': 0.5})}",
+    "loss": "{'loss': 'soft_l1', 'loss_scale': 0.1}",
+    "own loop": "{'solver': lmjax.LevenbergMarquardt(linear_solver=lmjax.QR())}",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [("plain", ("vmap", "map", "grad"))]
+    + [(name, ("vmap",)) for name in ("bounds", "loss", "own loop")],
+    ids=["plain", "bounds", "loss", "own loop"],
+)
+def test_fits_are_the_same_when_shared_among_devices(options, ways):
+    code = SCRIPT.replace("**OPTIONS", f"**{OPTIONS[options]}")
+    code = code.replace("WAYS", repr(ways))
+    flags = "--xla_force_host_platform_device_count=2"
+    found = run_python("-c", code, XLA_FLAGS=flags, JAX_ENABLE_X64="1")
+    assert found.split() == ["2"]
+
+
+def mapped(fn):
+    """Return ``fn(x)`` inside a map over one device."""
+    spec = jax.sharding.PartitionSpec("i")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("i",))
+    return jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=spec, out_specs=spec))
+
+
+LOOPS = {
+    "while": lambda x: _varying.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + x, c[1]), (0, 0.0 * T, T)
+    )[2],
+    "fori": lambda x: _varying.fori_loop(0, 3, lambda i, c: c + x, jnp.zeros(3)),
+    "cond": lambda x: _varying.cond(x[0] > 0.0, lambda: x, lambda: T) + 0.0 * x,
+    "platform": lambda x: _varying.platform_dependent(
+        x, cpu=lambda x: jnp.ones(3), default=lambda x: x
+    ),
+    "linearize": lambda x: _varying.linearize(jnp.sin, x)[1](jnp.ones(3)),
+}
+T = jnp.arange(3.0)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_types_of_loops_and_branches_agree(name):
+    x = jnp.array([0.5, 1.0, 2.0])
+    np.testing.assert_allclose(mapped(LOOPS[name])(x), LOOPS[name](x))
+
+
+def test_outside_a_map_nothing_varies():
+    assert not _varying.is_mapped()
+    assert _varying.axes_of({"a": T, "b": 1.0}) == frozenset()
+    assert _varying.vary(T, frozenset()) is T
+
+
+def test_integers_pass_through_a_rule():
+    def run(x):
+        rule = lambda args, tangents, found: (
+            3.0 * tangents[0],
+            _varying.no_tangent(found[1]),
+        )
+        fn = lambda x: (2.0 * x, jnp.sum(x > 0.0, dtype=jnp.int32))
+        return _varying.custom_jvp(fn, rule, x)
+
+    def both(x):
+        count = run(x)[1]
+        return jax.grad(lambda x: jnp.sum(run(x)[0]))(x) * count.astype(float)
+
+    for way in (both, mapped(both)):
+        np.testing.assert_array_equal(way(jnp.array([1.0, 2.0])), [6.0, 6.0])
