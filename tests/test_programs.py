@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import lmjax
 from lmjax import _curve_fit, _global_fit, _least_squares, _programs
@@ -365,7 +366,7 @@ def hidden_import():
 
 
 def hidden_attribute():
-    return lambda p, t: t * p * scaled(1.0)
+    return lambda p, t: t * p * holder.factor
 
 
 def hidden_state():
@@ -373,16 +374,16 @@ def hidden_state():
 
 
 def hidden_method():
-    read = FACTORS.get
-    return lambda p, t: t * p * read("value")
+    return lambda p, t: t * p * MEAN()
 
 
-def scaled(x):
-    return x * vars(scaled)["factor"]
+def holder():
+    return None
 
 
 FACTOR = 1.0
-FACTORS = {"value": 1.0}
+NORMAL = scipy.stats.norm(loc=1.0)
+MEAN = NORMAL.mean
 
 
 @pytest.mark.parametrize(
@@ -402,8 +403,8 @@ def test_a_new_function_reads_what_it_does_not_name(made, monkeypatch):
     values = []
     for factor in (2.0, 3.0):
         monkeypatch.setitem(globals(), "FACTOR", factor)
-        monkeypatch.setitem(FACTORS, "value", factor)
-        factors.value = scaled.factor = factor
+        monkeypatch.setitem(NORMAL.kwds, "loc", factor)
+        factors.value = holder.factor = factor
         np.random.seed(int(factor))  # noqa: NPY002
         values.append(float(_programs.model("model", made(), 1.0, T)(1.0, T)[-1]))
     np.random.seed(3)  # noqa: NPY002
