@@ -183,7 +183,13 @@ PARTS = {
         anything,
     ),
 }
-DOORS |= SCIPY | PARTS
+GUESSES = {
+    "Exponential.guess": Door(models.Exponential.guess, {"x": T, "y": Y}, anything),
+    "Polynomial.guess": Door(
+        models.Polynomial.guess, {"x": T, "y": Y, "degree": 1}, anything
+    ),
+}
+DOORS |= SCIPY | PARTS | GUESSES
 # Other names by which a message may begin. The shape that a model returns is compared
 # with y, by the name of the model; SciPy has words of its own, which are kept.
 ALSO = {
