@@ -65,9 +65,9 @@ def calling(function: Callable, call: str) -> Callable:
         call: What the call looks like, ``model(params, x)``.
     """
 
-    def explained(*args):
+    def explained(*args, **kwargs):
         try:
-            return function(*args)
+            return function(*args, **kwargs)
         except Exception as error:
             note = f"lmjax calls {call}"
             if isinstance(error, _TRACED):

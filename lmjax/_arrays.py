@@ -23,7 +23,11 @@ def as_array(name: str, value: Any) -> np.ndarray | jax.Array:
         TypeError: If it holds no numbers, or masks some of them.
         ValueError: If it is a list with parts of unequal length.
     """
-    if isinstance(value, jax.Array) or _is_plain(value):
+    if isinstance(value, jax.Array):
+        if not hasattr(value.dtype, "kind"):
+            raise TypeError(f"{name}: expected numbers, got random keys")
+        return value
+    if _is_plain(value):
         return value
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
@@ -79,9 +83,15 @@ def _columns(value: Any) -> list[tuple[Any, Any]]:
     return [(None, getattr(value, "dtype", None))]
 
 
+def _letter(dtype: Any) -> str:
+    """Return the kind of a dtype; O for what only looks like one."""
+    kind = getattr(dtype, "kind", "O")
+    return kind if isinstance(kind, str) else "O"
+
+
 def _is_nullable(value: Any) -> bool:
     """Return whether only missing numbers of pandas kept an array from being one."""
-    kinds = [getattr(dtype, "kind", "O") for _, dtype in _columns(value)]
+    kinds = [_letter(dtype) for _, dtype in _columns(value)]
     return hasattr(value, "to_numpy") and all(kind in "biuf" for kind in kinds)
 
 
@@ -90,12 +100,12 @@ def _kind_of(value: Any, dtype: np.dtype) -> str:
     strange = [
         (column, each)
         for column, each in _columns(value)
-        if each is not None and getattr(each, "kind", "O") not in "biufc"
+        if each is not None and _letter(each) not in "biufc"
     ]
     column, dtype = strange[0] if strange else (None, dtype)
     where = "" if column is None else f" in column {column!r}"
     hint = "convert it first, with .astype(float) if it holds numbers"
-    if getattr(dtype, "kind", "O") in "mM":
+    if _letter(dtype) in "mM":
         hint = 'subtract the first and divide by a unit, numpy.timedelta64(1, "s")'
     if getattr(dtype, "fields", None):
         hint = "give its fields as a dict of arrays"

@@ -28,6 +28,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lmjax import _data
+from lmjax._checks import check_choice
 from lmjax._data import Data
 from lmjax._fitted import CurveFit
 from lmjax._refit import FitOptions, Refit, refit
@@ -188,8 +189,7 @@ def bootstrap(
     again = refit(fit, x, y, options)
     kinds = KINDS if fit.likelihood is None else ("parametric",)
     kind = kinds[0] if kind is None else kind
-    if kind not in kinds:
-        raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {kind!r}")
+    check_choice("kind", kind, kinds)
     if not isinstance(num, int | np.integer) or num < 2:
         raise ValueError(f"num: expected an int >= 2, got {num!r}")
     if kind == "case" and any(_correlated(*one) for one in _weighted(again)):

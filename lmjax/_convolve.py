@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax._checks import check_flag, check_real
 from lmjax._params import common_dtype
 from lmjax._types import Scalar
 
@@ -72,6 +73,9 @@ def convolve(
         chapters 6 (convolution and shift theorems) and 11 (discrete transform).
     """
     signal, response = _samples("signal", signal), _samples("response", response)
+    if shift is not None:
+        check_real("shift", shift)
+    check_flag("periodic", periodic)
     dtype = common_dtype(signal, response)
     signal, response = signal.astype(dtype), response.astype(dtype)
     n, k = signal.size, response.size
@@ -97,7 +101,7 @@ def convolve(
 def _samples(name: str, values) -> Array:
     try:
         values = jnp.asarray(values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name}: expected samples, got {values!r}") from None
     if values.ndim != 1 or values.size == 0:
         raise ValueError(

@@ -158,7 +158,7 @@ def curve_fit(
     try:
         asked, plain = asked.with_programs(solver)
         fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise asked.blame(error) from error
     asked.check_answer(fit)
     if marked is not None:

@@ -13,15 +13,11 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
+from lmjax._checks import check_above
 from lmjax._types import Flag, Scalar
 
 # A gain this close to 1 says that the linear model was exact.
 EXACT = 0.05
-
-
-def _check_number(name, value, above):
-    if isinstance(value, float | int) and not value > above:
-        raise ValueError(f"{name}: expected a number above {above:g}, got {value}")
 
 
 class Nielsen(eqx.Module):
@@ -58,9 +54,9 @@ class Nielsen(eqx.Module):
     guarded: ClassVar[bool] = True  # steps with a poor gain are refused
 
     def __check_init__(self):
-        _check_number("initial", self.initial, 0.0)
-        _check_number("shrink", self.shrink, 0.0)
-        _check_number("sprint", self.sprint, 0.0)
+        check_above("initial", self.initial, 0.0)
+        check_above("shrink", self.shrink, 0.0)
+        check_above("sprint", self.sprint, 0.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
@@ -118,9 +114,9 @@ class Classical(eqx.Module):
     guarded: ClassVar[bool] = True
 
     def __check_init__(self):
-        _check_number("initial", self.initial, 0.0)
-        _check_number("up", self.up, 1.0)
-        _check_number("down", self.down, 1.0)
+        check_above("initial", self.initial, 0.0)
+        check_above("up", self.up, 1.0)
+        check_above("down", self.down, 1.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
@@ -153,8 +149,7 @@ class Fixed(eqx.Module):
     guarded: ClassVar[bool] = False
 
     def __check_init__(self):
-        if isinstance(self.value, float | int) and not self.value >= 0:
-            raise ValueError(f"value: expected a number >= 0, got {self.value}")
+        check_above("value", self.value, 0.0, inclusive=True)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the damping and a growth factor of 1."""

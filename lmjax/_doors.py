@@ -12,6 +12,7 @@ from jax.core import Tracer
 from lmjax import _params, likelihoods, losses
 from lmjax._arrays import leaves_of
 from lmjax._callables import as_pytree
+from lmjax._checks import check_real, is_real
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 from lmjax._terms import Robust
@@ -21,8 +22,8 @@ from lmjax.likelihoods import Likelihood
 
 def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
     """Return the term of the loss behind a name, its function as a callable pytree."""
-    if loss is None or loss == "linear" or loss is losses.linear:
-        return None
+    loss_scale = leaves_of("loss_scale", loss_scale)
+    check_real("loss_scale", loss_scale)
     if isinstance(loss, str):
         if loss not in losses.NAMES:
             raise ValueError(
@@ -30,11 +31,10 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
                 f"got {loss!r}"
             )
         loss = getattr(losses, loss)
+    if loss is None or loss is losses.linear:
+        return None
     if not callable(loss):
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
-    loss_scale = leaves_of("loss_scale", loss_scale)
-    if not isinstance(loss_scale, jax.Array | np.ndarray | np.generic | int | float):
-        raise TypeError(f"loss_scale: expected a number, got {loss_scale!r}")
     if not isinstance(loss_scale, Tracer) and not (np.asarray(loss_scale) > 0).all():
         raise ValueError(f"loss_scale: expected a positive number, got {loss_scale}")
     return Robust(as_pytree(loss), loss_scale)
@@ -110,7 +110,8 @@ def resolve_linear(
     if linear is None:
         return None
     for leaf in jax.tree.leaves(linear):
-        if isinstance(leaf, Tracer) or np.asarray(leaf).dtype != np.bool_:
+        kind = np.dtype(bool) if isinstance(leaf, bool) else getattr(leaf, "dtype", 0)
+        if isinstance(leaf, Tracer) or kind is not np.dtype(bool):
             raise TypeError(
                 "linear: expected booleans that are known before compilation, "
                 f"got {leaf!r}"
@@ -223,7 +224,7 @@ def check_solver(solver: Any, derivative: Any) -> None:
             )
 
 
-def blame(error: TypeError, named: dict[str, Any]) -> TypeError:
+def blame(error: Exception, named: dict[str, Any]) -> Exception:
     """Return an error that names the argument which jax refused, or jax's own."""
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return TypeError(
@@ -235,6 +236,7 @@ def blame(error: TypeError, named: dict[str, Any]) -> TypeError:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             typed = isinstance(leaf, np.ndarray | np.generic)
             odd = typed and leaf.dtype.kind not in "biufcV"  # V: bfloat16 and such
+            odd |= isinstance(leaf, int) and not is_real(leaf)  # beyond 64 bits
             if odd or not isinstance(leaf, numbers):
                 where = name + jax.tree_util.keystr(path)
                 return TypeError(

@@ -20,6 +20,7 @@ from lmjax import _rows
 from lmjax._arrays import leaves_of
 from lmjax._callables import Split, as_pytree
 from lmjax._checkpoint import Checkpoint, describe, opened
+from lmjax._checks import check_flag
 from lmjax._flight import exchange, fingerprint, in_flight, progress_bar
 from lmjax._precision import rounds, warn_of_rounded
 from lmjax._program_hash import program_hash
@@ -95,6 +96,11 @@ def fit_batch(
     """
     if not callable(fit_one):
         raise TypeError(f"fit_one: expected a function of one row, got {fit_one!r}")
+    check_flag("progress", progress)
+    if checkpoint is not None and not (
+        isinstance(checkpoint, str | os.PathLike) and str(checkpoint)
+    ):
+        raise TypeError(f"checkpoint: expected a folder, got {checkpoint!r}")
     data = _rows.table(data)
     if rounds():
         warn_of_rounded(data=_some_rows(data))
@@ -201,6 +207,8 @@ def _split(fit_one: Callable) -> tuple[Any, list[Any]]:
 def _local_mesh(mesh: Mesh | None) -> Mesh:
     if mesh is None:
         return Mesh(np.array(jax.local_devices()), (AXIS,))
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh: expected a jax.sharding.Mesh, got {mesh!r}")
     if AXIS not in mesh.axis_names or mesh.devices.ndim != 1:
         raise ValueError(
             f"mesh: expected one axis named {AXIS!r}, got {mesh.axis_names}"

@@ -11,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax import _report, _statistics
+from lmjax._advice import calling
 from lmjax._arrays import arrays_of, as_array, broadcast
+from lmjax._checks import check_function, check_real
 from lmjax._linearize import PRECISION
 from lmjax._result import Solution
 from lmjax._statistics import dof_of, has_error, is_free
@@ -113,8 +115,8 @@ class DataFit(Solution):
 
     def _evaluate(self, params, x):
         if self.model is not None:
-            return self.model(params, x)
-        return eqx.combine(params, self.params)(x)
+            return calling(self.model, "model(params, x)")(params, x)
+        return calling(eqx.combine(params, self.params), "model(x)")(x)
 
 
 class CurveFit(DataFit):
@@ -199,6 +201,8 @@ class CurveFit(DataFit):
         References:
             Casella and Berger (2002), "Statistical Inference", section 5.5.4.
         """
+        check_function("fn", fn, "fn(params)")
+        fn = calling(fn, "fn(params)")
         arrays, rest = eqx.partition(self.params, eqx.is_array)
 
         def one(arrays, covariance):
@@ -220,6 +224,7 @@ class CurveFit(DataFit):
         return self.propagate(lambda params: self._evaluate(varied(params), x))
 
     def _quantile(self, level):
+        check_real("level", level)
         known = not isinstance(level, jax.Array)
         number = isinstance(level, int | float | np.number)
         if known and not (number and 0.0 < level < 1.0):

@@ -139,13 +139,14 @@ def global_fit(
         loss=loss,
         loss_scale=loss_scale,
     )
-    flags = _groups.shared_leaves(shared, asked.start)
     try:
+        _params.check_params(asked.start)
+        flags = _groups.shared_leaves(shared, asked.start)
         if params0 is not None:
             one = _groups.of_one_curve(params0, flags, asked.x, y.shape)
             asked = asked._replace(model=_programs.model("model", model, *one, data=y))
         fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise asked.blame(error) from error
     asked.check_answer(fit)
     return completed(fit, model, params0)
@@ -171,6 +172,8 @@ def _check_data(y, sigma):
             "y: expected an array with the curves on its first axis, or a list of "
             f"curves; got shape {y.shape}"
         )
+    if y.size == 0:
+        raise ValueError(f"y: expected at least one point, got shape {y.shape}")
     if isinstance(sigma, tuple):
         raise ValueError(
             "sigma: expected standard deviations that broadcast to y, got a tuple"

@@ -22,6 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from lmjax import _curvature, _solve, _varying
+from lmjax._checks import check_choice, check_flag
 from lmjax._curvature import Curvature
 from lmjax._problem import Problem
 from lmjax._result import DerivativeCheck
@@ -83,11 +84,9 @@ class Implicit(eqx.Module):
 
     def __check_init__(self):
         for name, words in (("hessian", HESSIANS), ("failed", FAILED)):
-            if getattr(self, name) not in words:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(words)}, "
-                    f"got {getattr(self, name)!r}"
-                )
+            check_choice(name, getattr(self, name), words)
+        check_flag("polish", self.polish)
+        check_flag("check", self.check)
 
     def solve(
         self, problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt

@@ -142,7 +142,7 @@ def least_squares(
             marked,
             jac,
         )
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
         raise blame(error, named) from error
     if bounds is not None:

@@ -35,7 +35,13 @@ def check_params(params0) -> Any:
     if not leaves or all(jnp.size(leaf) == 0 for _, leaf in leaves):
         raise ValueError("params0: expected at least one parameter, got none")
     for path, leaf in leaves:
-        dtype = jnp.result_type(leaf)
+        try:
+            dtype = jnp.result_type(leaf)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"params0: expected floating-point parameters, got {leaf!r} at "
+                f"params0{jax.tree_util.keystr(path)}"
+            ) from error
         if not jnp.issubdtype(dtype, jnp.floating):
             hint = (
                 "split complex numbers into real and imaginary parts"

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lmjax._arrays import as_array
+from lmjax._checks import check_real
 
 
 def pad_ragged(
@@ -25,6 +26,10 @@ def pad_ragged(
         >>> mask.tolist()
         [[True, True, True], [True, False, False]]
     """
+    if fill is not None:
+        check_real("fill", fill)
+        if np.ndim(fill):
+            raise ValueError(f"fill: expected a number, got shape {np.shape(fill)}")
     return padded("curves", curves, fill)[:2]
 
 
@@ -35,6 +40,10 @@ def padded(
 
     ``name`` is that of the argument, for errors.
     """
+    try:
+        curves = list(curves)
+    except TypeError:
+        raise TypeError(f"{name}: expected a list of curves, got {curves!r}") from None
     masked = [isinstance(curve, np.ma.MaskedArray) for curve in curves]
     arrays = [
         np.asarray(as_array(f"{name}[{k}]", curve.data if mask else curve))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict
 
 import equinox as eqx
@@ -13,10 +14,12 @@ from jaxtyping import Array, Float
 
 from lmjax import _arrays, _data, _params, _programs
 from lmjax._callables import unwrapped
+from lmjax._checks import check_choice
 from lmjax._curve_fit import curve_fit
 from lmjax._data import Data
-from lmjax._doors import check_pair, resolve_likelihood, resolve_loss
+from lmjax._doors import check_pair, check_solver, resolve_likelihood, resolve_loss
 from lmjax._fitted import CurveFit
+from lmjax._implicit import Implicit
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import ParamStatus
 from lmjax._types import Flag, Params, Scalar
@@ -172,6 +175,12 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             + " (the fit itself knows the others)"
         )
     check_pair(options.get("bounds"))
+    check_choice(
+        "nan_policy", options.get("nan_policy", "propagate"), _data.NAN_POLICIES
+    )
+    if "solver" in options:
+        check_solver(options["solver"], Implicit())
+    resolve_loss(options.get("loss"), options.get("loss_scale", 1.0))
     x = _arrays.arrays_of("x", x)
     y = _arrays.as_arrays("y", y)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
@@ -197,6 +206,8 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     data = {k: _arrays.as_weights(k, v, y) for k, v in weights.items()}
     limits = {k: v for k, v in options.items() if k in ("bounds", "fixed")}
     data |= {k: _arrays.leaves_of(k, v) for k, v in limits.items()}
+    spread = partial(_params.ravel_prefix, params=fit._varied(), dtype=bool)
+    jax.eval_shape(lambda: spread("fixed", data.get("fixed"), default=False))
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
     traced = lambda leaf: (

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmjax import _advice, _arrays, _data, _params, _programs
 from lmjax._callables import Program, Split, as_pytree
+from lmjax._checks import check_choice
 from lmjax._doors import (
     blame,
     check_feasible,
@@ -80,7 +81,7 @@ class Request(NamedTuple):
         term = _programs.term(self.term, model)
         return self._replace(model=model, jac=jac, term=term), solver
 
-    def blame(self, error: TypeError) -> TypeError:
+    def blame(self, error: Exception) -> Exception:
         """Return an error that names the argument which jax refused."""
         names = ("x", "y", "params0", "sigma", "mask", "bounds", "fixed")
         named = {name: getattr(self, name) for name in names}
@@ -153,11 +154,7 @@ def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
             "params0: expected a start; it may be left out only if model is a callable "
             "eqx.Module that holds its own parameters"
         )
-    if nan_policy not in _data.NAN_POLICIES:
-        raise ValueError(
-            f"nan_policy: expected one of {', '.join(_data.NAN_POLICIES)}, "
-            f"got {nan_policy!r}"
-        )
+    check_choice("nan_policy", nan_policy, _data.NAN_POLICIES)
 
 
 def splitted(model: Any) -> Split:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import _rows
+from lmjax._advice import calling
 from lmjax._arrays import leaves_of
+from lmjax._checks import check_function
 from lmjax._fit_batch import fit_batch
 from lmjax._types import Params
 
@@ -44,6 +46,12 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         >>> fits.success.tolist()
         [True, True]
     """
+    check_function("fit_one", fit_one, "fit_one(row)")
+    if not (hasattr(fits, "status") and hasattr(fits, "cost")):
+        raise TypeError(
+            "fits: expected what fit_batch or vmap returned, with a status and a cost, "
+            f"got {fits!r}"
+        )
     data = _rows.table(data)
     whole = jax.tree.map(np.array, fits)
     if data.size != len(whole.status):
@@ -92,14 +100,16 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
         >>> print(f"{abs(best.params):.3f}")
         0.000
     """
+    check_function("fit_one", fit_one, "fit_one(start)")
     starts = leaves_of("starts", starts)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(starts)]
+    is_array = lambda leaf: isinstance(leaf, jax.Array | np.ndarray)
+    shapes = [leaf.shape if is_array(leaf) else () for leaf in jax.tree.leaves(starts)]
     if () in shapes or len({shape[:1] for shape in shapes}) != 1:
         raise ValueError(
             "starts: expected arrays with the starts on their first axis, as many in "
             f"each, got shapes {shapes}"
         )
-    fits = jax.vmap(fit_one)(starts)
+    fits = jax.vmap(calling(fit_one, "fit_one(start)"))(starts)
     cost = jnp.where(jnp.isnan(fits.cost), jnp.inf, fits.cost)
     worst = jnp.where(fits.status > 0, 0, 1)
     best = jnp.lexsort((cost, worst))[0]

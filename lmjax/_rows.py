@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
+from lmjax._advice import calling
 from lmjax._arrays import as_array, is_numeric, is_wide
 
 
@@ -85,7 +86,7 @@ def result_type(fit_of: Callable, numbers: Any, row: RowType) -> RowType:
     seen = {}  # filled in by the trace: what cannot be told from shapes afterwards
 
     def results(numbers, leaves):
-        out = fit_of(numbers)(row.restore(leaves))
+        out = calling(fit_of(numbers), "fit_one(row)")(row.restore(leaves))
         seen["structure"] = jax.tree.structure(out)
         seen["names"] = tuple(keystr(path) for path, _ in tree_leaves_with_path(out))
         seen["keys"] = tuple(_kind_of_key(leaf) for leaf in jax.tree.leaves(out))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._callables import as_pytree
+from lmjax._checks import check_flag, check_real
 from lmjax._damping import Nielsen
 from lmjax._linear_solvers import CG, QR, SVD, Dual
 from lmjax._types import Scalar
@@ -87,14 +88,20 @@ class LevenbergMarquardt(eqx.Module):
             )
         for name in ("ftol", "xtol", "gtol"):
             value = getattr(self, name)
+            if value is not None:
+                check_real(name, value)
             if isinstance(value, float | int) and not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value}")
         if type(self.max_steps) is not int or self.max_steps < 1:
             raise ValueError(f"max_steps: expected an int >= 1, got {self.max_steps!r}")
-        if not (self.jac in (None, "fwd", "rev") or callable(self.jac)):
+        named = self.jac is None or isinstance(self.jac, str)
+        known = self.jac in (None, "fwd", "rev") if named else callable(self.jac)
+        if not known or isinstance(self.jac, type):
             raise ValueError(
                 f"jac: expected 'fwd', 'rev' or a function, got {self.jac!r}"
             )
+        check_flag("geodesic", self.geodesic)
+        check_flag("record_history", self.record_history)
 
     def choose_linear_solver(self, m: int, n: int) -> Callable:
         """Return the linear solver for m residuals and n parameters."""

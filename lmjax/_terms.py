@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmjax._advice import calling
 from lmjax._callables import hoisted
 from lmjax.likelihoods import Likelihood
 
@@ -31,7 +32,7 @@ class Robust(eqx.Module):
     def prepared(self, m: int, dtype) -> Self:
         """Return the term with all its numbers as leaves of one dtype."""
         z = jnp.zeros((m,), dtype)
-        got = jax.eval_shape(self.rho, z)
+        got = jax.eval_shape(calling(self.rho, "loss(z)"), z)
         if getattr(got, "shape", None) != z.shape:
             raise ValueError(
                 f"loss: expected rho(z) like z, of shape {z.shape}, got {got}"

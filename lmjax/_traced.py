@@ -185,4 +185,5 @@ def _is_real(leaf) -> bool:
     """Return whether a leaf is an array of floats of a dtype that a fit may have."""
     dtype = getattr(leaf, "dtype", None)
     weak = getattr(leaf, "weak_type", False)
-    return dtype in (np.float32, np.float64) and not weak
+    known = isinstance(dtype, np.dtype) and dtype in (np.float32, np.float64)
+    return known and not weak

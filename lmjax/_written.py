@@ -6,6 +6,7 @@ numbers and words, functions of libraries, or functions of this kind, so is what
 does. Whoever reads an array, an object or a module that may change has to be traced.
 """
 
+import dis
 import functools
 import types
 from collections.abc import Hashable, Iterator
@@ -17,6 +18,12 @@ from lmjax._canonical import Itself
 
 # Nobody changes what these hold between two calls.
 _LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox", "functools")
+# By these a function reads what it does not name, or what differs from call to call.
+_HIDDEN = frozenset(
+    ("globals", "locals", "vars", "eval", "exec", "__import__", "open", "input", "id")
+    + ("next", "random")  # `numpy.random` has a state
+)
+_IMPORT = dis.opmap["IMPORT_NAME"]
 _WORDS = (str, bytes, bool, int, type(None))
 _DEEPEST = 8
 
@@ -42,8 +49,14 @@ def _function(fn, depth) -> Hashable:
         return ("partial", _value(fn.func, depth + 1), _value(given, depth + 1))
     if type(fn) is not types.FunctionType or depth > _DEEPEST:
         raise Unknown
+    if fn.__dict__:  # attributes, which it or others may read
+        raise Unknown
     read = [fn.__defaults__, tuple((fn.__kwdefaults__ or {}).items())]
-    read += [fn.__globals__[n] for n in _names(fn.__code__) if n in fn.__globals__]
+    for name in _names(fn.__code__):
+        if name in fn.__globals__:
+            read.append((name, fn.__globals__[name]))
+        elif name in _HIDDEN:
+            raise Unknown
     for cell in fn.__closure__ or ():
         try:
             read.append(cell.cell_contents)
@@ -54,6 +67,8 @@ def _function(fn, depth) -> Hashable:
 
 def _names(code: types.CodeType) -> Iterator[str]:
     """Yield the names that a function and those within it look up, or may look up."""
+    if _IMPORT in code.co_code[::2]:  # of a module that nobody has looked at
+        raise Unknown
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
@@ -75,6 +90,8 @@ def _value(value, depth) -> Hashable:
 
 
 def _of_library(value) -> bool:
+    if isinstance(value, types.MethodType):
+        return False  # what it is bound to may change
     if isinstance(value, types.ModuleType):
         home = value.__name__
     elif "<locals>" in getattr(value, "__qualname__", "<locals>"):

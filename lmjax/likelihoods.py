@@ -10,15 +10,17 @@ The deviances of `Poisson` and `Binomial` are those of McCullagh and Nelder (198
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lmjax import _rice
+from lmjax._arrays import as_array
+from lmjax._checks import check_real
 
 NAMES = ("Likelihood", "Poisson", "Rician", "Binomial")
 
@@ -35,14 +37,16 @@ Number = float | Float[Array, "..."]
 Points = Float[Array, " m"]
 
 
-def _numbers(value: Any) -> Any:
-    """Return what a field may hold: a number, or an array made of a list."""
-    if isinstance(value, list):
-        value = np.asarray(value)
-    kind = getattr(value, "dtype", np.dtype(float)).kind
-    if isinstance(value, str) or value is None or kind not in "biuf":
-        raise TypeError(f"likelihood: expected a number or an array, got {value!r}")
-    return value
+def _numbers(name: str) -> Callable[[Any], Any]:
+    """Return what makes of a value what a field holds: a number or an array."""
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, list):
+            value = as_array(name, value)
+        check_real(name, value)
+        return value
+
+    return converted
 
 
 class Likelihood(eqx.Module):
@@ -132,7 +136,7 @@ class Poisson(Likelihood):
         single-molecule localization algorithms", Nature Methods 10, for the shift.
     """
 
-    read_noise: Number = eqx.field(default=0.0, converter=_numbers)
+    read_noise: Number = eqx.field(default=0.0, converter=_numbers("read_noise"))
 
     def best(self, y: Points) -> Points:
         """Return y, or what is left of it where ``y + s^2`` is clipped."""
@@ -185,7 +189,7 @@ class Binomial(Likelihood):
         2.07 +- 0.21
     """
 
-    trials: Number = eqx.field(converter=_numbers)
+    trials: Number = eqx.field(converter=_numbers("trials"))
 
     def best(self, y: Points) -> Points:
         """Return ``y / trials``."""
@@ -248,7 +252,7 @@ class Rician(Likelihood):
         Magnetic Resonance in Medicine 34.
     """
 
-    sigma: Number = eqx.field(converter=_numbers)
+    sigma: Number = eqx.field(converter=_numbers("sigma"))
 
     def best(self, y: Points) -> Points:
         """Return the most probable f: 0 up to ``y^2 = 2 s^2``, about y far above."""

@@ -19,6 +19,7 @@ from lmjax._linear_solvers import Cholesky, Dual
 from lmjax._linearize import DenseLinearization
 from lmjax._one_fit import OneFit
 from lmjax._proposal import propose
+from lmjax._solver import LevenbergMarquardt
 from lmjax._types import Params, Scalar
 
 
@@ -86,6 +87,8 @@ def levenberg_marquardt(
         1.000 1.000
     """
     rule = Nielsen() if damping is None else damping
+    # checked where every solver is made
+    LevenbergMarquardt(damping=rule, linear_solver=linear_solver)
 
     def init(params: Params) -> LevenbergMarquardtState:
         dtype = _params.check_params(params)

@@ -17,6 +17,7 @@ ORDER = [
     "lmjax._types",
     "lmjax._status",
     "lmjax._advice",
+    "lmjax._checks",
     "lmjax._varying",
     "lmjax._canonical",
     "lmjax._callables",

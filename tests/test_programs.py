@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import sys
+import types
 import weakref
 from functools import partial
 
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import lmjax
 from lmjax import _curve_fit, _global_fit, _least_squares, _programs
@@ -340,3 +343,84 @@ def test_profile_and_bootstrap_of_equal_functions():
     assert counts == [f._cached._cache_size() for f in (lmjax._profile._profile,)]
     np.testing.assert_allclose(first[0], second[0], rtol=1e-6)
     np.testing.assert_allclose(first[1], second[1], rtol=1e-6)
+
+
+# ---- what a function reads without naming it
+
+
+def hidden_global():
+    return lambda p, t: t * p * globals()["FACTOR"]
+
+
+def hidden_eval():
+    return lambda p, t: t * p * eval("FACTOR")
+
+
+def hidden_import():
+    def model(p, t):
+        import factors
+
+        return t * p * factors.value
+
+    return model
+
+
+def hidden_attribute():
+    return lambda p, t: t * p * holder.factor
+
+
+def hidden_state():
+    return lambda p, t: t * p * np.random.uniform()  # noqa: NPY002  (the state is global)
+
+
+def hidden_method():
+    return lambda p, t: t * p * MEAN()
+
+
+def holder():
+    return None
+
+
+FACTOR = 1.0
+NORMAL = scipy.stats.norm(loc=1.0)
+MEAN = NORMAL.mean
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        hidden_global,
+        hidden_eval,
+        hidden_import,
+        hidden_attribute,
+        hidden_state,
+        hidden_method,
+    ],
+)
+def test_a_new_function_reads_what_it_does_not_name(made, monkeypatch):
+    factors = types.ModuleType("factors")
+    monkeypatch.setitem(sys.modules, "factors", factors)
+    values = []
+    for factor in (2.0, 3.0):
+        monkeypatch.setitem(globals(), "FACTOR", factor)
+        monkeypatch.setitem(NORMAL.kwds, "loc", factor)
+        factors.value = holder.factor = factor
+        np.random.seed(int(factor))  # noqa: NPY002
+        values.append(float(_programs.model("model", made(), 1.0, T)(1.0, T)[-1]))
+    np.random.seed(3)  # noqa: NPY002
+    expected = np.random.uniform() if made is hidden_state else 3.0  # noqa: NPY002
+    assert values[1] == pytest.approx(expected * T[-1])
+
+
+def test_the_names_of_globals_count_beside_their_values():
+    code = compile("model = lambda p, t: p * sum(t) + abs(t)", "here", "exec")
+
+    def written_with(**found):
+        exec(code, found)
+        return found["model"]
+
+    double = lambda t: 2.0 * t
+    models = written_with(sum=double), written_with(abs=double)
+    one, other = (_programs.model("model", m, 1.0, T)(1.0, T) for m in models)
+    np.testing.assert_allclose(one, 2.0 * T + T)
+    np.testing.assert_allclose(other, np.sum(T) + 2.0 * T)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax import _varying
+from lmjax._checks import check_above
 from lmjax._types import Scalar
 
 
@@ -33,6 +34,12 @@ class CG(eqx.Module):
     tol: float | Scalar = 1e-2
     max_steps: int | None = eqx.field(default=None, static=True)
     matrix_free: ClassVar[bool] = True
+
+    def __check_init__(self):
+        check_above("tol", self.tol, 0.0, inclusive=True)
+        steps = self.max_steps
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise ValueError(f"max_steps: expected None or an int >= 1, got {steps!r}")
 
     def __call__(self, linearization, damping: Scalar) -> Float[Array, " n"]:
         """Return an approximate damped least-squares step."""

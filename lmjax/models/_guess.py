@@ -25,6 +25,7 @@ from lmjax.models._stable import log_positive
 M = TypeVar("M")
 Guess = TypeVar("Guess", bound=Callable)
 
+MOST = 100  # the degree of a polynomial: each power is compiled
 LEAST_SEEN = 1e-4  # share of a shape: a thousand roundings of float32
 
 
@@ -71,7 +72,20 @@ def compiled(guess: Guess) -> Guess:
         several = isinstance(x, list) and any(np.ndim(part) for part in x)
         read = _arrays.leaves_of if several else _arrays.arrays_of
         x = read("x", x)
-        return jitted(x, _arrays.as_array("y", y), *args, **options)
+        y = _arrays.as_array("y", y)
+        for name, value in [*zip(choices, args, strict=False), *options.items()]:
+            whole = isinstance(value, int | np.integer)
+            if not whole or isinstance(value, bool) or not 0 <= value <= MOST:
+                raise ValueError(f"{name}: expected an int, 0 to {MOST}, got {value!r}")
+        try:
+            return jitted(x, y, *args, **options)
+        except (TypeError, ValueError) as error:
+            if str(error).startswith(("x", "y", *choices)):
+                raise
+            raise ValueError(
+                "x, y: expected arrays of one shape (a tuple of them where the model "
+                f"takes several x), got {jax.tree.map(np.shape, (x, y))}"
+            ) from error
 
     return cast(Guess, call)
 

@@ -1,6 +1,7 @@
 """What every model is: a callable Module whose floating leaves are its parameters."""
 
 import abc
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from lmjax._checks import check_function, check_real
 
 Parameter = float | Float[Array, "..."]
 
@@ -50,14 +53,19 @@ class Model(eqx.Module):
         return Sum(**named)
 
     def __check_init__(self):
+        for field in dataclasses.fields(self):
+            if field.type is Parameter:
+                where = f"{type(self).__name__}.{field.name}"
+                check_real(where, getattr(self, field.name))
         for path, leaf in jax.tree_util.tree_leaves_with_path(self):
+            where = type(self).__name__ + jax.tree_util.keystr(path)
             dtype = getattr(leaf, "dtype", None)
             whole = isinstance(leaf, int) if dtype is None else dtype.kind in "iub"
             if whole:
                 # curve_fit varies floating leaves: an integer would be held silently
                 raise TypeError(
-                    f"{type(self).__name__}{jax.tree_util.keystr(path)}: expected a "
-                    f"floating-point parameter, got {leaf!r} (write 1.0 instead of 1)"
+                    f"{where}: expected a floating-point parameter, got {leaf!r} "
+                    "(write 1.0 instead of 1)"
                 )
 
 
@@ -87,6 +95,8 @@ class Sum(Model):
     def __init__(self, **parts: Callable):
         if not parts:
             raise ValueError("parts: expected at least one model, got none")
+        for name, part in parts.items():
+            check_function(f"parts[{name!r}]", part, "model(x)")
         self.parts = parts
 
     def __getitem__(self, name: str) -> Any:

@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from lmjax._arrays import as_array
+from lmjax._checks import check_real
 from lmjax._params import common_dtype
 from lmjax.models import _domain, _guess
 from lmjax.models._model import Model, real
@@ -19,7 +21,7 @@ def _as_array(coefficients: Any) -> Any:
             dtype = common_dtype(1.0, *coefficients)
             return jnp.stack([jnp.asarray(number, dtype) for number in coefficients])
         # numpy: an array that still follows no device and is no integer
-        return np.asarray(coefficients, float)
+        return np.asarray(as_array("coefficients", list(coefficients)), float)
     return coefficients
 
 
@@ -43,6 +45,9 @@ class Polynomial(Model):
     """
 
     coefficients: Float[Array, "..."] = eqx.field(converter=_as_array)
+
+    def __check_init__(self):
+        check_real("coefficients", self.coefficients)
 
     def __call__(self, x: Any) -> Array:
         """Return the model at ``x``."""

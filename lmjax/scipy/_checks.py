@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import Bounds
 
 from lmjax import losses
+from lmjax._checks import is_real
 from lmjax.scipy._trace import floats
 from lmjax.scipy._words import EPS
 
@@ -16,6 +17,13 @@ SCHEMES = ("2-point", "3-point", "cs")
 Box = tuple[np.ndarray, np.ndarray]
 
 
+def flags(**named: Any) -> None:
+    """Raise unless each is true or false: what Python takes for one, but no array."""
+    for name, value in named.items():
+        if not isinstance(value, bool | int | np.bool_):
+            raise TypeError(f"`{name}`: expected True or False, got {value!r}.")
+
+
 def functions(**named: Any) -> None:
     """Raise unless each is a function."""
     for name, fn in named.items():
@@ -23,15 +31,23 @@ def functions(**named: Any) -> None:
             raise TypeError(f"`{name}`: expected a function, got {fn!r}.")
 
 
+def method(method: Any) -> None:
+    """Raise unless it is the name of a method, or None where one is chosen."""
+    if method is not None and not (isinstance(method, str) and method in METHODS):
+        _refuse("`method` must be 'trf', 'dogbox' or 'lm'", method)
+
+
 def choices(
     method: Any, jac: Any, tr_solver: Any, tr_options: Any, loss: Any, verbose: Any
 ) -> None:
     """Raise unless each is one of those that there are."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         _refuse("`method` must be 'trf', 'dogbox' or 'lm'", method)
-    if not callable(jac) and jac not in SCHEMES:
+    if not callable(jac) and not (isinstance(jac, str) and jac in SCHEMES):
         _refuse("`jac` must be '2-point', '3-point', 'cs' or callable", jac)
-    if tr_solver not in (None, "exact", "lsmr"):
+    if tr_solver is not None and not (
+        isinstance(tr_solver, str) and tr_solver in ("exact", "lsmr")
+    ):
         _refuse("`tr_solver` must be None, 'exact' or 'lsmr'", tr_solver)
     if not isinstance(tr_options, dict | None):
         raise TypeError(f"`tr_options` must be a dict; got {tr_options!r}.")
@@ -40,7 +56,7 @@ def choices(
         _refuse(f"`loss` must be one of {losses.NAMES} or a callable", loss)
     if method == "lm" and loss != "linear":
         _refuse("method='lm' supports only 'linear' loss function", loss)
-    if verbose not in (0, 1, 2):
+    if not isinstance(verbose, int) or verbose not in (0, 1, 2):
         _refuse("`verbose` must be in [0, 1, 2]", verbose)
 
 
@@ -50,14 +66,29 @@ def _refuse(sentence: str, got: Any) -> NoReturn:
 
 def numbers(f_scale: Any, max_nfev: Any, diff_step: Any, workers: Any) -> None:
     """Raise unless scale, limit and what tunes difference quotients are possible."""
-    if np.ndim(f_scale) != 0 or not f_scale > 0:
+    if not is_real(f_scale) or np.ndim(f_scale) != 0 or not f_scale > 0:
         _refuse("`f_scale` must be a positive number", f_scale)
     if max_nfev is not None and not _is_count(max_nfev):
         _refuse("`max_nfev` must be None or positive integer", max_nfev)
-    if diff_step is not None and not np.all(np.isfinite(np.asarray(diff_step, float))):
+    if diff_step is not None and not np.all(
+        np.isfinite(floats("diff_step", diff_step))
+    ):
         _refuse("`diff_step` must be None or array_like", diff_step)
     if not (workers is None or callable(workers) or isinstance(workers, int)):
         raise TypeError(f"`workers` must be an int or map-like; got {workers!r}.")
+
+
+def number(name: str, value: Any) -> float:
+    """Return a number as a double."""
+    array = floats(name, value)
+    if array.ndim:
+        raise ValueError(f"`{name}`: expected a number; got shape {array.shape}.")
+    return float(array)
+
+
+def limit(value: Any) -> int:
+    """Return a limit on evaluations as jax counts; infinity is none, NaN below 0."""
+    return int(np.clip(np.nan_to_num(value, nan=-1.0), -1, np.iinfo(np.int32).max))
 
 
 def _is_count(value: Any) -> bool:
@@ -76,8 +107,6 @@ def no_sparsity(jac_sparsity: Any) -> None:
 
 def start_of(x0: Any) -> np.ndarray:
     """Return the start as one row of doubles."""
-    if np.iscomplexobj(x0):
-        _refuse("`x0` must be real", x0)
     start = np.atleast_1d(np.array(floats("x0", x0)))
     if start.ndim > 1:
         raise ValueError(
@@ -90,7 +119,7 @@ def spread(bounds: Any, n: int) -> Box:
     """Return lower and upper bounds, numbers repeated for n parameters."""
     if isinstance(bounds, Bounds):
         pair = bounds.lb, bounds.ub
-    elif hasattr(bounds, "__len__") and len(bounds) == 2:
+    elif isinstance(bounds, tuple | list | np.ndarray) and len(bounds) == 2:
         pair = bounds
     else:
         _refuse("`bounds` must contain 2 elements", bounds)
@@ -159,8 +188,7 @@ def tolerances(
     """Return the tolerances, 0 for None; raise if none can end a fit."""
     named = {"ftol": ftol, "xtol": xtol, "gtol": gtol}
     values = {
-        name: 0.0 if tol is None else float(floats(name, tol))
-        for name, tol in named.items()
+        name: 0.0 if tol is None else number(name, tol) for name, tol in named.items()
     }
     for name, tol in values.items():
         if named[name] is not None and tol < EPS:

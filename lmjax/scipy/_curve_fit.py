@@ -78,6 +78,12 @@ def curve_fit(
         [2.0, 0.5]
     """
     _checks.functions(f=f)
+    _checks.flags(absolute_sigma=absolute_sigma, full_output=full_output)
+    if check_finite is not None:
+        _checks.flags(check_finite=check_finite)
+    _checks.method(method)
+    if not (jac is None or callable(jac) or isinstance(jac, str)):
+        raise TypeError(f"`jac`: expected a function, got {jac!r}.")
     concrete("xdata", xdata)
     start = None if p0 is None else np.atleast_1d(floats("p0", p0))
     n = _count(f) if start is None else start.size

@@ -58,6 +58,9 @@ def _independent(xdata: Any, check_finite: bool) -> Any:
     """Return x as an array of float64, or as it is where SciPy does not touch it."""
     if isinstance(xdata, list | tuple | np.ndarray) or _is_series(xdata):
         return _observed("xdata", xdata, check_finite)
+    keys = isinstance(xdata, jax.Array) and not hasattr(xdata.dtype, "kind")
+    if keys:
+        raise TypeError("`xdata`: expected numbers, got random keys")
     if isinstance(xdata, jax.Array) and not jnp.iscomplexobj(xdata):
         with float64():
             return jnp.asarray(xdata, float)
@@ -91,9 +94,9 @@ def _unmasked(name: str, values: Any) -> Any:
 
 def _by_policy(nan_policy: Any, x: Any, y: np.ndarray, sigma: np.ndarray | None):
     """Return x, y and sigma after NaN were refused or left out."""
-    if nan_policy == "propagate":
+    if isinstance(nan_policy, str) and nan_policy == "propagate":
         raise ValueError("`nan_policy='propagate'` is not supported by this function.")
-    if nan_policy not in ("raise", "omit"):
+    if not isinstance(nan_policy, str) or nan_policy not in ("raise", "omit"):
         raise ValueError(
             f"nan_policy must be one of {{None, 'raise', 'omit'}}; got {nan_policy!r}"
         )

@@ -87,7 +87,7 @@ def least_squares(
         >>> result.x.round(4).tolist(), result.success
         ([1.0, 1.0], True)
     """
-    _checks.functions(fun=fun, **({"callback": callback} if callback else {}))
+    _checks.functions(fun=fun, **({} if callback is None else {"callback": callback}))
     _checks.choices(method, jac, tr_solver, tr_options, loss, verbose)
     _checks.numbers(f_scale, max_nfev, diff_step, workers)
     start = _checks.start_of(x0)
@@ -122,7 +122,7 @@ def least_squares(
         )
         callback = None
     task = Task(residual, matrix, rows_of(loss, m), f_scale, bounds)
-    limit = 100 * start.size if max_nfev is None else int(max_nfev)
+    limit = 100 * start.size if max_nfev is None else _checks.limit(max_nfev)
     result = _solved(Request(task, start, box, method, tols, limit), callback, verbose)
     if method == "lm" and matrix is None:
         result["njev"] = None  # as SciPy, which then counts no Jacobians

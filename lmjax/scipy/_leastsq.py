@@ -68,6 +68,12 @@ def leastsq(
         ([3.0, 0.0], True)
     """
     _checks.functions(func=func, **({} if Dfun is None else {"Dfun": Dfun}))
+    _checks.flags(full_output=full_output, col_deriv=col_deriv)
+    numbers = {"ftol": ftol, "xtol": xtol, "gtol": gtol, "factor": factor}
+    ftol, xtol, gtol, factor = map(_checks.number, numbers, numbers.values())
+    maxfev = _checks.limit(_checks.number("maxfev", maxfev))
+    if epsfcn is not None:
+        _checks.number("epsfcn", epsfcn)
     start = floats("x0", x0).flatten()
     args = args if isinstance(args, tuple) else (args,)
     concrete("args", args)
@@ -85,7 +91,7 @@ def leastsq(
     limit = maxfev or (200 if Dfun is None else 100) * (n + 1)
     _check_input(ftol, xtol, gtol, limit, factor, diag, n)
     settings = _checks.for_solver(ftol, xtol, gtol)
-    found = minimise(Task(residual, jac), start, settings, int(limit), False)
+    found = minimise(Task(residual, jac), start, settings, limit, False)
     if found.status == Status.NONFINITE_START:
         raise ValueError(
             "Residuals or their derivatives are not finite in the initial point: check "
@@ -104,7 +110,7 @@ def leastsq(
 def _check_input(ftol, xtol, gtol, limit, factor, diag, n: int) -> None:
     possible = min(ftol, xtol, gtol) >= 0 and limit > 0 and factor > 0 and n > 0
     if diag is not None:
-        values = np.asarray(diag, float)
+        values = floats("diag", diag)
         possible &= values.shape == (n,) and bool(np.all(values > 0))
     if not possible:
         raise TypeError(

@@ -11,13 +11,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from lmjax._advice import calling
 from lmjax.scipy._run import Found, Path, Task, evaluate
 
 
 def heard(callback: Callable, task: Task, path: Path) -> Found | None:
     """Tell a callback of each iterate; return where it stopped, None if it did not."""
-    names = set(inspect.signature(callback).parameters)
-    wants_result = names == {"intermediate_result"}
+    wants_result = _names(callback) == {"intermediate_result"}
+    callback = calling(callback, "callback(x) or callback(intermediate_result=...)")
     for nit, row in enumerate(path.taken, start=1):
         x, nfev = path.points[row].copy(), int(row) + 2
         try:
@@ -32,6 +33,13 @@ def heard(callback: Callable, task: Task, path: Path) -> Found | None:
             end = evaluate(task, path.points[row])
             return end._replace(nfev=nfev, njev=nit + 1, path=so_far)
     return None
+
+
+def _names(callback: Callable) -> set[str]:
+    try:
+        return set(inspect.signature(callback).parameters)
+    except ValueError:  # written in C, some of which tell nothing
+        return set()
 
 
 def table(path: Path, start: np.ndarray, initial_cost: float) -> str:

@@ -140,9 +140,9 @@ def dense(matrix: Any) -> jax.Array:
 def floats(name: str, values: Any) -> np.ndarray:
     """Return an array of doubles, or raise what NumPy raises and name the argument."""
     concrete(name, values)
-    if np.iscomplexobj(values):
-        raise ValueError(f"`{name}`: expected real numbers, got complex ones")
     try:
+        if np.iscomplexobj(values):
+            raise ValueError("got complex ones, expected real ones")
         return np.asarray(values, float)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`{name}`: expected numbers; {error}") from error
