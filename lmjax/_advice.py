@@ -97,6 +97,9 @@ def on_shapes(got: Any, y: Any) -> str:
             f"; y holds {y[-1]} data sets on its last axis: give y.T and fit one of "
             "them under jax.vmap"
         )
+    flat, column = sorted((y, got), key=len)
+    if len(flat) == 1 and column == (*flat, 1):
+        return "; a column becomes flat by .ravel(), in x and y alike"
     if _size(y) == _size(got):
         flat = "y.ravel()" if len(got) == 1 else f"y.reshape({got})"
         return f"; as many numbers in another shape: give {flat}"

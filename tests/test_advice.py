@@ -70,7 +70,7 @@ def ones(*shape):
     [
         (decay, np.stack([Y] * 5), r"5 data sets on its first axis.*jax\.vmap"),
         (decay, np.stack([Y] * 5).T, "5 data sets on its last axis"),
-        (decay, Y[:, None], r"give y\.ravel\(\)"),
+        (decay, Y[:, None], r"flat by \.ravel\(\), in x and y"),
         (ones(3, 4), np.ones((4, 3)), r"transposed: give y\.T"),
         (ones(3, 4), np.ones(12), r"give y\.reshape\(\(3, 4\)\)"),
         (lambda p, t: p["a"], Y, "is x used"),
