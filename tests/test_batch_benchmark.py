@@ -14,7 +14,7 @@ from benchmarks.batch.workloads import evaluate, spread
 SHIPPED = [*catalogue.SIMULATED, *catalogue.MEASURED]
 MANY, FEW = 2_000, 6
 # Fitted on every run; the others are alike.
-KINDS = ("headline_5x5", "gauss2d_12x12_poisson", "decays")
+KINDS = ("gauss2d_12x12_poisson", "decays")
 # name: points, parameters, precision, ftol, max_steps
 STATED = {
     "headline_5x5": (25, 5, np.float32, 1e-4, 10),

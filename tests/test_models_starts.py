@@ -33,7 +33,9 @@ def fit_5():
     return jax.jit(jax.vmap(lambda x, y: (fit(x, y).params, fit(x, y).chi2), (None, 0)))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)]
+)
 def test_five_parameters_reach_the_lower_of_two_minima(fit_5, dtype):
     size = max(len(curve["y"]) for curve in CURVES)
     pad = lambda y: np.r_[y, np.full(size - len(y), np.nan)]

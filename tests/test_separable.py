@@ -465,6 +465,7 @@ def test_batch_finds_the_same_minima_in_fewer_steps(fits):
     assert got["num_steps"].mean() < 0.85 * whole["num_steps"].mean()
 
 
+@pytest.mark.slow
 def test_starts_that_defeat_the_whole_problem(fits):
     best = fits[0](CURVES, TRUTH)["cost"]
     rates = TRUTH * 3.0 ** RNG.uniform(-1.0, 1.0, TRUTH.shape)

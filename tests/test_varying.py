@@ -47,8 +47,9 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("options", "ways"),
     [("plain", ("vmap", "map", "grad"))]
-    + [(name, ("vmap",)) for name in ("bounds", "loss", "own loop")],
-    ids=["plain", "bounds", "loss", "own loop"],
+    + [(name, ("vmap",)) for name in ("bounds", "own loop")]
+    + [pytest.param("loss", ("vmap",), marks=pytest.mark.slow)],
+    ids=["plain", "bounds", "own loop", "loss"],
 )
 def test_fits_are_the_same_when_shared_among_devices(options, ways):
     code = SCRIPT.replace("**OPTIONS", f"**{OPTIONS[options]}")
