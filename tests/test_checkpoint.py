@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import equinox as eqx
@@ -488,7 +489,10 @@ class Disk:
         status, path = os.fstat(file), Path(os.readlink(f"/proc/self/fd/{file}"))
         self.events += 1
         if path.is_dir():
-            inside = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
+            inside = {}
+            for entry in path.iterdir():
+                with suppress(FileNotFoundError):  # another thread gave it its name
+                    inside[entry.name] = entry.stat().st_ino
             self.names[path] = inside
         else:
             self.bytes[status.st_ino] = path.read_bytes()
