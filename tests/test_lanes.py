@@ -233,6 +233,21 @@ def steps(x):
     return lax.fori_loop(0, 4, lambda i, s: s + x * i.astype(float), x)
 
 
+def length(x):
+    """Return a length by a reduction with a computation of its own."""
+    longer = lambda a, b: jnp.sqrt(a * a + b * b)
+    return lax.reduce(x, jnp.zeros((), x.dtype), longer, (0,))
+
+
+def largest_and_its_partner(x):
+    """Return a reduction of two arrays at once."""
+    further = lambda a, b: tuple(
+        jnp.where(a[0] >= b[0], p, q) for p, q in zip(a, b, strict=True)
+    )
+    start = (jnp.array(-jnp.inf), jnp.array(0.0))
+    return lax.reduce((x, jnp.cos(x)), start, further, (0,))
+
+
 def one_of_three(x):
     which = (4.0 * x[0]).astype(int)
     return lax.switch(which, [jnp.sin, jnp.cos, jnp.exp], x)
@@ -248,6 +263,9 @@ UNRULED = {
     "scan": (lambda x: lax.scan(lambda c, v: (c + v, c * v), 0.0, x), A),
     "branch": (lambda x: lax.cond(x[0] > 0.5, jnp.sin, jnp.cos, x), A),
     "one of several branches": (one_of_three, A),
+    "reduction of its own": (length, A),
+    "reduction of two arrays": (largest_and_its_partner, A),
+    "scan of pairs": (lambda x: lax.associative_scan(jnp.multiply, x), A),
     "matrix product": (lambda x: x @ x.T, MATRIX),
     "matrix times vector": (lambda x: x @ jnp.arange(6.0), MATRIX),
     "common matrix": (lambda x: COMMON @ x, MATRIX),
