@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray, Tracer
-from jax.extend import core
 
+from lmjax import _varying
 from lmjax._advice import calling
 from lmjax._callables import Code, Program, as_pytree, unwrapped
 from lmjax._frozen import Frozen
@@ -205,12 +205,9 @@ def _is_whole(fn) -> bool:
 def _is_compiling() -> bool:
     """Return whether `jax.jit` or `jax.shard_map` is at work.
 
-    jax names these functions as it does because what they say may change with its
-    versions: a wrong answer here costs a compilation, and nothing else.
+    A wrong answer costs a compilation, and nothing else.
     """
-    inside_jit = core.unsafe_am_i_under_a_jit_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
-    has_axes = core.nonempty_axis_env_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
-    return inside_jit() or has_axes()
+    return _varying.is_jitted() or _varying.is_mapped()
 
 
 def _parts(fn) -> tuple:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 Scalar = Float[Array, ""]
 Flag = Bool[Array, ""]
-Count = Int[Array, ""]
 
 Params = Any  # a pytree of floating arrays, as the user wrote it
 ResidualFn = Callable[..., Any]  # residual_fn(params, *args) -> array or pytree

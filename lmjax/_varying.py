@@ -17,6 +17,13 @@ from jax.extend import core
 from jax.extend.core import Literal
 
 
+# jax names these two as it does because what they say may change with its versions; it
+# has no other way to ask.
+def is_jitted() -> bool:
+    """Return whether `jax.jit` is at work."""
+    return core.unsafe_am_i_under_a_jit_DO_NOT_USE()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def is_mapped() -> bool:
     """Return whether there are named axes, as inside `jax.shard_map`."""
     return core.nonempty_axis_env_DO_NOT_USE()  # pyright: ignore[reportPrivateImportUsage]

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend import core
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from lmjax import _programs
+from lmjax import _programs, _varying
 from lmjax._programs import Fresh
 
 # What JAX raises where a function wants the value of a parameter.
@@ -46,9 +45,7 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     Raises:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
     """
-    # jax warns of changes by the name, and has no other way to ask
-    inside = core.unsafe_am_i_under_a_jit_DO_NOT_USE  # pyright: ignore[reportPrivateImportUsage]
-    if inside():
+    if _varying.is_jitted():
         raise TypeError(_INSIDE.format(name=name))
     with float64(), _explained(name):
         function = _programs.function(name, Fresh(fn), jnp.asarray(start))
