@@ -5,6 +5,7 @@ by their number, primitives and shapes as they are, parameters by value. Two pro
 with equal tuples do the same. What cannot be told by value stands for itself alone.
 """
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Literal
+
+from lmjax._frozen import prints
 
 # Deeper than any structure that jax makes; functions may refer to themselves.
 _DEEPEST = 40
@@ -139,7 +142,7 @@ def _key(value: Any, depth: int) -> Any:
         return _part(value, depth)
     if _is_function(value):
         return _function(value, depth)
-    return _as_it_is(value)
+    return _as_it_is(value, depth)
 
 
 def _part(value, depth) -> Part:
@@ -152,12 +155,22 @@ def _part(value, depth) -> Part:
     return part
 
 
-def _as_it_is(value):
+def _as_it_is(value, depth):
+    """Return what compares as the value does, if it is one of jax's own.
+
+    A user's object may call itself equal to another that does something else.
+    """
+    kind = type(value)
+    if not _of_jax(kind):
+        return Itself(value)
+    if dataclasses.is_dataclass(value):
+        held = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        return (kind, tuple(_key(part, depth + 1) for part in held))
     try:
         hash(value)
     except TypeError:
         return Itself(value)
-    return (type(value), value)
+    return (kind, value)
 
 
 def _array(array) -> tuple:
@@ -176,15 +189,16 @@ def _function(value: Any, depth: int) -> Any:
     """Return what a function among the parameters does.
 
     jax makes closures of its own around the rules of a user's ``custom_jvp``, anew in
-    every trace: those are looked into. A user's function is itself and no other.
+    every trace: those are looked into. A user's function is itself and no other, as
+    long as what it reads stays the same.
     """
     if isinstance(value, functools.partial):
-        parts = (value.func, value.args, value.keywords)
+        parts = (value.func, value.args, tuple(value.keywords.items()))
         return ("partial", _inside(parts, depth + 1))
     if not isinstance(value, types.FunctionType):
         return ("wrapped", _inside((value.f, value.transforms), depth + 1))
     if not _of_jax(value) or "<locals>" not in value.__qualname__:
-        return Itself(value)
+        return (Itself(value), tuple(sorted(prints(value).items())))
     cells = [_cell(cell) for cell in value.__closure__ or ()]
     given = (value.__defaults__, value.__kwdefaults__)
     return (value.__code__, _inside((cells, given), depth + 1))
@@ -211,7 +225,8 @@ def _is_notebook(kind: type) -> bool:
 
 
 def _of_jax(value) -> bool:
-    return (getattr(value, "__module__", None) or "").startswith("jax.")
+    home = (getattr(value, "__module__", None) or "").partition(".")[0]
+    return home in ("jax", "jaxlib")
 
 
 def _cell(cell):

@@ -167,7 +167,7 @@ def curve_fit(
 
 
 def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
-    params0, evaluate, kept = resolved(asked.model, asked.params0)
+    params0, evaluate = resolved(asked.model, asked.params0)
     out = traced_shapes(evaluate, params0=params0, x=asked.x)
     dtype = dtype_of(out, asked.y)
     data = _data.prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
@@ -222,7 +222,7 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
         absolute_sigma=absolute_sigma,
         likelihood=None if likelihood is None else type(likelihood).__name__,
-        model=kept,
+        model=None,  # `completed` puts it in
     )
 
 

@@ -154,10 +154,7 @@ def resolve_linear(
 
 def _spread(name, prefix, params0, default) -> np.ndarray:
     """Return a prefix pytree of booleans, flat, also inside a trace."""
-    with jax.ensure_compile_time_eval():
-        return np.asarray(
-            _params.ravel_prefix(name, prefix, params0, default, bool), bool
-        )
+    return _params.ravel_prefix(name, prefix, params0, default, bool, np)
 
 
 def check_affine(status, linear, params0) -> None:

@@ -18,10 +18,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lmjax import _rows
 from lmjax._arrays import leaves_of
-from lmjax._callables import Split, as_pytree
+from lmjax._callables import Split, as_pytree, unwrapped
 from lmjax._checkpoint import Checkpoint, describe, opened
 from lmjax._checks import check_flag
 from lmjax._flight import exchange, fingerprint, in_flight, progress_bar
+from lmjax._frozen import Frozen
 from lmjax._precision import rounds, warn_of_rounded
 from lmjax._program_hash import program_hash
 from lmjax._rows import RowType, Table
@@ -55,8 +56,9 @@ def fit_batch(
 
     Args:
         fit_one: Function of one row that returns any pytree of arrays. It is traced
-            once: rows keep their dtype, so cast camera counts inside. Return only what
-            you need.
+            once: rows keep their dtype, so cast camera counts inside. It is traced and
+            compiled anew when numbers or NumPy arrays have changed that it names from
+            outside (closures, attributes, globals). Return only what you need.
         data: Pytree of arrays with one row per fit: NumPy or JAX arrays (random keys,
             too), lists of numbers, tables of pandas (as arrays), ``np.memmap``, h5py or
             zarr data sets, or anything else with a ``shape``, a ``dtype`` and slices.
@@ -110,23 +112,25 @@ def fit_batch(
         raise ValueError(f"chunk_size: expected an int >= 1, got {chunk_size!r}")
     fit, numbers = _split(fit_one)
     call = _Call(fit, tuple(map(jax.typeof, numbers)), data.row)
-    if checkpoint is None:
-        results = _cached(_result_type, call)
-        chunk_size = _chunk_size(chunk_size, data, mesh.devices.size)
-        compute = partial(_cached(_compiled, call, mesh, None), numbers)
-        leaves = _run(compute, data, chunk_size, mesh, progress, None)
+    if checkpoint is None and not _cached(_frozen, call).changes(fit_one):
+        program, results = None, _cached(_result_type, call)
     else:
         # of the function as it is now, not as it was when it was compiled
         results = _result_type.__wrapped__(call)
         held = jax.tree.unflatten(fit, numbers)
         of_row = lambda leaves: held(data.row.restore(leaves))
         program = program_hash(of_row, [*data.row.leaves])
+    compute = partial(_cached(_compiled, call, mesh, program), numbers)
+    if checkpoint is None:
+        chunk_size = _chunk_size(chunk_size, data, mesh.devices.size)
+        leaves = _run(compute, data, chunk_size, mesh, progress, None)
+    else:
+        assert program is not None
         job = describe(data.size, data.row, results, program)
         with opened(checkpoint, job, results) as saved:
             chosen = saved.chunk_size if chunk_size is None else chunk_size
             chunk_size = _chunk_size(chosen, data, mesh.devices.size)
             saved.begin(chunk_size)
-            compute = partial(_cached(_compiled, call, mesh, program), numbers)
             leaves = _run(compute, data, chunk_size, mesh, progress, saved)
         saved.report()
     return results.restore([leaf[: data.size] for leaf in leaves])
@@ -255,6 +259,12 @@ def _cached(make: Any, *given: Any) -> Any:
 def _result_type(call: _Call) -> RowType:
     fit = lambda numbers: jax.tree.unflatten(call.structure, numbers)
     return _rows.result_type(fit, call.numbers, call.row)
+
+
+@lru_cache(maxsize=32)
+def _frozen(call: _Call) -> Frozen:
+    """Return what the function read from outside when it was first called so."""
+    return Frozen(unwrapped(jax.tree.unflatten(call.structure, call.numbers)))
 
 
 @lru_cache(maxsize=32)  # so that a second call with the same function compiles nothing

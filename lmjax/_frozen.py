@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 # Elements of an array that are compared, spread over all of it: a few microseconds.
@@ -23,6 +24,8 @@ _LOOKED_AT = 1024
 # Functions within functions that are looked into.
 _DEEPEST = 3
 
+_LIBRARIES = ("jax", "numpy", "scipy", "lmjax", "equinox")
+
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -30,14 +33,14 @@ class Frozen:
     """Prints of the numbers and arrays that a function reads; holds none of them."""
 
     def __init__(self, fn: Callable):
-        self.prints = _prints(fn)
+        self.prints = prints(fn)
         self.told = False
 
     def changes(self, fn: Callable) -> list[str]:
         """Return the names of what has changed since; none after a report."""
         if self.told or not self.prints:
             return []
-        now = _prints(fn)
+        now = prints(fn)
         if now == self.prints:
             return []
         kept = now.keys() & self.prints.keys()
@@ -64,11 +67,16 @@ def _depth_of_caller() -> int:
     return depth
 
 
-def _prints(fn) -> dict[str, Any]:
+def prints(fn: Any) -> dict[str, Any]:
+    """Return what compares equal while all that is found outside stays the same."""
     found = {}
     for name, value in _outside(fn):
-        if type(value) in (int, float, complex, bool):
+        if type(value) in (int, float, complex, bool, str):
             found[name] = value
+        elif isinstance(value, types.FunctionType):
+            found[name] = value.__code__
+        elif isinstance(value, jax.Array):
+            found[name] = id(value)  # nobody can change it, but another may be bound
         elif isinstance(value, np.ndarray | np.generic):
             found[name] = _print_of(np.asarray(value))
     return found
@@ -95,17 +103,29 @@ def _outside(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
         return
     names = fn.__code__.co_names
     attributes = getattr(held, "__dict__", {})
+    methods = type(held).__dict__
     for name in names:
         if name in attributes:
             yield f"self.{name}", attributes[name]
-        if name in fn.__globals__:
+        elif isinstance(methods.get(name), types.FunctionType):
+            yield from _within(types.MethodType(methods[name], held), depth)
+        elif name in fn.__globals__:
             yield name, fn.__globals__[name]
+            yield from _within(fn.__globals__[name], depth)
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             value = cell.cell_contents
         except ValueError:  # not filled yet
             continue
         yield name, value
-        inner = types.FunctionType | types.MethodType | functools.partial
-        if depth < _DEEPEST and isinstance(value, inner):
-            yield from _outside(value, depth + 1)
+        yield from _within(value, depth)
+
+
+def _within(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield what a function finds that another one calls; libraries do not change."""
+    inner = types.FunctionType | types.MethodType | functools.partial
+    if depth >= _DEEPEST or not isinstance(value, inner):
+        return
+    home = getattr(value, "__module__", None) or ""
+    if home.partition(".")[0] not in _LIBRARIES:
+        yield from _outside(value, depth + 1)

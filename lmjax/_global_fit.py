@@ -181,7 +181,7 @@ def _check_data(y, sigma):
 
 
 def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
-    params0, evaluate, kept = resolved(asked.model, asked.params0)
+    params0, evaluate = resolved(asked.model, asked.params0)
     y, weights = asked.y, (asked.sigma, asked.mask)
     layout, start = _groups.lay_out(params0, shared, len(y))
     axes = _groups.axes_of(asked.x, y.shape)
@@ -238,7 +238,7 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
         pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
         likelihood=None if likelihood is None else type(likelihood).__name__,
         absolute_sigma=absolute_sigma,
-        model=kept,
+        model=None,  # `completed` puts it in
         shared=shared,
         per_curve=tuple(axis is not None for axis in _groups.axis_list(axes)),
     )

@@ -117,9 +117,9 @@ def shared_leaves(shared: Any, params0: Params) -> tuple[bool, ...]:
             where = "shared" + jax.tree_util.keystr(path)
             raise TypeError(f"shared: expected True or False, got {leaf!r} at {where}")
     skeleton = jax.tree.map(lambda _: 0.0, params0)
-    with jax.ensure_compile_time_eval():  # flags are choices, also inside a trace
-        flags = _params.ravel_prefix("shared", shared, skeleton, False, bool)
-        flags = tuple(np.asarray(flags).tolist())
+    # flags are choices, also inside a trace
+    flags = _params.ravel_prefix("shared", shared, skeleton, False, bool, np)
+    flags = tuple(flags.tolist())
     if not any(flags):
         raise ValueError(
             "shared: expected at least one shared parameter, got none; independent "

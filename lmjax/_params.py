@@ -80,19 +80,19 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def ravel_prefix(name, prefix, params, default, dtype):
+def ravel_prefix(name, prefix, params, default, dtype, xp: Any = jnp):
     """Spread a prefix pytree over ``params`` and flatten it.
 
     A leaf of the prefix covers the whole subtree below it; None, or a key left out of a
     mapping, takes the default. A mapping may also address the fields of a Module by
-    name.
+    name. With ``xp=numpy`` the result is known at once, also inside a trace.
     """
     parts = []
-    _spread(name, prefix, params, default, dtype, parts)
-    return jnp.concatenate(parts)
+    _spread(name, prefix, params, default, dtype, parts, xp)
+    return xp.concatenate(parts)
 
 
-def _spread(name, prefix, node, default, dtype, parts):
+def _spread(name, prefix, node, default, dtype, parts, xp):
     children, structure = jax.tree_util.tree_flatten_with_path(
         node, is_leaf=lambda x: x is not node
     )
@@ -100,8 +100,8 @@ def _spread(name, prefix, node, default, dtype, parts):
         prefix = default
     if len(children) == 1 and children[0][0] == ():  # an array: the end of the path
         try:
-            value = jnp.asarray(prefix)
-            spread = jnp.broadcast_to(value.astype(dtype), jnp.shape(node))
+            value = xp.asarray(prefix)
+            spread = xp.broadcast_to(value.astype(dtype), jnp.shape(node))
         except (ValueError, TypeError) as error:
             got = (
                 f"shape {jnp.shape(prefix)}"
@@ -112,11 +112,11 @@ def _spread(name, prefix, node, default, dtype, parts):
                 f"{name}: expected a number or an array that broadcasts to "
                 f"{jnp.shape(node)}, got {got}"
             ) from error
-        if dtype is bool and value.dtype != jnp.bool_:
+        if dtype is bool and value.dtype != np.bool_:
             raise TypeError(f"{name}: expected booleans, got {value.dtype}")
         if jnp.iscomplexobj(value):
             raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
-        parts.append(jnp.ravel(spread))
+        parts.append(xp.ravel(spread))
         return
     keys = [name_of(path) for path, _ in children]
     if _is_read_by_name(node, keys) and isinstance(prefix, Mapping):
@@ -135,7 +135,7 @@ def _spread(name, prefix, node, default, dtype, parts):
     else:
         prefixes = _children_of(name, prefix, structure)
     for key, child_prefix, (_, child) in zip(keys, prefixes, children, strict=True):
-        _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts)
+        _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts, xp)
 
 
 def _is_read_by_name(node, keys: list[str]) -> bool:

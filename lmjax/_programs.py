@@ -147,8 +147,11 @@ def term(term: Any, model: Callable) -> Any:
 
 def _program(name, fn, args, data, traced: Callable[[], Trace]) -> Callable:
     plain = type(fn) is types.FunctionType
-    if (not plain and _is_whole(fn)) or _is_compiling():
+    if not plain and _is_whole(fn):
+        _check_leaves(name, fn)
         return as_pytree(fn)
+    if _is_compiling():
+        return as_pytree(Fresh(fn))  # or jax remembers what an inner function read
     signature = _signature(args, data)
     seen = _seen.get((id(fn),) if plain else _identity(fn))
     found = None if seen is None else seen.programs.get(signature)
@@ -200,6 +203,18 @@ def _is_whole(fn) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _check_leaves(name: str, fn: Any) -> None:
+    """Raise unless all that a `jax.tree_util.Partial` holds is a number."""
+    if not isinstance(fn, jax.tree_util.Partial):
+        return
+    for leaf in jax.tree.leaves(fn):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise TypeError(
+                f"{name}: expected arrays in a jax.tree_util.Partial, got {leaf!r}; "
+                "functools.partial takes anything"
+            )
 
 
 def _is_compiling() -> bool:

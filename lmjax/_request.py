@@ -163,24 +163,22 @@ def splitted(model: Any) -> Split:
     return Split(*eqx.partition(model, traced))
 
 
-def resolved(model: Any, params0: Params) -> tuple[Params, Callable, Callable | None]:
-    """Return the start, ``(params, x) -> y``, and the model for the result to keep.
+def resolved(model: Any, params0: Params) -> tuple[Params, Callable]:
+    """Return the start and ``(params, x) -> y``.
 
-    None for a Module (`splitted`) that holds its own start: its parameters are all. And
-    for a program, in whose place `completed` puts the user's function.
+    A Module (`splitted`) that holds its own start hands it over.
     """
     if isinstance(model, Program):
-        return model.cast(params0), model, None
+        return model.cast(params0), model
     if params0 is not None:
         _params.check_params(params0)
-        return params0, _advice.calling(model, "model(params, x)"), model
+        return params0, _advice.calling(model, "model(params, x)")
     module = eqx.combine(model.arrays, model.rest)
     params0, rest = eqx.partition(module, _params.is_parameter)
     _params.check_params(params0)
     return (
         params0,
         _advice.calling(lambda params, x: eqx.combine(params, rest)(x), "model(x)"),
-        None,
     )
 
 
@@ -219,10 +217,9 @@ def completed(fit: Any, model: Any, params0: Params) -> Any:
     as arrays.
     """
     if params0 is not None:
-        if fit.model is None:
-            # in place: nobody has seen this fit yet, and a copy takes as long as all
-            # else that is done here
-            object.__setattr__(fit, "model", as_pytree(model))
+        # in place: nobody has seen this fit yet, and a copy takes as long as all else
+        # that is done here
+        object.__setattr__(fit, "model", as_pytree(model))
         return fit
     rest = eqx.filter(model, _params.is_parameter, inverse=True)
     return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))

@@ -6,8 +6,11 @@ numbers and words, functions of libraries, or functions of this kind, so is what
 does. Whoever reads an array, an object or a module that may change has to be traced.
 """
 
+import builtins
 import dis
 import functools
+import operator
+import sys
 import types
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -17,14 +20,17 @@ import numpy as np
 from lmjax._canonical import Itself
 
 # Nobody changes what these hold between two calls.
-_LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox", "functools")
+_LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox")
+_LIBRARIES += ("functools", "_functools")
 # By these a function reads what it does not name, or what differs from call to call.
 _HIDDEN = frozenset(
     ("globals", "locals", "vars", "eval", "exec", "__import__", "open", "input", "id")
-    + ("next", "random")  # `numpy.random` has a state
+    + ("next", "random", "config")  # `numpy.random` has a state
+    + ("load", "loadtxt", "genfromtxt", "fromfile", "memmap")
 )
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _WORDS = (str, bytes, bool, int, type(None))
+_BUILT_IN = types.BuiltinFunctionType | type | bool | None
 _DEEPEST = 8
 
 
@@ -53,9 +59,11 @@ def _function(fn, depth) -> Hashable:
         raise Unknown
     read = [fn.__defaults__, tuple((fn.__kwdefaults__ or {}).items())]
     for name in _names(fn.__code__):
+        if name in _HIDDEN:
+            raise Unknown
         if name in fn.__globals__:
             read.append((name, fn.__globals__[name]))
-        elif name in _HIDDEN:
+        elif not isinstance(getattr(builtins, name, len), _BUILT_IN):
             raise Unknown
     for cell in fn.__closure__ or ():
         try:
@@ -90,12 +98,19 @@ def _value(value, depth) -> Hashable:
 
 
 def _of_library(value) -> bool:
-    if isinstance(value, types.MethodType):
-        return False  # what it is bound to may change
-    if isinstance(value, types.ModuleType):
-        home = value.__name__
-    elif "<locals>" in getattr(value, "__qualname__", "<locals>"):
-        return False  # made by a function, so it may hold anything
-    else:
-        home = getattr(value, "__module__", None) or ""
-    return home.partition(".")[0] in _LIBRARIES
+    """Return whether it is a library, or what one holds under its own name.
+
+    Anything else may hold what changes: methods, objects, functions made by others such
+    as ``jax.vmap(functools.partial(...))``, which calls itself one of functools.
+    """
+    is_module = isinstance(value, types.ModuleType)
+    home = value.__name__ if is_module else getattr(value, "__module__", None) or ""
+    if home.partition(".")[0] not in _LIBRARIES:
+        return False
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
+    if is_module or not name:
+        return is_module
+    try:
+        return operator.attrgetter(name)(sys.modules.get(home)) is value
+    except AttributeError:
+        return False

@@ -132,6 +132,32 @@ def test_a_second_call_compiles_nothing(curves):
     assert len(traces) == first
 
 
+class Probe:
+    """Fits with an attribute that somebody changes."""
+
+    delay = 0.0
+
+    def __init__(self):
+        self.delay = 0.0
+
+    def model(self, p, t):
+        return p * jnp.exp(-(t - self.delay))
+
+    def fit(self, y):
+        return lmjax.curve_fit(self.model, T, y, 1.0).params
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_attribute_that_changed_is_seen(kept, tmp_path):
+    probe, t = Probe(), np.asarray(T)
+    rows = np.exp(-t) * np.ones((64, 1), np.float32)
+    for i, delay in enumerate((0.0, 0.5)):
+        probe.delay = delay
+        folder = tmp_path / str(i) if kept else None
+        found = lmjax.fit_batch(probe.fit, rows, checkpoint=folder)
+        np.testing.assert_allclose(found, np.exp(-delay), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [

@@ -1,5 +1,6 @@
 """Equal functions share what was compiled; nobody gets the answer of another."""
 
+import builtins
 import dataclasses
 import gc
 import sys
@@ -424,3 +425,98 @@ def test_the_names_of_globals_count_beside_their_values():
     one, other = (_programs.model("model", m, 1.0, T)(1.0, T) for m in models)
     np.testing.assert_allclose(one, 2.0 * T + T)
     np.testing.assert_allclose(other, np.sum(T) + 2.0 * T)
+
+
+def _rule(primals, tangents, scale):
+    return primals[0] * primals[1], scale * tangents[0] * primals[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A host function that calls itself equal to others with the same name."""
+
+    name: str
+    values: tuple = dataclasses.field(compare=False)
+
+    def __call__(self, t):
+        return np.interp(t, [0.0, 3.0], self.values).astype(t.dtype)
+
+    def model(self, p, t):
+        like = jax.ShapeDtypeStruct(t.shape, t.dtype)
+        shape = jax.pure_callback(self, like, t, vmap_method="sequential")
+        return p["a"] * shape
+
+
+def test_rules_that_differ_by_a_keyword_are_two_rules():
+    def model(scale):
+        product = jax.custom_jvp(lambda a, t: a * t)
+        product.defjvp(partial(_rule, scale=scale))
+        return lambda p, t: product(p["a"], t)
+
+    one, two = (
+        lmjax.curve_fit(model(scale), T, T + 0.1 * np.sin(9 * T), {"a": 1.0})
+        for scale in (1.0, 2.0)
+    )
+    np.testing.assert_allclose(one.stderr["a"], 2.0 * two.stderr["a"], rtol=1e-5)
+
+
+def test_host_functions_that_call_themselves_equal_are_two():
+    for top in (3.0, 6.0):
+        table = Table("t", (0.0, top))
+        found = lmjax.curve_fit(lambda p, t, m=table: m.model(p, t), T, T, {"a": 1.0})
+        np.testing.assert_allclose(found.params["a"], 3.0 / top, rtol=1e-5)
+
+
+SLOPE = 1.0
+
+
+def _line(scale, t):
+    return scale * SLOPE * t
+
+
+_mapped = jax.vmap(partial(_line, 1.0))
+
+
+@pytest.mark.parametrize("kind", ["mapped", "file", "built in"])
+def test_a_fresh_lambda_sees_what_changed_behind_other_functions(
+    kind, monkeypatch, tmp_path
+):
+    np.save(tmp_path / "slope.npy", 1.0)
+    monkeypatch.setattr(builtins, "BUILT_IN", 1.0, raising=False)
+    path = str(tmp_path / "slope.npy")
+
+    def answer():
+        models = {
+            "mapped": lambda p, t: p["a"] * _mapped(t),
+            "file": lambda p, t: p["a"] * np.load(path) * t,
+            "built in": lambda p, t: p["a"] * BUILT_IN * t,  # noqa: F821
+        }
+        return lmjax.curve_fit(models[kind], T, 4.0 * T, {"a": 1.0}).params["a"]
+
+    np.testing.assert_allclose(answer(), 4.0, rtol=1e-5)
+    monkeypatch.setattr(sys.modules[__name__], "SLOPE", 2.0)
+    monkeypatch.setattr(builtins, "BUILT_IN", 2.0)
+    np.save(path, 2.0)
+    np.testing.assert_allclose(answer(), 2.0, rtol=1e-5)
+
+
+LEVEL = jnp.asarray(1.0)
+
+
+def _helper(t):
+    return SLOPE * t
+
+
+@pytest.mark.parametrize(("name", "new"), [("LEVEL", jnp.asarray(2.0)), ("SLOPE", 2.0)])
+def test_arrays_of_jax_and_numbers_behind_a_helper_are_noticed(name, new, monkeypatch):
+    model = lambda p, t: p["a"] * LEVEL * _helper(t)
+    fit(model, {"a": 1.0})
+    monkeypatch.setattr(sys.modules[__name__], name, new)
+    with pytest.warns(UserWarning, match=name):
+        fit(model, {"a": 1.0})
+
+
+def test_an_object_in_a_partial_of_jax_is_named():
+    model = jax.tree_util.Partial(lambda o, p, t: decay(p, t), object())
+    with pytest.raises(TypeError, match=r"model: .*functools\.partial takes anything"):
+        fit(model)

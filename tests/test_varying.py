@@ -26,19 +26,28 @@ def fit_one(y):
     return fit.params["a"], fit.stderr["k"], fit.status
 
 
+def fit_two(y):
+    start = {"a": np.ones(2), "k": 1.0}
+    shared = {"a": False, "k": True}
+    fit = lmjax.global_fit(decay, t, jnp.stack([y, 2.0 * y]), start, shared=shared)
+    return fit.params, fit.status
+
+
 each = {"vmap": jax.vmap(fit_one), "map": lambda ys: jax.lax.map(fit_one, ys)}
+each["global"] = jax.vmap(fit_two)
 each["grad"] = jax.vmap(jax.grad(lambda y: fit_one(y)[0]))
 mesh = Mesh(np.array(jax.devices()), ("i",))
 for name in WAYS:
     plain = jax.jit(each[name])(ys)
     sharded = jax.shard_map(each[name], mesh=mesh, in_specs=P("i"), out_specs=P("i"))
-    for a, b in zip(*map(jax.tree.leaves, (plain, jax.jit(sharded)(ys)))):
+    for a, b in zip(*map(jax.tree.leaves, (plain, RUN(sharded)(ys)))):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 print(jax.device_count())
 """
 OPTIONS = {
     "plain": "{}",
     "bounds": "{'bounds': ({'k': 0.0}, {'k': 0.5})}",
+    "linear": "{'linear': {'a': True}}",
     "loss": "{'loss': 'soft_l1', 'loss_scale': 0.1}",
     "own loop": "{'solver': lmjax.LevenbergMarquardt(linear_solver=lmjax.QR())}",
 }
@@ -47,13 +56,16 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("options", "ways"),
     [("plain", ("vmap", "map", "grad"))]
-    + [(name, ("vmap",)) for name in ("bounds", "own loop")]
+    + [(name, ("vmap",)) for name in ("bounds", "own loop", "linear")]
+    + [("plain", ("global",))]
     + [pytest.param("loss", ("vmap",), marks=pytest.mark.slow)],
-    ids=["plain", "bounds", "own loop", "loss"],
+    ids=["plain", "bounds", "own loop", "linear", "global", "loss"],
 )
 def test_fits_are_the_same_when_shared_among_devices(options, ways):
     code = SCRIPT.replace("**OPTIONS", f"**{OPTIONS[options]}")
-    code = code.replace("WAYS", repr(ways))
+    # also outside jit, where a map over devices makes a trace of every array
+    run = "(lambda fn: fn)" if "global" in ways else "jax.jit"
+    code = code.replace("WAYS", repr(ways)).replace("RUN", run)
     flags = "--xla_force_host_platform_device_count=2"
     found = run_python("-c", code, XLA_FLAGS=flags, JAX_ENABLE_X64="1")
     assert found.split() == ["2"]

@@ -26,7 +26,10 @@ class Data(NamedTuple):
 
     def compared(self, predicted: Any) -> jax.Array:
         """Return the residual, or raise if a model returns another shape."""
-        shape = np.shape(predicted)
+        if predicted is None:
+            raise TypeError("f: expected values, got None; does it return?")
+        predicted = jnp.asarray(predicted)
+        shape = predicted.shape
         try:
             np.broadcast_shapes(shape, self.y.shape)
         except ValueError as error:
