@@ -14,6 +14,7 @@ from lmjax._curve_fit import curve_fit as curve_fit
 from lmjax._damping import Classical as Classical
 from lmjax._damping import Fixed as Fixed
 from lmjax._damping import Nielsen as Nielsen
+from lmjax._explain import explain as explain
 from lmjax._fit_batch import fit_batch as fit_batch
 from lmjax._fitted import CurveFit as CurveFit
 from lmjax._global_fit import global_fit as global_fit
@@ -36,6 +37,7 @@ from lmjax._result import Solution as Solution
 from lmjax._retry import multi_start as multi_start
 from lmjax._retry import rescue as rescue
 from lmjax._solver import LevenbergMarquardt as LevenbergMarquardt
+from lmjax._status import Engine as Engine
 from lmjax._status import ParamStatus as ParamStatus
 from lmjax._status import ProfileStatus as ProfileStatus
 from lmjax._status import Status as Status

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax import _loop, _varying
-from lmjax._block import Lanes, Packed, pack, unpack
+from lmjax._block import Ended, Lanes, Packed, end, pack, unpack
 from lmjax._bounds import Conditions
-from lmjax._linear_solvers import Cholesky
-from lmjax._linearize import UNROLL_UP_TO, gram_pairs
+from lmjax._linearize import gram_pairs
 from lmjax._problem import Problem
 from lmjax._rarely import indices_of
 from lmjax._solver import LevenbergMarquardt
@@ -34,22 +33,6 @@ NARROW = 48
 MANY_BLOCKS = 4
 # A block is broken up when this share of its lanes is still running.
 LEFT_OVER = 0.5
-
-
-def applies(problem: Problem, n: int, solver: LevenbergMarquardt) -> bool:
-    """Return whether a batch of such fits runs here.
-
-    It does for up to 8 parameters, no more parameters than residuals, and the normal
-    equations: the linear solver left open, or `Cholesky`. Step history, geodesic
-    acceleration and reverse-mode Jacobians take the plain path, one loop for the batch.
-    """
-    choice = solver.linear_solver
-    return (
-        n <= min(UNROLL_UP_TO, problem.m)
-        and (choice is None or isinstance(choice, Cholesky))
-        and problem.jacobian != "rev"
-        and not (solver.record_history or solver.geodesic)
-    )
 
 
 def lanes_per_block(problem: Problem, n: int, dtype, size: int) -> int:
@@ -93,11 +76,11 @@ class Batch(NamedTuple):
         return jax.tree.map(wide, problem.conditions, self.flags[0].conditions)
 
 
-def run(batch: Batch, size: int) -> tuple[_loop.State, Conditions, Float[Array, ""]]:
+def run(batch: Batch, size: int) -> tuple[Ended, Float[Array, ""]]:
     """Fit a batch.
 
     Returns:
-        The final states and the conditions, fits last, and the lane-steps executed.
+        What the fits leave behind, fits last, and the lane-steps executed.
     """
     problem, _, p0 = eqx.combine(batch.arrays, batch.rest)
     n = p0.shape[1]
@@ -114,7 +97,7 @@ def run(batch: Batch, size: int) -> tuple[_loop.State, Conditions, Float[Array, 
     bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
     problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
     conditions = batch.conditions(problem, size)
-    return unpack(packed, conditions, n), conditions, steps
+    return end(unpack(packed, conditions, n), p0.T, conditions), steps
 
 
 def _blocks(batch: Batch, size: int, width: int, n: int, dtype):

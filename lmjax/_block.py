@@ -6,6 +6,7 @@ ever in memory for longer than a block of fits. The damped system is solved by a
 Cholesky factorisation written out entry by entry.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from lmjax._linearize import NormalLinearization, gram_pairs, sums
 from lmjax._problem import NOT_TWICE_DIFFERENTIABLE, Problem
 from lmjax._proposal import Point, Proposal, free_part, point_at
 from lmjax._sums import dot_points, sum_points
+from lmjax._symptoms import symptoms_of
 
 # Kernels in a stage: XLA runs up to eight in order without asking other threads.
 STAGE = 7
@@ -59,7 +61,7 @@ class Lanes(eqx.Module):
 
     def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost at ``p``."""
-        columns = self._evaluate(_rows_of_one, p)
+        columns = self._evaluate(rows_of_one, p)
         gram = self.gram_of(columns[: self.n + 1])
         cost = 0.5 * gram[-1]
         if self.data.term is not None:
@@ -83,12 +85,15 @@ class Lanes(eqx.Module):
         if not self.data.has_second_derivatives:
             return None
         try:
-            bends = self._evaluate(_bends_of_one, point.p)
+            squares = self.squared_bends(point.p)
         except NOT_TWICE_DIFFERENTIABLE:
             return None
         size = point.linearization.moments()[2]
-        squares = sums(*(bend * bend for bend in bends))
         return size * jnp.sqrt(jnp.stack(squares))
+
+    def squared_bends(self, p: Float[Array, "n f"]) -> Sequence[Float[Array, " f"]]:
+        """Return the square of each second derivative, summed over the points."""
+        return sums(*(bend * bend for bend in self._evaluate(bends_of_one, p)))
 
     def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
         """Return the products of all pairs of columns, summed over the points.
@@ -175,7 +180,7 @@ class Lanes(eqx.Module):
         return jnp.finfo(cost.dtype).eps * self.m**0.5 * cost
 
 
-def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
+def rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
     """Return the columns of J, the residual and, with a term, the cost per point."""
     if problem.user_jac is not None:
         r = problem.residual_fn(p)
@@ -191,10 +196,76 @@ def _rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, "
     return [*columns, residual, problem.half_terms(r)]
 
 
-def _bends_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
+def bends_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
     """Return the second derivative of the residual by each parameter."""
     units = jnp.eye(p.size, dtype=p.dtype)
     return [problem.second_derivative(p, units[j]) for j in range(p.size)]
+
+
+class Ended(NamedTuple):
+    """What a block of fits leaves behind, fits last.
+
+    Attributes:
+        p: Parameters.
+        cost: Cost there.
+        optimality: Largest cosine between the residual and a free column of J.
+        normal_matrix: ``J^T J``.
+        norms: Norms of the columns of J.
+        scale: Fading maxima of these norms.
+        damping: Lambda.
+        free: Which parameters may move.
+        lost: Which free parameters have lost their effect on the residual.
+        status: A `Status` value, or DOUBTFUL.
+        num_steps: Steps proposed.
+        num_accepted: Steps taken.
+    """
+
+    p: Float[Array, "n *f"]
+    cost: Float[Array, "*f"]
+    optimality: Float[Array, "*f"]
+    normal_matrix: Float[Array, "n n *f"]
+    norms: Float[Array, "n *f"]
+    scale: Float[Array, "n *f"]
+    damping: Float[Array, "*f"]
+    free: Bool[Array, "n *f"]
+    lost: Bool[Array, "n *f"]
+    status: Int[Array, "*f"]
+    num_steps: Int[Array, "*f"]
+    num_accepted: Int[Array, "*f"]
+
+
+class Ran(NamedTuple):
+    """What ran the fits of a batch.
+
+    Attributes:
+        kind: An `Engine` value.
+        steps: Steps computed on behalf of each fit.
+    """
+
+    kind: Int[Array, " f"]
+    steps: Float[Array, " f"]
+
+
+def end(state: _loop.State, p0: Float[Array, "n *f"], conditions: Conditions) -> Ended:
+    """Return what is left of fits that have ended, and how that is explained."""
+    point = state.point
+    effect = point.linearization.curvature(free_part(point))
+    symptoms = symptoms_of(state, p0, effect, conditions)
+    free = jnp.ones_like(point.p, bool) if point.free is None else point.free
+    return Ended(
+        p=point.p,
+        cost=point.cost,
+        optimality=point.optimality,
+        normal_matrix=point.linearization.normal_matrix(),
+        norms=point.norms,
+        scale=state.scale,
+        damping=state.lam,
+        free=free,
+        lost=symptoms.lost,
+        status=_stopping.explained(state.status, *symptoms.of_fit),
+        num_steps=state.num_steps,
+        num_accepted=state.num_accepted,
+    )
 
 
 class Packed(NamedTuple):

@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _rounding, _stopping, _varying
 from lmjax._problem import Problem
-from lmjax._projection import eliminate_in_turns
 from lmjax._proposal import Point, free_part, point_at
 from lmjax._rarely import rarely
 from lmjax._solver import LevenbergMarquardt
@@ -58,47 +57,78 @@ def judge(
     """Return the fit as it is, or after a look at J if it is DOUBTFUL."""
     doubtful = given.status == _stopping.DOUBTFUL
     operands = problem, p0, given, scale, solver.tolerances(scale.dtype)[0]
-    return rarely(doubtful, _look, given, operands)
+
+    def look(operands):
+        problem, p0, given, scale, ftol = operands
+        turn = lambda looking: take_turn(problem, p0, scale, ftol, looking)
+        return finish(_varying.while_loop(going, turn, begin(given)))
+
+    return rarely(doubtful, look, given, operands)
 
 
-def _look(operands: Any) -> Judged:
-    problem, p0, given, scale, ftol = operands
+class Looking(NamedTuple):
+    """The look between two turns.
 
-    def going(carry):
-        judged, _, _, k = carry
-        return (judged.status == Status.RUNNING) & (k < MOST)
+    Attributes:
+        judged: The best point so far.
+        step: Undamped step from there.
+        failure: The status if no step reduces the cost.
+        turns: Turns so far.
+    """
 
-    def turn(carry):
-        judged, step, failure, k = carry
-        p = problem.conditions.project(judged.p + step)
-        new, step, new_failure = _judged(problem, p0, p, scale, ftol)
-        worse = ~(new.cost < judged.cost) & (k > 0)
-        old = judged._replace(status=failure)
-        judged, failure = jax.tree.map(
-            lambda a, b: jnp.where(worse, a, b), (old, failure), (new, new_failure)
-        )
-        return judged, step, failure, k + 1
+    judged: Judged
+    step: Float[Array, " n"]
+    failure: Int[Array, ""]
+    turns: Int[Array, ""]
 
-    begin = given._replace(status=jnp.int32(Status.RUNNING))
+
+def begin(given: Judged) -> Looking:
+    """Return the state before the first turn, which takes no step."""
+    doubtful = given.status == _stopping.DOUBTFUL
+    status = jnp.where(doubtful, Status.RUNNING, given.status).astype(jnp.int32)
     ill = jnp.int32(Status.ILL_CONDITIONED)
-    carry = begin, jnp.zeros_like(given.p), ill, jnp.int32(0)
-    judged, _, failure, _ = _varying.while_loop(going, turn, carry)
+    none = jnp.zeros_like(given.p)
+    return Looking(given._replace(status=status), none, ill, jnp.int32(0))
+
+
+def going(looking: Looking) -> Bool[Array, ""]:
+    """Return whether there is another turn."""
+    return (looking.judged.status == Status.RUNNING) & (looking.turns < MOST)
+
+
+def take_turn(fit: Any, p0, scale, ftol, looking: Looking) -> Looking:
+    """Take the step, and look at J there.
+
+    ``fit`` is a `Problem`, or what knows only a triangle of J.
+    """
+    judged, step, failure, k = looking
+    p = fit.conditions.project(judged.p + step)
+    new, step, new_failure = _judged(fit, p0, p, scale, ftol)
+    worse = ~(new.cost < judged.cost) & (k > 0)
+    old = judged._replace(status=failure)
+    judged, failure = jax.tree.map(
+        lambda a, b: jnp.where(worse, a, b), (old, failure), (new, new_failure)
+    )
+    return Looking(judged, step, failure, k + 1)
+
+
+def finish(looking: Looking) -> Judged:
+    """Return the fit after the last turn."""
+    judged = looking.judged
     late = judged.status == Status.RUNNING
-    return judged._replace(status=jnp.where(late, failure, judged.status))
+    return judged._replace(status=jnp.where(late, looking.failure, judged.status))
 
 
-def _judged(problem: Problem, p0, p: Float[Array, " n"], scale, ftol):
+def _judged(fit: Any, p0, p: Float[Array, " n"], scale, ftol):
     """Return what is known at ``p``, the undamped step, and how to call a failure."""
-    r = problem.residual_fn(p)
-    cost = jnp.sum(problem.half_terms(r))
-    linearization = problem.linearize(p, r, False)
-    point = point_at(problem.conditions, p, r, linearization, cost)
-    step, status, failure = _undamped(problem, point, p0, ftol)
+    cost, r, linearization = fit.look(p)
+    point = point_at(fit.conditions, p, r, linearization, cost)
+    step, status, failure = _undamped(fit, point, p0, ftol)
     cancels, zero, rounding = _effects(point, p0)
     lost = _rounding.without_effect(point.norms, p, p0, scale, rounding)
     free = jnp.ones_like(lost) if point.free is None else point.free
     lost &= free
-    held = jnp.any(problem.conditions.active(p, point.grad))
+    held = jnp.any(fit.conditions.active(p, point.grad))
     named = lambda status: _stopping.explained(
         status, jnp.any(lost) & ~held, cancels, zero
     )
@@ -126,7 +156,7 @@ def _effects(point: Point, p0):
     return cancels, _rounding.is_zero(point.cost, rounding, cancels), rounding
 
 
-def _undamped(problem: Problem, point: Point, p0, ftol):
+def _undamped(fit: Any, point: Point, p0, ftol):
     """Return the undamped step, the status, and the one if no step reduces the cost.
 
     The status is RUNNING where the step is to be taken. As
@@ -138,13 +168,13 @@ def _undamped(problem: Problem, point: Point, p0, ftol):
     usable = usable if point.free is None else usable & point.free
     unit = jnp.where(usable, 1.0 / jnp.where(usable, point.norms, 1.0), 0.0)
     columns = columns * unit[:, None]
-    basis, rest, change = eliminate_in_turns(jnp.vstack([columns, r]).T)
+    basis, rest, change = fit.eliminate(columns, r)
     weights = jnp.where(basis.weights > 0.0, basis.weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
     cancels, zero, rounding = _effects(point, p0)
     noise = _rounding.cost_rounding(rounding, point.cost)
-    relevant = _stopping.relevant_reduction(point.cost, problem.m, n)
+    relevant = _stopping.relevant_reduction(point.cost, fit.m, n)
     strict = _stopping.negligible_promise(point.cost, noise, cancels, ftol)
     promise = 0.5 * jnp.sum((r - rest) * (r + rest))
     hidden = _rounding.is_hidden(point.cost, rounding)

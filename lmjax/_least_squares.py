@@ -233,7 +233,7 @@ def solve(
         history=history,
         derivative_check=derivative.report(problem, outcome),
         tolerances=solver.given_tolerances(),
-        in_batch=outcome.in_batch,
+        engine=outcome.engine,
         lane_steps=outcome.lane_steps,
         linear_solver=_name(linear_solver),
         jacobian="matrix-free" if matrix_free else problem.jacobian,

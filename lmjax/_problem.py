@@ -21,6 +21,7 @@ from lmjax._callables import hoisted
 from lmjax._indices import traced_shapes
 from lmjax._linearize import PRECISION, DenseLinearization, MatrixFreeLinearization
 from lmjax._params import check_params, common_dtype, ravel_prefix
+from lmjax._projection import eliminate_in_turns
 from lmjax._terms import Term
 from lmjax._types import Params
 
@@ -78,6 +79,18 @@ class Problem(eqx.Module):
             return _arrow.linearize(self.arrow, self.residual_fn, p, r, row)
         columns = self.jac_fn(p).T
         return DenseLinearization(r, columns if row is None else row[None] * columns)
+
+    def look(
+        self, p: Float[Array, " n"]
+    ) -> tuple[Float[Array, ""], Float[Array, " m"], Any]:
+        """Return the cost at ``p``, the residual, and the linear model with J."""
+        r = self.residual_fn(p)
+        return jnp.sum(self.half_terms(r)), r, self.linearize(p, r, False)
+
+    @staticmethod
+    def eliminate(columns: Float[Array, "n m"], r: Float[Array, " m"]) -> tuple:
+        """Return what `lmjax._projection.eliminate` does, as a short program."""
+        return eliminate_in_turns(jnp.vstack([columns, r]).T)
 
     def second_derivative(
         self, p: Float[Array, " n"], direction: Float[Array, " n"]

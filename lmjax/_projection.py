@@ -44,17 +44,25 @@ class Basis(eqx.Module):
 
 
 def eliminate(
-    columns: list[Float[Array, " m"]], x: Float[Array, " m"]
+    columns: list[Float[Array, " m"]],
+    x: Float[Array, " m"],
+    written_out: int | None = None,
 ) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
     """Return a basis of the columns, ``x - A c``, and the c that makes it smallest.
 
     A column that depends on those before it gets the coefficient 0. NaN stays NaN: a
     column counts as dependent only where it is known to be.
+
+    Args:
+        columns: The columns of A.
+        x: The right-hand side.
+        written_out: How many rows there were before a rotation left these few. Without
+            loops then.
     """
     k = len(columns)
-    if k > UNROLL_UP_TO:
+    if k > UNROLL_UP_TO and written_out is None:
         return eliminate_in_turns(jnp.stack([*columns, x], axis=1))
-    cutoff = _cutoff(x.dtype, max(x.size, k))
+    cutoff = _cutoff(x.dtype, max(written_out or x.size, k))
     squares = [_dot(column, column) for column in columns]
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
@@ -71,7 +79,7 @@ def eliminate(
         dropped.append(out)
         upper.append(jnp.stack([jnp.zeros_like(weight)] * j + [weight * 0 + 1, *row]))
     upper = jnp.stack(upper)
-    c = back_substitute(upper[:, :k], upper[:, k])
+    c = back_substitute(upper[:, :k], upper[:, k], written_out is not None)
     return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _report
-from lmjax._status import Status
+from lmjax._status import Engine, Status
 from lmjax._types import Params
 
 
@@ -84,8 +84,8 @@ class Solution(eqx.Module):
         derivative_check: What ``derivative=Implicit(check=True)`` found, else None.
         tolerances: Those of ftol, xtol and gtol that were given; None if all were left
             to the dtype.
-        in_batch: Whether the batch engine ran, which solves the normal equations by
-            Cholesky's method whatever ``linear_solver`` says.
+        engine: What ran the fit, an `Engine` value. Those of batches solve the normal
+            equations by Cholesky's method whatever ``linear_solver`` says.
         lane_steps: Steps computed on behalf of this fit: ``num_steps`` and, in a batch,
             its share of what was computed while fits waited for others.
         linear_solver: Name of the linear solver of a fit on its own.
@@ -106,10 +106,15 @@ class Solution(eqx.Module):
     history: History | None
     derivative_check: DerivativeCheck | None
     tolerances: dict[str, Float[Array, "*batch"]] | None
-    in_batch: Bool[Array, "*batch"]
+    engine: Int[Array, "*batch"]
     lane_steps: Float[Array, "*batch"]
     linear_solver: str = eqx.field(static=True)
     jacobian: str = eqx.field(static=True)
+
+    @property
+    def in_batch(self) -> Bool[Array, "*batch"]:
+        """Whether an engine for batches ran."""
+        return self.engine > Engine.LOOP
 
     @property
     def success(self) -> Bool[Array, "*batch"]:

@@ -1,6 +1,7 @@
 """One fit by the plain loop, or the batch that it becomes under `jax.vmap`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,13 +12,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _batch_engine, _last_look, _loop, _range, _separable, _stopping
 from lmjax._batch_engine import Batch
+from lmjax._block import Ended, Ran
+from lmjax._fused import engine as fused
 from lmjax._last_look import Judged
+from lmjax._linear_solvers import Cholesky
+from lmjax._linearize import UNROLL_UP_TO
 from lmjax._loop import Record
 from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
-from lmjax._proposal import free_part
 from lmjax._solver import LevenbergMarquardt
-from lmjax._status import Status
+from lmjax._status import Engine, Status
 from lmjax._symptoms import symptoms_of
 
 
@@ -38,7 +42,7 @@ class Outcome(NamedTuple):
         free: Which parameters may move at ``p``.
         norms: Norms of the columns of J at ``p``.
         lost: Which parameters have lost their effect on the residual at ``p``.
-        in_batch: Whether the batch engine ran.
+        engine: What ran, an `Engine` value.
         lane_steps: Steps that were computed for this fit, its share of what other fits
             made it wait included.
         record: History or None.
@@ -56,7 +60,7 @@ class Outcome(NamedTuple):
     free: Bool[Array, " n"]
     norms: Float[Array, " n"]
     lost: Bool[Array, " n"]
-    in_batch: Bool[Array, ""]
+    engine: Int[Array, ""]
     lane_steps: Float[Array, ""]
     record: Record | None
 
@@ -99,7 +103,7 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
         record = inner.record
         if record is not None:
             record = record._replace(p=jax.vmap(separated.complete)(record.p))
-        kept = ("num_steps", "num_accepted", "damping", "in_batch", "lane_steps")
+        kept = ("num_steps", "num_accepted", "damping", "engine", "lane_steps")
         same = {name: getattr(inner, name) for name in kept}
         outcome = outcome._replace(record=record, **same)
         lost = jnp.zeros_like(outcome.lost)
@@ -128,7 +132,7 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
     @one.def_vmap
     def _(size, batched, arrays):
         (problem, solver, p0), _ = eqx.combine(arrays, rest)
-        if _batch_engine.applies(problem, p0.shape[-1], solver):
+        if _has_engine(problem, p0.shape[-1], solver):
             out = _many(size, batched[0][0], arrays[0], rest[0])
         else:
             axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
@@ -136,6 +140,25 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
         return out, jax.tree.map(lambda _: True, out)
 
     return one(arrays)
+
+
+def _has_engine(problem: Problem, n: int, solver: LevenbergMarquardt) -> bool:
+    """Return whether a batch of such fits may run in an engine for batches.
+
+    It does for up to 24 parameters (8 by XLA), no more parameters than residuals, and
+    the normal equations: the linear solver left open, or `Cholesky`. Step history,
+    geodesic acceleration and reverse-mode Jacobians take the plain path, one loop for
+    the batch.
+    """
+    choice = solver.linear_solver
+    most = UNROLL_UP_TO if solver.engine == "xla" else fused.MOST_PARAMETERS
+    return (
+        n <= min(most, problem.m)
+        and solver.engine != "loop"
+        and (choice is None or isinstance(choice, Cholesky))
+        and problem.jacobian != "rev"
+        and not (solver.record_history or solver.geodesic)
+    )
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
@@ -172,7 +195,7 @@ def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
         free=free,
         norms=point.norms,
         lost=jnp.zeros_like(free),
-        in_batch=jnp.array(False),
+        engine=jnp.int32(Engine.LOOP),
         lane_steps=state.num_steps.astype(point.p.dtype),
         record=state.record,
     )
@@ -213,39 +236,76 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
     if not batched[2]:
         p0 = jnp.broadcast_to(p0, (size, *p0.shape))
     batch = Batch((problem, solver, p0), (*batched[:2], True), rest)
-    with jax.numpy_rank_promotion("allow"):  # (n, f) with (f,) is the rule there
-        state, conditions, steps = _batch_engine.run(batch, size)
-        point = state.point
-        effect = point.linearization.curvature(free_part(point))
-        symptoms = symptoms_of(state, p0.T, effect, conditions)
-    free = jnp.ones_like(point.p, bool) if point.free is None else point.free
-    given = Judged(
-        point.p.T,
-        point.cost,
-        point.optimality,
-        jnp.moveaxis(point.linearization.normal_matrix(), -1, 0),
-        free.T,
-        point.norms.T,
-        symptoms.lost.T,
-        _stopping.explained(state.status, *symptoms.of_fit),
+    ended, ran = _fitted(batch, size)
+    first = lambda x: jnp.moveaxis(x, -1, 0)
+    judged = {name: first(getattr(ended, name)) for name in Judged._fields}
+    axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
+    # For whoever wants it; XLA drops it where nobody does.
+    residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
+    return Outcome(
+        **judged,
+        r=jax.vmap(residual, in_axes=(axes, 0))(problem, judged["p"]),
+        num_steps=ended.num_steps,
+        num_accepted=ended.num_accepted,
+        damping=ended.damping,
+        engine=ran.kind,
+        lane_steps=ran.steps,
+        record=None,
     )
-    axes = jax.tree.map(lambda flag: 0 if flag else None, batched[:2])
+
+
+def _fitted(batch: Batch, size: int) -> tuple[Ended, Ran]:
+    """Return what a batch leaves behind, fits last, and what ran it."""
+    asked = batch.rest[1].engine
+    reason = "the solver asks for another engine"
+    if asked != "xla":
+        try:
+            return fused.run(batch, size, partial(_in_jax, size=size))
+        except fused.Unsupported as error:
+            reason = str(error)
+    if asked == "fused":
+        raise ValueError(f"solver: engine='fused' cannot run this fit: {reason}")
+    n = batch.arrays[2].shape[1]
+    name = "xla" if n <= UNROLL_UP_TO else "loop"
+    return fused.noted(_in_jax(batch, size), f"{name}: not fused, because {reason}")
+
+
+def _in_jax(batch: Batch, size: int) -> tuple[Ended, Ran]:
+    """Fit a batch by blocks of fits, or one loop for all where those are too long."""
+    n = batch.arrays[2].shape[1]
+    return (_by_blocks if n <= UNROLL_UP_TO else _by_loop)(batch, size)
+
+
+def _by_loop(batch: Batch, size: int) -> tuple[Ended, Ran]:
+    axes = jax.tree.map(lambda flag: 0 if flag else None, batch.flags)
+
+    def one(arrays):
+        problem, solver, p0 = eqx.combine(arrays, batch.rest)
+        linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+        return _alone(problem, p0, solver, linear_solver)
+
+    out = jax.vmap(one, in_axes=(axes,), axis_size=size)(batch.arrays)
+    same = {name: getattr(out, name) for name in Ended._fields if name != "scale"}
+    ended = Ended(**same, scale=out.norms)
+    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), ended)
+    return last, Ran(out.engine, out.lane_steps)
+
+
+def _by_blocks(batch: Batch, size: int) -> tuple[Ended, Ran]:
+    (problem, solver, p0), flags, rest = batch
+    with jax.numpy_rank_promotion("allow"):  # (n, f) with (f,) is the rule there
+        ended, steps = _batch_engine.run(batch, size)
+    first = lambda x: jnp.moveaxis(x, -1, 0)
+    given = Judged(*(first(getattr(ended, name)) for name in Judged._fields))
+    axes = jax.tree.map(lambda flag: 0 if flag else None, flags[:2])
 
     def last_look(problem, solver, p0, given, scale):
         problem, solver = eqx.combine((problem, solver), rest[:2])
         return _last_look.judge(problem, p0, given, scale, solver)
 
     last_look = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0))
-    judged = last_look(problem, solver, p0, given, state.scale.T)
-    # For whoever wants it; XLA drops it where nobody does.
-    residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
-    return Outcome(
-        **judged._asdict(),
-        r=jax.vmap(residual, in_axes=(axes[0], 0))(problem, judged.p),
-        num_steps=state.num_steps,
-        num_accepted=state.num_accepted,
-        damping=state.lam,
-        in_batch=jnp.ones(size, bool),
-        lane_steps=jnp.full((size,), 1.0, point.cost.dtype) * (steps / size),
-        record=None,
-    )
+    judged = last_look(problem, solver, p0, given, ended.scale.T)
+    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), judged._asdict())
+    share = jnp.broadcast_to(steps / size, (size,)).astype(ended.cost.dtype)
+    ran = Ran(jnp.full(size, Engine.XLA, jnp.int32), share)
+    return ended._replace(**last), ran

@@ -17,6 +17,10 @@ from lmjax._types import Scalar
 LARGE = 1000
 
 
+# What may run a batch, in the order of preference; None leaves it open.
+ENGINES = (None, "fused", "xla", "loop")
+
+
 def _as_module(fn: Any) -> Any:
     """Return a function as a pytree, and as it is what is complained of later."""
     if isinstance(fn, type | eqx.Module) or not callable(fn):
@@ -52,6 +56,10 @@ class LevenbergMarquardt(eqx.Module):
         geodesic: Add the second-order correction of geodesic acceleration: fewer steps
             in narrow curved valleys for one more solve per step.
         record_history: Return every proposed step in ``Solution.history``.
+        engine: What runs a batch: "fused", a machine program for vectors of fits on a
+            CPU; "xla", blocks of fits, as on every other device; "loop", the plain
+            ``lax.while_loop`` of a single fit. None takes the first of them that the
+            fit allows; `explain` says why.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -76,6 +84,7 @@ class LevenbergMarquardt(eqx.Module):
     jac: Callable | str | None = eqx.field(default=None, static=True)
     geodesic: bool = eqx.field(default=False, static=True)
     record_history: bool = eqx.field(default=False, static=True)
+    engine: str | None = eqx.field(default=None, static=True)
 
     def __check_init__(self):
         rule, linear_solver = self.damping, self.linear_solver
@@ -100,6 +109,8 @@ class LevenbergMarquardt(eqx.Module):
             raise ValueError(
                 f"jac: expected 'fwd', 'rev' or a function, got {self.jac!r}"
             )
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine: expected one of {ENGINES}, got {self.engine!r}")
         check_flag("geodesic", self.geodesic)
         check_flag("record_history", self.record_history)
 

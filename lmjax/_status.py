@@ -3,6 +3,27 @@
 import enum
 
 
+class Engine(enum.IntEnum):
+    """What ran a fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, lmjax
+        >>> fit = lambda y: lmjax.least_squares(lambda p: p - y, jnp.zeros(1))
+        >>> lmjax.Engine(int(fit(jnp.ones(1)).engine)).name
+        'LOOP'
+        >>> fits = jax.vmap(fit)(jnp.ones((4, 1)))
+        >>> lmjax.Engine(int(fits.engine[0])).name in ("FUSED", "XLA")
+        True
+    """
+
+    LOOP = 0
+    """One loop: a single fit, or a batch that no other engine takes."""
+    XLA = 1
+    """Blocks of fits, compiled by XLA."""
+    FUSED = 2
+    """One machine program for vectors of fits (CPU)."""
+
+
 class Status(enum.IntEnum):
     """Why a fit stopped: positive is converged, zero running, negative failed.
 

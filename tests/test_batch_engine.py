@@ -215,7 +215,9 @@ def test_more_parameters_than_the_engine_takes():
     design = x[:, None] ** jnp.arange(10.0)[None, :]
     rng = np.random.default_rng(0)
     y = rng.normal(size=(4, 30))
-    fit = lambda y: lmjax.least_squares(lambda p: design @ p - y, jnp.zeros(10))
+    solver = lmjax.LevenbergMarquardt(engine="loop")
+    residual = lambda p, y: design @ p - y
+    fit = lambda y: lmjax.least_squares(residual, jnp.zeros(10), (y,), solver=solver)
     got = jax.vmap(fit)(y)
     expected = np.linalg.lstsq(np.asarray(design), y.T, rcond=None)[0].T
     assert not got.in_batch.any()
@@ -238,9 +240,10 @@ def test_float32_finds_the_minimum_of_float64(many):
         assert np.abs(off[good]).max() < 0.05
 
 
-def test_unfinished_fits_are_compacted():
+@pytest.mark.parametrize("engine", ["fused", "xla"])
+def test_unfinished_fits_are_compacted(engine):
     """Most steps computed are useful although some fits take many times the mean."""
-    solver = lmjax.LevenbergMarquardt(ftol=1e-6, max_steps=200)
+    solver = lmjax.LevenbergMarquardt(ftol=1e-6, max_steps=200, engine=engine)
     fit = lambda y: lmjax.curve_fit(decay, T, y, START, solver=solver)
     count = jax.jit(jax.vmap(lambda y: (fit(y).num_steps, fit(y).lane_steps)))
     num_steps, lane_steps = map(np.asarray, count(curves(20_000)))

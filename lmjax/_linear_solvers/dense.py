@@ -178,11 +178,11 @@ class QR(eqx.Module):
 
 
 def back_substitute(
-    upper: Float[Array, "n n"], rhs: Float[Array, " n"]
+    upper: Float[Array, "n n"], rhs: Float[Array, " n"], written_out: bool = False
 ) -> Float[Array, " n"]:
-    """Solve an upper triangular system."""
+    """Solve an upper triangular system, a large one in a loop if it may be."""
     n = rhs.size
-    if n > UNROLL_UP_TO:
+    if n > UNROLL_UP_TO and not written_out:
         index = jnp.arange(n)
 
         def row(k, x):

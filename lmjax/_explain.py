@@ -1,0 +1,63 @@
+"""Which engine a batch runs in, and why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lmjax import _rows
+from lmjax._fused.engine import fits_p, note_p
+
+
+def explain(fit_one: Callable[[Any], Any], data: Any) -> str:
+    """Return which engine the fits of ``jax.vmap(fit_one)(data)`` run in, and why.
+
+    Nothing is fitted and nothing is compiled by XLA.
+
+    Args:
+        fit_one: Function of one row, as for `fit_batch`.
+        data: Pytree of arrays with one row per fit.
+
+    Returns:
+        A line per batch of fits.
+
+    Raises:
+        ValueError: If the arrays of ``data`` differ in length or are empty.
+        TypeError: If data are no numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> t = jnp.linspace(0.0, 3.0, 20)
+        >>> def fit_one(y):
+        ...     model = lambda p, t: p["a"] * jnp.exp(-p["k"] * t)
+        ...     return lmjax.curve_fit(model, t, y, {"a": 1.0, "k": 1.0}).params
+        >>> print(lmjax.explain(fit_one, jnp.ones((5, 20))))
+        fused: one machine program for 5 fits of 2 parameters to 20 points
+    """
+    if not callable(fit_one):
+        raise TypeError(f"fit_one: expected a function of one row, got {fit_one!r}")
+    table = _rows.table(data)
+    one = lambda leaves: _rows.plain(fit_one(table.row.restore(leaves)))
+    rows = [
+        jax.ShapeDtypeStruct((table.size, *x.shape), x.dtype) for x in table.row.leaves
+    ]
+    lines = list(_lines(jax.make_jaxpr(jax.vmap(one))(rows).jaxpr))
+    return "\n".join(lines) or "loop: no batch of fits that an engine takes"
+
+
+def _lines(jaxpr: Any):
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is fits_p:
+            kernel, size = eqn.params["program"].kernel, eqn.params["size"]
+            yield (
+                f"fused: one machine program for {size} fits of {kernel.n} parameters "
+                f"to {kernel.points} points"
+            )
+        elif eqn.primitive is note_p:
+            yield eqn.params["text"]
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _lines(inner)

@@ -1,0 +1,1 @@
+"""A batch of fits as one machine program: the fused engine."""

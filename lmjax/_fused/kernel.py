@@ -1,0 +1,636 @@
+"""The machine program of a batch of fits, as LLVM IR.
+
+Fits run side by side, one per element of a vector: a block of them starts, steps until
+the last one is done, and writes what is left. Data that differ per fit are first laid
+out point by point, so that each pass over them reads vectors.
+"""
+
+import hashlib
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lmjax._fused.elementary import LIBRARY, Functions
+from lmjax._fused.ir import Code, Name, address, is_known, kind, number, read_common
+from lmjax._fused.lane import BENDS, ROWS, TRIANGLE, Loop, Traced
+from lmjax._fused.places import Along, Place, Unsupported
+from lmjax._fused.queue import SLOT, queue
+from lmjax._fused.scalars import Listing, evaluate
+from lmjax._linearize import gram_pairs
+from lmjax._status import Engine
+
+# Points that are added up before they join the total: their order keeps the sum of
+# many numbers as exact as that of few.
+RUN = 64
+_FUNCTIONS = {name: Functions(name) for name in ("float32", "float64")}
+ALIGN = 64
+# Numbers of an array that is written into the program.
+MOST_IN_A_TABLE = 4096
+
+
+class Leaf(NamedTuple):
+    """An array of a batch.
+
+    Attributes:
+        shape: Of one fit.
+        dtype: Its dtype.
+        per_fit: Whether fits have one each, on a leading axis.
+        offset: Bytes before it in the scratch memory of a block, if they have.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    per_fit: bool
+    offset: int
+
+    @property
+    def stored(self) -> str:
+        """Type of an element in memory."""
+        return "i8" if self.dtype == bool else kind(self.dtype)
+
+
+def _bytes(dtype: Any) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def _rotated(code: Code, row: list, triangle: list, dtype: np.dtype) -> list:
+    """Return a triangle after a row was rotated into it, by Givens' rotations.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 5.1.8.
+    """
+    size = len(row)
+    entries = dict(zip(gram_pairs(size - 1), triangle, strict=False))
+    op = lambda name, *values: code.emit(name, list(values), dtype)
+    for j in range(size):
+        a, b = entries[j, j], row[j]
+        norm = op("sqrt", code.fma(b, b, op("mul", a, a), dtype))
+        some = code.emit("ne", [norm, dtype.type(0)], bool)
+        inverse = op("div", dtype.type(1), norm)
+        cosine = code.emit(
+            "select_n", [some, dtype.type(1), op("mul", a, inverse)], dtype
+        )
+        sine = code.emit(
+            "select_n", [some, dtype.type(0), op("mul", b, inverse)], dtype
+        )
+        entries[j, j] = norm
+        for k in range(j + 1, size):
+            old, new = entries[j, k], row[k]
+            entries[j, k] = code.fma(cosine, old, op("mul", sine, new), dtype)
+            row = [
+                *row[:k],
+                op("sub", op("mul", cosine, new), op("mul", sine, old)),
+                *row[k + 1 :],
+            ]
+    return list(entries.values())
+
+
+class Kernel:
+    """A program in the making.
+
+    Attributes:
+        width: Fits in a vector.
+        points: Residuals of a fit.
+        parts: Functions of the program, by name.
+        library: Functions of the C library that it calls.
+        floats, counts: Rows of the two results.
+        scratch: Bytes of memory that a block needs.
+    """
+
+    def __init__(
+        self,
+        traced: Traced,
+        leaves: list[tuple[tuple[int, ...], Any, bool]],
+        points: int,
+        width: int,
+    ):
+        self.traced, self.points, self.width = traced, points, width
+        self.count = 0
+        self.parts: dict[str, str] = {}
+        self.library: set[str] = set()
+        self.scratch = 0
+        self.leaves: list[Leaf] = []
+        for shape, dtype, per_fit in leaves:
+            dtype = np.dtype(dtype)
+            offset = 0
+            if per_fit:
+                offset = self._reserve(prod(shape) * width * _bytes(dtype))
+            self.leaves.append(Leaf(tuple(shape), dtype, per_fit, offset))
+            kind(dtype)
+        self.dtype = np.dtype(traced.fit.state[0].dtype)
+        self.n = traced.fit.state[0].shape[0]
+        self.vector_bytes = width * _bytes(self.dtype)
+        # the numbers of the fits of a block; then the queue: how many, their numbers
+        self.rows_offset = self._reserve(width * 8)
+        self.queue_offset = self._reserve(8 + 2 * width * 8)
+        self.p_offset = self._reserve(self.n * self.vector_bytes)
+        most = len(gram_pairs(self.n)) + 1
+        self.sums_offset = self._reserve(most * self.vector_bytes)
+        self._visits()
+        self._block()
+
+    def _reserve(self, size: int) -> int:
+        offset = self.scratch
+        self.scratch += -(-size // ALIGN) * ALIGN
+        return offset
+
+    # what `Code` asks for
+
+    def declare(self, full: str, result: str, arguments: list[str]) -> None:
+        """Declare a function that is LLVM's or the C library's."""
+        self.parts.setdefault(full, f"declare {result} {full}({', '.join(arguments)})")
+
+    def has_elementary(self, name: str, dtype: np.dtype) -> bool:
+        """Return whether there is such a function."""
+        if str(dtype) not in _FUNCTIONS:
+            return False
+        return name in LIBRARY or name in _FUNCTIONS[str(dtype)].names()
+
+    def elementary(self, name: str, dtype: Any) -> str:
+        """Return the name of a function of vectors, which is written if it is not."""
+        dtype = np.dtype(dtype)
+        full = f"@{name}_{dtype}"
+        if full in self.parts:
+            return full
+        self.parts[full] = ""
+        if name in LIBRARY:
+            self._by_library(full, name, dtype)
+            return full
+        functions = _FUNCTIONS[str(dtype)]
+        code = Code(self, "e")
+        x, vector = Name("%x", str(dtype)), code.vector(dtype)
+        y = code.text(getattr(functions, name)(code, x))
+        lines = [f"define internal {vector} {full}({vector} %x) {{", "entry:"]
+        largest = functions.largest(name)
+        if largest is not None:
+            slow = self.elementary(f"library_{name}", dtype)
+            test = Code(self, "e")
+            size = test.intrinsic("fabs", [x], dtype)
+            large = test.emit("gt", [size, dtype.type(largest)], bool)
+            lines += [
+                *test.lines,
+                f"  %any = call i1 {self._any()}({test.vector(bool)} {large.text})",
+                "  br i1 %any, label %slow, label %fast",
+                "slow:",
+                f"  %s = call {vector} {slow}({vector} %x)",
+                f"  ret {vector} %s",
+                "fast:",
+            ]
+        self.parts[full] = "\n".join([*lines, *code.lines, f"  ret {vector} {y}", "}"])
+        return full
+
+    def _any(self) -> str:
+        name = f"@llvm.vector.reduce.or.v{self.width}i1"
+        self.declare(name, "i1", [f"<{self.width} x i1>"])
+        return name
+
+    def _by_library(self, full: str, name: str, dtype: np.dtype) -> None:
+        """Write a function that asks the C library, lane by lane."""
+        called = LIBRARY[name] + ("f" if dtype == np.float32 else "")
+        arity = 2 if name in ("pow", "atan2", "rem") else 1
+        scalar, vector = kind(dtype), f"<{self.width} x {kind(dtype)}>"
+        self.library.add(called)
+        self.declare(f"@{called}", scalar, [scalar] * arity)
+        names = ["%x", "%y"][:arity]
+        taken = ", ".join(f"{vector} {x}" for x in names)
+        lines = [f"define internal {vector} {full}({taken}) {{", "entry:"]
+        last = "poison"
+        for i in range(self.width):
+            args = []
+            for x in names:
+                part = f"%a{x[1:]}{i}"
+                lines.append(f"  {part} = extractelement {vector} {x}, i32 {i}")
+                args.append(f"{scalar} {part}")
+            lines.append(f"  %r{i} = call {scalar} @{called}({', '.join(args)})")
+            lines.append(
+                f"  %v{i} = insertelement {vector} {last}, {scalar} %r{i}, i32 {i}"
+            )
+            last = f"%v{i}"
+        self.parts[full] = "\n".join([*lines, f"  ret {vector} {last}", "}"])
+
+    def table(self, array: np.ndarray) -> str:
+        """Return the name of an array that is part of the program."""
+        if array.size > MOST_IN_A_TABLE:
+            raise Unsupported(f"it holds a table of {array.size} numbers")
+        stored = "i8" if array.dtype == bool else kind(array.dtype)
+        entries = ", ".join(
+            f"{stored} {int(x) if array.dtype == bool else number(x)}"
+            for x in array.flat
+        )
+        text = f"internal constant [{array.size} x {stored}] [{entries}], align {ALIGN}"
+        full = "@t" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.parts[full] = f"{full} = {text}"
+        return full
+
+    def visit(self, code: Code, which: int, values: list) -> list[Name]:
+        """Write the call of a pass over the data and return its sums."""
+        vector = code.vector(self.dtype)
+        for j, value in enumerate(values):
+            at = self.p_offset + j * self.vector_bytes
+            pointer = f"%p{self.count}"
+            self.count += 1
+            code.lines += [
+                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
+                f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}",
+            ]
+        code.lines.append(f"  call void @pass{which}(ptr %inputs, ptr %scratch)")
+        count = self.n if which == BENDS else self.sums
+        found = []
+        for j in range(count):
+            at = self.sums_offset + j * self.vector_bytes
+            pointer, value = f"%p{self.count}", code.fresh()
+            self.count += 1
+            code.lines += [
+                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
+                f"  {value} = load {vector}, ptr {pointer}, align {ALIGN}",
+            ]
+            found.append(Name(value, str(self.dtype)))
+        return found
+
+    # the passes over the data
+
+    def _visits(self) -> None:
+        rows = Listing(self.traced.rows)
+        self.sums = len(gram_pairs(self.n)) + len(rows.outputs) - self.n - 1
+        self._pass(ROWS, rows)
+        self._pass(TRIANGLE, rows)
+        if self.traced.bends is not None:
+            self._pass(BENDS, Listing(self.traced.bends))
+
+    def _pass(self, which: int, listing: Listing) -> None:
+        """Write the loop over the points: what it adds up, by runs of points."""
+        code = Code(self, f"k{which}_", point="%k")
+        entry = Code(self, f"h{which}_")
+        p = [self._load_p(entry, j) for j in range(self.n)]
+        inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
+        point = Along(1, self.points) if self.points > 1 else 0
+        wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
+        found = evaluate(listing, [*inputs, self._reader_of_p(p)], wanted, code)
+        columns = [values[0] for values in found]
+        vector = code.vector(self.dtype)
+        count = self.n if which == BENDS else self.sums
+        before = [Name(f"%a{j}", str(self.dtype)) for j in range(count)]
+        if which == TRIANGLE:
+            after = _rotated(code, columns[: self.n + 1], before, self.dtype)
+            extra = columns[self.n + 1 :]
+            after += [
+                code.emit("add", [a, x], self.dtype)
+                for a, x in zip(before[len(after) :], extra, strict=True)
+            ]
+        else:
+            after = self._added(code, which, columns, before)
+        phis, totals, begins, stores = [], [], [], []
+        for j, (a, b) in enumerate(zip(before, after, strict=True)):
+            at = self.sums_offset + j * self.vector_bytes
+            totals += [
+                f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
+                f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
+            ]
+            first = "zeroinitializer"
+            if which == TRIANGLE:  # a rotation goes on where it was
+                first = f"%g{j}"
+                begins.append(f"  {first} = load {vector}, ptr %q{j}, align {ALIGN}")
+                sum_ = code.text(b)
+            else:
+                stores += [
+                    f"  %t{j} = load {vector}, ptr %q{j}, align {ALIGN}",
+                    f"  %u{j} = fadd {vector} %t{j}, {code.text(b)}",
+                ]
+                sum_ = f"%u{j}"
+            stores.append(f"  store {vector} {sum_}, ptr %q{j}, align {ALIGN}")
+            phis.append(
+                f"  {a.text} = phi {vector} [{first}, %run], [{code.text(b)}, %point]"
+            )
+        lines = [
+            f"define internal void @pass{which}(ptr noalias %inputs, ptr noalias "
+            "%scratch) noinline {",
+            "entry:",
+            *entry.lines,
+            *totals,
+            "  br label %run",
+            "run:",
+            "  %first = phi i64 [0, %entry], [%end, %ran]",
+            f"  %last = add i64 %first, {RUN}",
+            f"  %past = icmp ugt i64 %last, {self.points}",
+            f"  %end = select i1 %past, i64 {self.points}, i64 %last",
+            *begins,
+            "  br label %point",
+            "point:",
+            "  %k = phi i64 [%first, %run], [%k1, %point]",
+            *phis,
+            *code.lines,
+            "  %k1 = add i64 %k, 1",
+            "  %more = icmp ult i64 %k1, %end",
+            "  br i1 %more, label %point, label %ran",
+            "ran:",
+            *stores,
+            f"  %again = icmp ult i64 %end, {self.points}",
+            "  br i1 %again, label %run, label %done",
+            "done:",
+            "  ret void",
+            "}",
+        ]
+        self.parts[f"@pass{which}"] = "\n".join(lines)
+
+    def _added(self, code: Code, which: int, columns: list, before: list) -> list:
+        """Return the sums after a point."""
+        if which == BENDS:
+            terms = [(column, column) for column in columns]
+        else:
+            terms = [(columns[i], columns[j]) for i, j in gram_pairs(self.n)]
+            terms += [(self.dtype.type(1), x) for x in columns[self.n + 1 :]]
+        after = []
+        for a, (one, two) in zip(before, terms, strict=True):
+            if is_known(one) and one == 1:
+                after.append(code.emit("add", [a, two], self.dtype))
+            else:
+                after.append(code.fma(one, two, a, self.dtype))
+        return after
+
+    @staticmethod
+    def _reader_of_p(p: list[Name]):
+        def read(place: Place) -> Name:
+            if isinstance(place[0], Along):
+                raise Unsupported("it reads parameters along the points")
+            return p[place[0]]
+
+        return read
+
+    def _load_p(self, entry: Code, j: int) -> Name:
+        at = self.p_offset + j * self.vector_bytes
+        pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
+        vector = entry.vector(self.dtype)
+        return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)
+
+    def _reader(self, entry: Code, code: Code, i: int):
+        """Return what reads an element of an array of the batch.
+
+        Where an array begins is worked out in ``entry``, once.
+        """
+        leaf = self.leaves[i]
+
+        def base() -> str:
+            if leaf.per_fit:
+                return entry.scalar(
+                    f"getelementptr i8, ptr %scratch, i64 {leaf.offset}"
+                )
+            slot = entry.scalar(f"getelementptr ptr, ptr %inputs, i64 {i}")
+            return entry.scalar(f"load ptr, ptr {slot}")
+
+        def read(place: Place) -> Name:
+            into = code if any(isinstance(x, Along) for x in place) else entry
+            if not leaf.per_fit:
+                return read_common(into, base(), leaf.shape, leaf.dtype, place)
+            at = address(into, leaf.shape, place)
+            stored = f"[{self.width} x {leaf.stored}]"
+            pointer = into.scalar(f"getelementptr {stored}, ptr {base()}, i64 {at}")
+            memory = f"<{self.width} x {leaf.stored}>"
+            loaded = into.add(
+                f"load {memory}, ptr {pointer}, align {leaf.dtype.itemsize}", leaf.dtype
+            )
+            if leaf.dtype != bool:
+                return loaded
+            return into.add(f"icmp ne {memory} {loaded.text}, zeroinitializer")
+
+        return read
+
+    # a block of fits
+
+    def _block(self) -> None:
+        """Write the function that goes on with the fits of a block.
+
+        It is given the numbers of the fits. It begins with them, or takes up their
+        states; it ends when no more than ``limit`` are unfinished, writes what the
+        others leave behind, and puts these into a queue.
+        """
+        entry, last = Code(self, "i"), Code(self, "w")
+        data = [self._reader(entry, entry, i) for i in range(len(self.leaves))]
+        fit, ended = self._loop("fit", self.traced.fit, data, can_leave_off=True)
+        known = self._by_place(ended, self.traced.fit.finish.out_avals)
+        look, judged = self._loop("look", self.traced.look, [*known, *data])
+        results = self._results(last, judged)
+        lines = [
+            "define internal void @block(ptr noalias %inputs, ptr noalias %outputs, "
+            "i64 %fits, i64 %count, i1 %fresh, i64 %limit, ptr noalias %scratch) {",
+            "entry:",
+            *self._laid_out(),
+            *entry.lines,
+            "  br label %fit_entry",
+            "fit_entry:",
+            *fit,
+            "  br label %look_entry",
+            "look_entry:",
+            *look,
+            *last.lines,
+            *results,
+            "  call void @sort(ptr %outputs, i64 %fits, i64 %count, i64 %fit_mask, "
+            "ptr %scratch)",
+            "  ret void",
+            "}",
+        ]
+        self.parts["@block"] = "\n".join(lines)
+
+    def _loop(
+        self, name: str, loop: Loop, given: list, can_leave_off: bool = False
+    ) -> tuple[list[str], list[Any]]:
+        """Write a loop that goes on for each lane until it is done.
+
+        Args:
+            name: What its labels begin with; it is entered from ``<name>_entry``.
+            loop: Its functions.
+            given: Readers of what goes with its state.
+            can_leave_off: Whether it ends when ``%limit`` lanes are left, whose state
+                is stored, and may begin with a state that was.
+
+        Returns:
+            The lines and the elements of the result.
+        """
+        first, head = Code(self, f"{name}i"), Code(self, f"{name}c")
+        body, last = Code(self, f"{name}b"), Code(self, f"{name}f")
+        begins = self._run(first, loop.begin, given)
+        names: list[Name] = []
+        for x in loop.state:
+            at = len(names)
+            many = range(at, at + prod(x.shape))
+            names += [Name(f"%{name}_s{j}", str(x.dtype)) for j in many]
+        state = self._by_place(names, loop.going.in_avals)
+        going = self._run(head, loop.going, state)[0]
+        new = self._run(body, loop.turn, [*state, *given])
+        result = self._run(last, loop.finish, [*state, *given])
+        if can_leave_off:  # steps of all turns, those that a lane waited for as well
+            turns = Name(f"%{name}_turns", "int32")
+            names, begins = [*names, turns], [*begins, np.int32(0)]
+            new = [*new, body.emit("add", [turns, np.int32(1)], "int32")]
+            self.states = names
+            self.state_offset = self._reserve(3 * len(names) * self.width * SLOT)
+        flags, phis, keeps = head.vector(bool), [], []
+        for j, (held, begin, goes_on) in enumerate(
+            zip(names, begins, new, strict=True)
+        ):
+            vector, kept = head.vector(held.dtype), f"{held.text}_new"
+            resumed = f"[%{name}_r{j}, %{name}_resume], " if can_leave_off else ""
+            phis.append(
+                f"  {held.text} = phi {vector} [{first.text(begin)}, %{name}_begin], "
+                f"{resumed}[{kept}, %{name}_turn]"
+            )
+            keeps.append(
+                f"  {kept} = select {flags} {head.text(going)}, {vector} "
+                f"{body.text(goes_on)}, {vector} {held.text}"
+            )
+        if can_leave_off:  # a lane that is done waits
+            keeps[-1] = f"  {names[-1].text}_new = freeze {head.vector('int32')} " + (
+                body.text(new[-1])
+            )
+        limit = "%limit" if can_leave_off else "0"
+        mask = f"i{self.width}"
+        self.declare("@llvm.ctpop.i64", "i64", ["i64"])
+        lines = [
+            *(self._resumed(name) if can_leave_off else [f"  br label %{name}_begin"]),
+            f"{name}_begin:",
+            *first.lines,
+            f"  br label %{name}_loop",
+            f"{name}_loop:",
+            *phis,
+            *head.lines,
+            f"  %{name}_bits = bitcast {flags} {head.text(going)} to {mask}",
+            f"  %{name}_mask = zext {mask} %{name}_bits to i64",
+            f"  %{name}_left = call i64 @llvm.ctpop.i64(i64 %{name}_mask)",
+            f"  %{name}_on = icmp ugt i64 %{name}_left, {limit}",
+            f"  br i1 %{name}_on, label %{name}_turn, label %{name}_done",
+            f"{name}_turn:",
+            *body.lines,
+            *keeps,
+            f"  br label %{name}_loop",
+            f"{name}_done:",
+            *(self._stored(name) if can_leave_off else []),
+            *last.lines,
+        ]
+        return lines, result
+
+    def _slot(self, at: int, row: int, lane: str = "0") -> str:
+        """Return the place of a row of states in memory."""
+        return f"getelementptr i8, ptr %scratch, i64 {at + row * self.width * SLOT}"
+
+    def _resumed(self, name: str) -> list[str]:
+        """Return the lines that begin anew or take up states that were stored."""
+        lines = [
+            f"  br i1 %fresh, label %{name}_begin, label %{name}_resume",
+            f"{name}_resume:",
+        ]
+        for j, held in enumerate(self.states):
+            vector = f"<{self.width} x {kind(held.dtype)}>"
+            lines += [
+                f"  %{name}_p{j} = {self._slot(self.state_offset, j)}",
+                f"  %{name}_r{j} = load {vector}, ptr %{name}_p{j}, align {ALIGN}",
+            ]
+        return [*lines, f"  br label %{name}_loop"]
+
+    def _stored(self, name: str) -> list[str]:
+        """Return the lines that store the states."""
+        lines = []
+        for j, held in enumerate(self.states):
+            vector = f"<{self.width} x {kind(held.dtype)}>"
+            lines += [
+                f"  %{name}_q{j} = {self._slot(self.state_offset, j)}",
+                f"  store {vector} {held.text}, ptr %{name}_q{j}, align {ALIGN}",
+            ]
+        return lines
+
+    @staticmethod
+    def _by_place(values: list, avals: Any) -> list:
+        """Return readers of arrays whose elements are given one after the other."""
+        readers, at = [], 0
+        for aval in avals:
+            array = np.empty(aval.shape, object)
+            for place in np.ndindex(*aval.shape):
+                array[place] = values[at]
+                at += 1
+            readers.append(lambda place, array=array: array[place])
+        return readers
+
+    def _run(self, code: Code, closed: Any, readers: list) -> list[Any]:
+        """Write a function of scalars and return all elements of its results."""
+        listing = Listing(closed)
+        wanted = [list(np.ndindex(*listing.shapes[var])) for var in listing.outputs]
+        found = evaluate(listing, readers, wanted, code)
+        return [value for values in found for value in values]
+
+    def _laid_out(self) -> list[str]:
+        """Return the lines that lay out the data of a block, point by point."""
+        lines = [f"  %rows = getelementptr i8, ptr %scratch, i64 {self.rows_offset}"]
+        for i, leaf in enumerate(self.leaves):
+            if not leaf.per_fit or not prod(leaf.shape):
+                continue
+            self._layout(leaf.stored)
+            lines += [
+                f"  %from{i} = getelementptr ptr, ptr %inputs, i64 {i}",
+                f"  %in{i} = load ptr, ptr %from{i}",
+                f"  %to{i} = getelementptr i8, ptr %scratch, i64 {leaf.offset}",
+                f"  call void @lay_{leaf.stored}(ptr %in{i}, ptr %to{i}, "
+                f"i64 {prod(leaf.shape)}, ptr %rows)",
+            ]
+        return lines
+
+    def _layout(self, stored: str) -> None:
+        """Write the function that gathers the rows of the fits of a block."""
+        width, vector = self.width, f"<{self.width} x {stored}>"
+        rows, loads, value = [], [], "poison"
+        for i in range(width):
+            rows += [
+                f"  %i{i} = getelementptr i64, ptr %rows, i64 {i}",
+                f"  %j{i} = load i64, ptr %i{i}",
+                f"  %o{i} = mul i64 %j{i}, %size",
+                f"  %p{i} = getelementptr {stored}, ptr %from, i64 %o{i}",
+            ]
+            loads += [
+                f"  %q{i} = getelementptr {stored}, ptr %p{i}, i64 %e",
+                f"  %x{i} = load {stored}, ptr %q{i}",
+                f"  %v{i} = insertelement {vector} {value}, {stored} %x{i}, i32 {i}",
+            ]
+            value = f"%v{i}"
+        lines = [
+            f"define internal void @lay_{stored}(ptr noalias %from, ptr noalias %to, "
+            "i64 %size, ptr noalias %rows) noinline {",
+            "entry:",
+            *rows,
+            "  br label %loop",
+            "loop:",
+            "  %e = phi i64 [0, %entry], [%e1, %loop]",
+            *loads,
+            f"  %at = getelementptr [{width} x {stored}], ptr %to, i64 %e",
+            f"  store {vector} {value}, ptr %at, align 1",
+            "  %e1 = add i64 %e, 1",
+            "  %more = icmp ult i64 %e1, %size",
+            "  br i1 %more, label %loop, label %done",
+            "done:",
+            "  ret void",
+            "}",
+        ]
+        self.parts[f"@lay_{stored}"] = "\n".join(lines)
+
+    def _results(self, code: Code, left: list[Any]) -> list[str]:
+        """Return the lines that store what the fits of a block leave behind."""
+        rows: list[list[Any]] = [[], []]
+        for value in left:
+            if np.dtype(value.dtype) == self.dtype:
+                rows[0].append(value)
+            else:
+                rows[1].append(code.emit("convert_element_type", [value], "int32"))
+        rows[1] += [self.states[-1], np.int32(Engine.FUSED)]
+        self.floats, self.counts = len(rows[0]), len(rows[1])
+        count = self.floats + self.counts
+        self.result_offset = self._reserve(count * self.width * SLOT)
+        lines = []
+        for row, value in enumerate([*rows[0], *rows[1]]):
+            dtype = self.dtype if row < self.floats else np.dtype("int32")
+            lines += [
+                f"  %result{row} = {self._slot(self.result_offset, row)}",
+                f"  store {code.vector(dtype)} {code.text(value)}, ptr %result{row}, "
+                f"align {ALIGN}",
+            ]
+        return lines
+
+    def text(self) -> str:
+        """Return the whole program."""
+        return "\n\n".join(self.parts.values()) + queue(self)

@@ -1,0 +1,95 @@
+"""From IR to machine code that XLA may call, for as long as the process lives.
+
+Programs are known by a hash of their text: the same fit is assembled once, and a
+compiled function that jax keeps on disk finds its program under the same name.
+"""
+
+import ctypes
+import ctypes.util
+import hashlib
+import threading
+from functools import cache
+from typing import Any
+
+import jax
+import jaxlib
+
+# The version of XLA's interface that `lmjax._fused.handler` speaks.
+INTERFACE = 3
+
+_lock = threading.Lock()
+# Machine code is never given back: compiled functions of jax hold no reference to it.
+_engines: dict[str, Any] = {}
+
+
+@cache
+def available() -> str:
+    """Return why no machine code can be made here; nothing if it can."""
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
+        return "llvmlite is not installed"
+    try:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        _machine()
+    except RuntimeError as error:
+        return f"LLVM has no code for this machine: {error}"
+    return ""
+
+
+@cache
+def _machine() -> Any:
+    """Return LLVM's description of this processor."""
+    import llvmlite.binding as llvm
+
+    library = ctypes.util.find_library("m")
+    if library:
+        llvm.load_library_permanently(library)
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True
+    )
+
+
+@cache
+def vector_bytes() -> int:
+    """Return the size of this processor's vectors."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx2") or features.get("avx") else 16
+
+
+def assemble(text: str) -> str:
+    """Return the name under which XLA finds a program, assembled if it is new."""
+    stamp = f"{jaxlib.__version__} {text}"
+    name = "lmjax_" + hashlib.sha256(stamp.encode()).hexdigest()[:32]
+    with _lock:
+        if name not in _engines:
+            _engines[name] = _assembled(text.replace("VERSION", str(INTERFACE)))
+            address = _engines[name].get_function_address("handler")
+            new = ctypes.pythonapi.PyCapsule_New
+            new.restype = ctypes.py_object
+            new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+            capsule = new(address, b"xla._CUSTOM_CALL_TARGET", None)
+            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+    return name
+
+
+def _assembled(text: str) -> Any:
+    import llvmlite.binding as llvm
+
+    machine = _machine()
+    module = llvm.parse_assembly(text)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    # an engine takes the machine that it is given for its own
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return engine
