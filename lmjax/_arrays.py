@@ -126,7 +126,7 @@ def native(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.max() > limits.max or array.min() < limits.min:
-            array = array.astype(np.float32)
+            array = array.astype(np.float64)  # which `_precision` looks at
     return array
 
 

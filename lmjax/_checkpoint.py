@@ -284,6 +284,11 @@ def _sync(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:
+    if folder.exists() and not folder.is_dir():
+        return OSError(
+            error.errno or errno.ENOTDIR,
+            f"checkpoint: {folder} is a file, expected a folder",
+        )
     return OSError(
         error.errno or errno.EIO,
         f"checkpoint: {folder} cannot be written ({error.strerror or error}); chunks "

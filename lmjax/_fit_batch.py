@@ -181,7 +181,10 @@ def _some_rows(data: Table) -> list[np.ndarray]:
         for name, x in zip(data.row.names, data.leaves, strict=True)
         if not isinstance(x, jax.Array)
     ]
-    return [row for part in parts for row in np.asarray(part)]
+    arrays = map(np.asarray, parts)
+    # rows of one number each are looked at together: alone they have no spread
+    rows = [[part] if part.ndim == 1 else list(part) for part in arrays]
+    return [row for part in rows for row in part]
 
 
 class _Call(NamedTuple):

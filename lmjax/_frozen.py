@@ -70,7 +70,7 @@ def _depth_of_caller() -> int:
 def prints(fn: Any) -> dict[str, Any]:
     """Return what compares equal while all that is found outside stays the same."""
     found = {}
-    for name, value in _outside(fn):
+    for name, value in outside(fn):
         if type(value) in (int, float, complex, bool, str):
             found[name] = value
         elif isinstance(value, types.FunctionType):
@@ -87,7 +87,7 @@ def _print_of(array: np.ndarray) -> Any:
     return (array.shape, array.dtype, array.flat[::step].tobytes())
 
 
-def _outside(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+def outside(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield (name, value) of what a function finds outside its arguments."""
     if isinstance(fn, functools.partial):
         for i, value in enumerate(fn.args):
@@ -128,4 +128,4 @@ def _within(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         return
     home = getattr(value, "__module__", None) or ""
     if home.partition(".")[0] not in _LIBRARIES:
-        yield from _outside(value, depth + 1)
+        yield from outside(value, depth + 1)

@@ -7,7 +7,7 @@ are judged. A clamp that the user asked for (``mode="clip"``, a window of
 ``lax.dynamic_slice`` that begins inside) stays legal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,10 +36,19 @@ def traced_shapes(fn: Callable, **arguments: Any) -> Any:
         for name, value in arguments.items()
         for path, _ in jax.tree_util.tree_leaves_with_path(value)
     ]
-    sources = dict(zip(closed.jaxpr.invars, names, strict=True))
-    constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    _check(closed.jaxpr, sources, constants)
+    check_indices(closed.jaxpr, closed.consts, names)
     return out
+
+
+def check_indices(jaxpr: core.Jaxpr, consts: list, names: Sequence[str]) -> None:
+    """Raise if a function reads an array of its arguments beyond its end.
+
+    ``names`` are those of the arguments.
+    """
+    variables = [*jaxpr.constvars, *jaxpr.invars]
+    given = variables[len(consts) :]
+    sources = dict(zip(given, names, strict=True))
+    _check(jaxpr, sources, dict(zip(variables, consts, strict=False)))
 
 
 def _check(jaxpr: core.Jaxpr, sources: dict, constants: dict) -> None:

@@ -6,6 +6,7 @@ of their appearance, so that names and addresses do not count, and numbers do.
 
 import hashlib
 import re
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+
+from lmjax._frozen import outside
 
 # Functions and objects print with their address in memory.
 _ADDRESS = re.compile(r"\b(?:at )?0x[0-9a-fA-F]+")
@@ -23,12 +26,17 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("", text)
 
 
+def is_callback(value: Any) -> bool:
+    """Return whether jax wrapped a function of the host, to be called back."""
+    return hasattr(value, "callback_func")
+
+
 def program_hash(fn: Callable, *arguments: Any) -> str:
     """Return the SHA-256 of what ``fn`` does with arguments like these.
 
     The values of ``arguments`` do not count, only their structure, shapes and dtypes;
-    what the function closes over counts with its values. What a host callback does is
-    not seen, its name is.
+    what the function closes over counts with its values. Of a host callback the code
+    counts, and what it reads by name; what that calls is not seen.
     """
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*arguments)
     writer = _Writer()
@@ -104,5 +112,23 @@ class _Writer:
                 self.param(key)
                 if isinstance(value, dict):
                     self.param(value[key])
+        elif isinstance(value, types.FunctionType) or is_callback(value):
+            self.function(value)
         else:
             self.text(without_addresses(repr(value)))
+
+    def function(self, fn: Any) -> None:
+        """Write what can be known of a function of Python: its code, what it reads."""
+        if is_callback(fn):
+            fn = fn.callback_func
+        code = getattr(fn, "__code__", None) or type(fn).__call__.__code__
+        self.text(f"{code.co_name} {code.co_names} {code.co_code.hex()}")
+        self.text(without_addresses(repr(code.co_consts)))
+        for name, value in outside(fn):
+            self.text(name)
+            if isinstance(value, np.ndarray | np.generic | jax.Array):
+                self.array(value)
+            elif isinstance(value, types.FunctionType):
+                self.text(value.__code__.co_code.hex())
+            else:
+                self.text(without_addresses(repr(value)))

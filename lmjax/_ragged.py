@@ -1,5 +1,6 @@
 """Curves of unequal length as one array with a mask."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ def padded(
 
     ``name`` is that of the argument, for errors.
     """
+    if isinstance(curves, Mapping) or hasattr(curves, "columns"):
+        raise TypeError(
+            f"{name}: expected a list of curves, got a {type(curves).__name__}; give "
+            "list(curves.values()), or the columns of a table that are curves"
+        )
     try:
         curves = list(curves)
     except TypeError:

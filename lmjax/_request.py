@@ -147,8 +147,11 @@ def request(
 
 def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
     """Raise unless there are a model, a start and a known policy."""
-    if not callable(model):
-        raise TypeError(f"model: expected a function model(params, x), got {model!r}")
+    if not callable(model) or isinstance(model, type):
+        hint = "; make one, or let it guess" if isinstance(model, type) else ""
+        raise TypeError(
+            f"model: expected a function model(params, x), got {model!r}{hint}"
+        )
     if params0 is None and not isinstance(model, eqx.Module):
         raise ValueError(
             "params0: expected a start; it may be left out only if model is a callable "

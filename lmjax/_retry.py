@@ -52,6 +52,11 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
             "fits: expected what fit_batch or vmap returned, with a status and a cost, "
             f"got {fits!r}"
         )
+    if np.ndim(fits.status) != 1:
+        raise ValueError(
+            "fits: expected a batch, with one status per row of data, got a status of "
+            f"shape {np.shape(fits.status)}"
+        )
     data = _rows.table(data)
     whole = jax.tree.map(np.array, fits)
     if data.size != len(whole.status):
@@ -110,6 +115,11 @@ def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
             f"each, got shapes {shapes}"
         )
     fits = jax.vmap(calling(fit_one, "fit_one(start)"))(starts)
+    if not (hasattr(fits, "status") and hasattr(fits, "cost")):
+        raise TypeError(
+            "fit_one: expected a function that returns a fit, with a status and a "
+            f"cost, got {type(fits).__name__}"
+        )
     cost = jnp.where(jnp.isnan(fits.cost), jnp.inf, fits.cost)
     worst = jnp.where(fits.status > 0, 0, 1)
     best = jnp.lexsort((cost, worst))[0]

@@ -16,6 +16,7 @@ from jax.sharding import get_abstract_mesh
 
 from lmjax._callables import Code, Program
 from lmjax._canonical import inputs_of, is_data, jaxpr_key
+from lmjax._indices import check_indices
 from lmjax._params import check_params, common_dtype
 
 _NUMBERS = jax.Array | np.ndarray | np.generic | int | float | complex
@@ -44,10 +45,12 @@ class Trace:
         code = getattr(named, "__code__", None)
         bound = isinstance(named, MethodType)
         own = code.co_varnames[bound : code.co_argcount] if code else ()
-        info = DebugInfo("lmjax", _source(named), _arguments(own, self.given), ())
+        names = _arguments(own, self.given)
+        info = DebugInfo("lmjax", _source(named), names, ())
         wrapped = linear_util.wrap_init(flat, debug_info=info)
         self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.taken)
         (self.made,) = made
+        check_indices(self.jaxpr, self.consts, names)
 
     @property
     def key(self) -> tuple:

@@ -659,3 +659,18 @@ def test_a_file_is_no_folder(tmp_path):
     path.write_text("")
     with pytest.raises(OSError, match=f"checkpoint: {path} cannot be written"):
         run(path)
+
+
+def test_a_host_callback_that_does_something_else_is_another_job(tmp_path):
+    def job(factor):
+        host = lambda y: np.asarray(y.sum() * factor, y.dtype)
+        like = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        return lambda y: jax.pure_callback(host, like, y, vmap_method="sequential")
+
+    rows = np.ones((2, 3), jnp.result_type(float))
+    first = lmjax.fit_batch(job(1.0), rows, checkpoint=tmp_path / "job")
+    np.testing.assert_array_equal(first, 3.0)
+    again = lmjax.fit_batch(job(1.0), rows, checkpoint=tmp_path / "job")
+    np.testing.assert_array_equal(again, 3.0)
+    with pytest.raises(ValueError, match="holds another job"):
+        lmjax.fit_batch(job(2.0), rows, checkpoint=tmp_path / "job")

@@ -133,3 +133,20 @@ def test_a_loop_warns_once():
         for k in range(3):
             lmjax.curve_fit(line, T + k, Y, ONES)
     assert len(caught) == 1
+
+
+def test_whole_numbers_beyond_32_bits_are_looked_at():
+    stamps = np.arange(30) + 1_700_000_000_000
+    with (
+        jax.enable_x64(False),
+        pytest.warns(UserWarning, match="x: 64-bit numbers become float32"),
+    ):
+        lmjax.curve_fit(line, stamps, np.arange(30.0), ONES)
+
+
+def test_rows_of_one_number_are_looked_at_together():
+    with (
+        jax.enable_x64(False),
+        pytest.warns(UserWarning, match="data: 64-bit numbers become float32"),
+    ):
+        lmjax.fit_batch(lambda row: row, np.array([1e9 + 0.25, 1e9]))

@@ -94,6 +94,11 @@ class Functions:
     def _if(self, code: Code, condition: Any, yes: Any, no: Any) -> Any:
         return code.emit("select_n", [condition, no, yes], self.dtype)
 
+    def _or_zero(self, code: Code, x: Any, y: Any) -> Any:
+        """Return y, but 0 with the sign of x where x is 0."""
+        zero = code.emit("eq", [x, self.dtype.type(0.0)], bool)
+        return self._if(code, zero, x, y)
+
     def _power_of_two(self, code: Code, n: Any) -> Name:
         """Return 2**n for integers n within the normal range."""
         n = code.integer("add", n, self.whole.type(self.bias), self.whole)
@@ -150,6 +155,7 @@ class Functions:
         less = self._op(code, "sub", scale, number(1.0))
         y = code.fma(scale, self._expm1_series(code, r), less, self.dtype)
         large = code.emit("gt", [x, number(high)], bool)
+        y = self._or_zero(code, x, y)
         return self._if(code, large, code.call("exp", [x], self.dtype), y)
 
     def log(self, code: Code, x: Any) -> Any:
@@ -221,7 +227,7 @@ class Functions:
 
     def sin(self, code: Code, x: Any) -> Any:
         """Return the sine."""
-        return self._circular(code, x, 0)
+        return self._or_zero(code, x, self._circular(code, x, 0))
 
     def cos(self, code: Code, x: Any) -> Any:
         """Return the cosine."""

@@ -123,7 +123,8 @@ def run(batch: Any, size: int, elsewhere: Callable) -> tuple[Ended, Ran]:
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
     program = Program(kernel, in_jax)
-    return _unstacked(*fits_p.bind(*leaves, program=program, size=size), n)
+    floats, counts = fits_p.bind(*leaves, program=program, size=size)
+    return _unstacked(floats, counts, n)
 
 
 def _stacked(ended: Ended, ran: Ran) -> list[Array]:

@@ -66,7 +66,8 @@ fit:
   %first = mul i64 %block, %unit
   %past = add i64 %first, %unit
   %end = call i64 @llvm.umin.i64(i64 %past, i64 %fits)
-  call void @unit(ptr %inputs, ptr %outputs, i64 %fits, i64 %first, i64 %end, ptr %scratch)
+  call void @unit(ptr %inputs, ptr %outputs, i64 %fits, i64 %first, i64 %end,
+    ptr %scratch)
   %d = atomicrmw add ptr %done, i64 1 seq_cst
   br label %take
 leave:

@@ -320,7 +320,7 @@ def _whole_quotient(name: str, code: Code, values, dtype: np.dtype) -> Name:
     """Return quotient or rest of integers, whose division by 0 has no meaning."""
     if not is_known(values[1]) or values[1] in (0, -1):
         raise Unsupported("it divides integers")
-    return code.integer(name, *values, dtype)
+    return code.integer(name, values[0], values[1], dtype)
 
 
 def _rest(code: Code, values, dtype, params):
@@ -344,7 +344,7 @@ def _comparison(name: str):
 
 def _logic(name: str):
     def make(code: Code, values, dtype, params):
-        return code.integer(name, *values, dtype)
+        return code.integer(name, values[0], values[1], dtype)
 
     return make
 
@@ -352,7 +352,9 @@ def _logic(name: str):
 def _extreme(name: str):
     def make(code: Code, values, dtype, params):
         if dtype == bool:
-            return code.integer("or" if name == "max" else "and", *values, dtype)
+            return code.integer(
+                "or" if name == "max" else "and", values[0], values[1], dtype
+            )
         if dtype.kind == "f":  # NaN wins, as in jax
             return code.intrinsic(f"{name}imum", values, dtype)
         return code.intrinsic(f"s{name}", values, dtype)

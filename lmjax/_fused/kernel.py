@@ -5,15 +5,14 @@ the last one is done, and writes what is left. Data that differ per fit are firs
 out point by point, so that each pass over them reads vectors.
 """
 
-import hashlib
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._fused.elementary import LIBRARY, Functions
-from lmjax._fused.ir import Code, Name, address, is_known, kind, number, read_common
+from lmjax._fused.ir import Code, Name, address, is_known, kind, read_common
 from lmjax._fused.lane import BENDS, ROWS, TRIANGLE, Loop, Traced
+from lmjax._fused.module import ALIGN, Module
 from lmjax._fused.places import Along, Place, Unsupported
 from lmjax._fused.queue import SLOT, queue
 from lmjax._fused.scalars import Listing, evaluate
@@ -23,10 +22,6 @@ from lmjax._status import Engine
 # Points that are added up before they join the total: their order keeps the sum of
 # many numbers as exact as that of few.
 RUN = 64
-_FUNCTIONS = {name: Functions(name) for name in ("float32", "float64")}
-ALIGN = 64
-# Numbers of an array that is written into the program.
-MOST_IN_A_TABLE = 4096
 
 
 class Leaf(NamedTuple):
@@ -86,14 +81,12 @@ def _rotated(code: Code, row: list, triangle: list, dtype: np.dtype) -> list:
     return list(entries.values())
 
 
-class Kernel:
+class Kernel(Module):
     """A program in the making.
 
     Attributes:
         width: Fits in a vector.
         points: Residuals of a fit.
-        parts: Functions of the program, by name.
-        library: Functions of the C library that it calls.
         floats, counts: Rows of the two results.
         scratch: Bytes of memory that a block needs.
     """
@@ -105,10 +98,8 @@ class Kernel:
         points: int,
         width: int,
     ):
-        self.traced, self.points, self.width = traced, points, width
-        self.count = 0
-        self.parts: dict[str, str] = {}
-        self.library: set[str] = set()
+        super().__init__(width, points)
+        self.traced = traced
         self.scratch = 0
         self.leaves: list[Leaf] = []
         for shape, dtype, per_fit in leaves:
@@ -134,94 +125,6 @@ class Kernel:
         offset = self.scratch
         self.scratch += -(-size // ALIGN) * ALIGN
         return offset
-
-    # what `Code` asks for
-
-    def declare(self, full: str, result: str, arguments: list[str]) -> None:
-        """Declare a function that is LLVM's or the C library's."""
-        self.parts.setdefault(full, f"declare {result} {full}({', '.join(arguments)})")
-
-    def has_elementary(self, name: str, dtype: np.dtype) -> bool:
-        """Return whether there is such a function."""
-        if str(dtype) not in _FUNCTIONS:
-            return False
-        return name in LIBRARY or name in _FUNCTIONS[str(dtype)].names()
-
-    def elementary(self, name: str, dtype: Any) -> str:
-        """Return the name of a function of vectors, which is written if it is not."""
-        dtype = np.dtype(dtype)
-        full = f"@{name}_{dtype}"
-        if full in self.parts:
-            return full
-        self.parts[full] = ""
-        if name in LIBRARY:
-            self._by_library(full, name, dtype)
-            return full
-        functions = _FUNCTIONS[str(dtype)]
-        code = Code(self, "e")
-        x, vector = Name("%x", str(dtype)), code.vector(dtype)
-        y = code.text(getattr(functions, name)(code, x))
-        lines = [f"define internal {vector} {full}({vector} %x) {{", "entry:"]
-        largest = functions.largest(name)
-        if largest is not None:
-            slow = self.elementary(f"library_{name}", dtype)
-            test = Code(self, "e")
-            size = test.intrinsic("fabs", [x], dtype)
-            large = test.emit("gt", [size, dtype.type(largest)], bool)
-            lines += [
-                *test.lines,
-                f"  %any = call i1 {self._any()}({test.vector(bool)} {large.text})",
-                "  br i1 %any, label %slow, label %fast",
-                "slow:",
-                f"  %s = call {vector} {slow}({vector} %x)",
-                f"  ret {vector} %s",
-                "fast:",
-            ]
-        self.parts[full] = "\n".join([*lines, *code.lines, f"  ret {vector} {y}", "}"])
-        return full
-
-    def _any(self) -> str:
-        name = f"@llvm.vector.reduce.or.v{self.width}i1"
-        self.declare(name, "i1", [f"<{self.width} x i1>"])
-        return name
-
-    def _by_library(self, full: str, name: str, dtype: np.dtype) -> None:
-        """Write a function that asks the C library, lane by lane."""
-        called = LIBRARY[name] + ("f" if dtype == np.float32 else "")
-        arity = 2 if name in ("pow", "atan2", "rem") else 1
-        scalar, vector = kind(dtype), f"<{self.width} x {kind(dtype)}>"
-        self.library.add(called)
-        self.declare(f"@{called}", scalar, [scalar] * arity)
-        names = ["%x", "%y"][:arity]
-        taken = ", ".join(f"{vector} {x}" for x in names)
-        lines = [f"define internal {vector} {full}({taken}) {{", "entry:"]
-        last = "poison"
-        for i in range(self.width):
-            args = []
-            for x in names:
-                part = f"%a{x[1:]}{i}"
-                lines.append(f"  {part} = extractelement {vector} {x}, i32 {i}")
-                args.append(f"{scalar} {part}")
-            lines.append(f"  %r{i} = call {scalar} @{called}({', '.join(args)})")
-            lines.append(
-                f"  %v{i} = insertelement {vector} {last}, {scalar} %r{i}, i32 {i}"
-            )
-            last = f"%v{i}"
-        self.parts[full] = "\n".join([*lines, f"  ret {vector} {last}", "}"])
-
-    def table(self, array: np.ndarray) -> str:
-        """Return the name of an array that is part of the program."""
-        if array.size > MOST_IN_A_TABLE:
-            raise Unsupported(f"it holds a table of {array.size} numbers")
-        stored = "i8" if array.dtype == bool else kind(array.dtype)
-        entries = ", ".join(
-            f"{stored} {int(x) if array.dtype == bool else number(x)}"
-            for x in array.flat
-        )
-        text = f"internal constant [{array.size} x {stored}] [{entries}], align {ALIGN}"
-        full = "@t" + hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.parts[full] = f"{full} = {text}"
-        return full
 
     def visit(self, code: Code, which: int, values: list) -> list[Name]:
         """Write the call of a pass over the data and return its sums."""

@@ -121,10 +121,11 @@ def _pack(state: _loop.State) -> list[Array]:
 
 
 def _unpack(lane: Lane, state: list[Array]) -> _loop.State:
-    p, gram, scale, cost, lam, growth, mark, *counts = state
+    p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
     n = p.shape[0]
     gram = tuple(gram[i] for i in range(gram.shape[0]))
     point = point_at(lane.conditions, p, None, NormalLinearization(gram, n), cost)
+    counts = steps, accepted, status
     return _loop.State(point, lam, growth, mark, scale, *counts, None)
 
 
@@ -152,7 +153,8 @@ def trace(arrays: Any, rest: Any) -> Traced:
     def of(arrays):
         problem, solver, p0 = eqx.combine(arrays, rest)
         twice = bends is not None
-        return Lane(problem, None, problem.conditions, p0, None, twice), solver
+        going = jnp.array(True)
+        return Lane(problem, None, problem.conditions, p0, going, twice), solver
 
     fit, ended = _fit(of, arrays)
     return Traced(fit, _look(of, arrays, ended), rows(arrays, start), bends)

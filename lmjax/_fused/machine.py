@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import jax
-import jaxlib
+from jaxlib.version import __version__ as jaxlib_version
 
 # The version of XLA's interface that `lmjax._fused.handler` speaks.
 INTERFACE = 3
@@ -66,11 +66,11 @@ def vector_bytes() -> int:
 
 def assemble(text: str) -> str:
     """Return the name under which XLA finds a program, assembled if it is new."""
-    stamp = f"{jaxlib.__version__} {text}"
+    stamp = f"{jaxlib_version} {text}"
     name = "lmjax_" + hashlib.sha256(stamp.encode()).hexdigest()[:32]
     with _lock:
         if name not in _engines:
-            _engines[name] = _assembled(text.replace("VERSION", str(INTERFACE)))
+            _engines[name] = assembled(text.replace("VERSION", str(INTERFACE)))
             address = _engines[name].get_function_address("handler")
             new = ctypes.pythonapi.PyCapsule_New
             new.restype = ctypes.py_object
@@ -80,7 +80,7 @@ def assemble(text: str) -> str:
     return name
 
 
-def _assembled(text: str) -> Any:
+def assembled(text: str) -> Any:
     import llvmlite.binding as llvm
 
     machine = _machine()

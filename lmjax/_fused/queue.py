@@ -17,7 +17,6 @@ def queue(kernel: Any) -> str:
     numbers = [4 if name.dtype == "int32" else size for name in kernel.states]
     state, row = kernel.state_offset, width * SLOT
     held = state + states * row  # the states of the queue, two vectors of each
-    assert row == width * SLOT
     write = [
         _copied(f"f{j}", kernel.result_offset + j * row, "%floats", j, size)
         for j in range(kernel.floats)
@@ -40,7 +39,9 @@ def queue(kernel: Any) -> str:
     return f"""
 
 ; Write what is left of the fits that are done, put the others into the queue.
-define internal void @sort(ptr noalias %outputs, i64 %fits, i64 %count, i64 %mask, ptr noalias %scratch) noinline {{
+define internal void @sort(
+  ptr noalias %outputs,
+  i64 %fits, i64 %count, i64 %mask, ptr noalias %scratch) noinline {{
 entry:
   %floats = load ptr, ptr %outputs
   %countsp = getelementptr ptr, ptr %outputs, i64 1
@@ -76,7 +77,9 @@ done:
 }}
 
 ; Go on with the fits at the end of the queue; the last one fills up the vector.
-define internal void @resume(ptr noalias %inputs, ptr noalias %outputs, i64 %fits, ptr noalias %scratch) noinline {{
+define internal void @resume(
+  ptr noalias %inputs, ptr noalias %outputs, i64 %fits,
+  ptr noalias %scratch) noinline {{
 entry:
   %rows = getelementptr i8, ptr %scratch, i64 {kernel.rows_offset}
   %waiting = getelementptr i8, ptr %scratch, i64 {kernel.queue_offset}
@@ -102,11 +105,13 @@ next:
   %more = icmp ult i64 %lane1, {width}
   br i1 %more, label %next, label %go
 go:
-  call void @block(ptr %inputs, ptr %outputs, i64 %fits, i64 %count, i1 false, i64 %limit, ptr %scratch)
+  call void @block(ptr %inputs, ptr %outputs, i64 %fits, i64 %count, i1 false,
+    i64 %limit, ptr %scratch)
   ret void
 }}
 
-define internal void @unit(ptr %inputs, ptr %outputs, i64 %fits, i64 %first, i64 %end, ptr %scratch) {{
+define internal void @unit(ptr %inputs, ptr %outputs, i64 %fits, i64 %first,
+  i64 %end, ptr %scratch) {{
 entry:
   %rows = getelementptr i8, ptr %scratch, i64 {kernel.rows_offset}
   %waiting = getelementptr i8, ptr %scratch, i64 {kernel.queue_offset}
@@ -128,7 +133,8 @@ number:
 run:
   %left = sub i64 %end, %lane
   %count = call i64 @llvm.umin.i64(i64 %left, i64 {width})
-  call void @block(ptr %inputs, ptr %outputs, i64 %fits, i64 %count, i1 true, i64 {width // 2}, ptr %scratch)
+  call void @block(ptr %inputs, ptr %outputs, i64 %fits, i64 %count, i1 true,
+    i64 {width // 2}, ptr %scratch)
   %waits = load i64, ptr %waiting
   %enough = icmp uge i64 %waits, {width}
   br i1 %enough, label %catchup, label %on

@@ -59,7 +59,7 @@ _FOLDS = {
 class Builder(Protocol):
     """What scalar operations are given to."""
 
-    def emit(self, name: str, values: list, dtype: np.dtype, params: dict) -> Any:
+    def emit(self, name: str, values: list, dtype: Any, params: Any) -> Any:
         """Return the value of an operation."""
 
     def number(self, index: Along, dtype: np.dtype) -> Any:
@@ -68,7 +68,7 @@ class Builder(Protocol):
     def table(self, array: np.ndarray, place: Place) -> Any:
         """Return an element of an array whose values are known."""
 
-    def visit(self, which: int, values: list) -> list:
+    def visit(self, which: int, values: list) -> Any:
         """Return the sums of a pass over the points."""
 
 
@@ -127,7 +127,8 @@ class Listing:
 
         def read(atom):
             if isinstance(atom, Literal):
-                return self._constant(np.asarray(atom.val, atom.aval.dtype))
+                aval: Any = atom.aval
+                return self._constant(np.asarray(atom.val, aval.dtype))
             return env[atom]
 
         for eqn in jaxpr.eqns:
@@ -293,9 +294,19 @@ def _needs(listing: Listing, eqn: Equation, number: int, place: Place) -> Need:
         return _of_reduction(params["dimensions"], number, shapes[number], place)
     if name == "visit":
         return [(i, ()) for i in range(len(shapes))]
-    if any(s not in ((), shape) for s in shapes):
+    return [(i, _operand(name, s, shape, place)) for i, s in enumerate(shapes)]
+
+
+def _operand(name: str, given: tuple, shape: tuple, place: Place) -> Place:
+    """Return the element of an operand that an element-by-element operation reads."""
+    if given == shape:
+        return place
+    fits = len(given) == len(shape) and all(
+        a in (1, b) for a, b in zip(given, shape, strict=True)
+    )
+    if given and not fits:
         raise Unsupported(f"it calls {name}")
-    return [(i, place if s == shape else ()) for i, s in enumerate(shapes)]
+    return tuple(0 if a == 1 else at for a, at in zip(given, place, strict=False))
 
 
 def _of_reduction(axes, operand, shape, place) -> Need:
@@ -362,9 +373,10 @@ def _concatenate(params, shapes, shape, place) -> Need:
     index, first = place[axis], 0
     for i, part in enumerate(shapes):
         last = first + part[axis]
-        ends = [index]
         if isinstance(index, Along):
             ends = [index.start, index.start + index.step * (index.size - 1)]
+        else:
+            ends = [index]
         if all(first <= end < last for end in ends):
             return [(i, _at(place, axis, moved(index, -first, 1)))]
         first = last

@@ -1,0 +1,130 @@
+"""The functions of a machine program, and what `Code` asks for while it is written."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from lmjax._fused.elementary import LIBRARY, Functions
+from lmjax._fused.ir import Code, Name, kind, number
+from lmjax._fused.places import Unsupported
+
+ALIGN = 64
+# Numbers of an array that is written into the program.
+MOST_IN_A_TABLE = 4096
+_FUNCTIONS = {name: Functions(name) for name in ("float32", "float64")}
+
+
+class Module:
+    """Functions of vectors.
+
+    Attributes:
+        width: Lanes in a vector.
+        points: Residuals of a fit.
+        count: Names given so far.
+        parts: The functions as text, by name.
+        library: Functions of the C library that they call.
+    """
+
+    def __init__(self, width: int, points: int = 0):
+        self.width, self.points = width, points
+        self.count = 0
+        self.parts: dict[str, str] = {}
+        self.library: set[str] = set()
+
+    def declare(self, full: str, result: str, arguments: list[str]) -> None:
+        """Declare a function that is LLVM's or the C library's."""
+        self.parts.setdefault(full, f"declare {result} {full}({', '.join(arguments)})")
+
+    def has_elementary(self, name: str, dtype: np.dtype) -> bool:
+        """Return whether there is such a function."""
+        if str(dtype) not in _FUNCTIONS:
+            return False
+        return name in LIBRARY or name in _FUNCTIONS[str(dtype)].names()
+
+    def elementary(self, name: str, dtype: Any) -> str:
+        """Return the name of a function of vectors, which is written if it is not."""
+        dtype = np.dtype(dtype)
+        full = f"@{name}_{dtype}"
+        if full in self.parts:
+            return full
+        self.parts[full] = ""
+        if name in LIBRARY:
+            self._by_library(full, name, dtype)
+            return full
+        functions = _FUNCTIONS[str(dtype)]
+        code = Code(self, "e")
+        x, vector = Name("%x", str(dtype)), code.vector(dtype)
+        y = code.text(getattr(functions, name)(code, x))
+        lines = [f"define internal {vector} {full}({vector} %x) {{", "entry:"]
+        largest = functions.largest(name)
+        if largest is None:
+            lines += [*code.lines, f"  ret {vector} {y}", "}"]
+        else:
+            lines += self._with_library(code, x, y, name, largest)
+        self.parts[full] = "\n".join(lines)
+        return full
+
+    def _with_library(self, code: Code, x: Name, y: str, name: str, largest: float):
+        """Return the lines that ask the C library for lanes with large arguments.
+
+        The others keep what they have: their bits do not depend on their neighbours.
+        """
+        dtype, vector = np.dtype(x.dtype), code.vector(x.dtype)
+        size = code.intrinsic("fabs", [x], dtype)
+        large = code.emit("gt", [size, dtype.type(largest)], bool).text
+        flags = code.vector(bool)
+        self.declare(
+            f"@llvm.vector.reduce.or.v{self.width}i1", "i1", [f"<{self.width} x i1>"]
+        )
+        return [
+            *code.lines,
+            f"  %any = call i1 @llvm.vector.reduce.or.v{self.width}i1({flags} {large})",
+            "  br i1 %any, label %slow, label %fast",
+            "slow:",
+            f"  %s = call {vector} {self.elementary(f'library_{name}', dtype)}"
+            f"({vector} {x.text})",
+            f"  %t = select {flags} {large}, {vector} %s, {vector} {y}",
+            f"  ret {vector} %t",
+            "fast:",
+            f"  ret {vector} {y}",
+            "}",
+        ]
+
+    def _by_library(self, full: str, name: str, dtype: np.dtype) -> None:
+        """Write a function that asks the C library, lane by lane."""
+        called = LIBRARY[name] + ("f" if dtype == np.float32 else "")
+        arity = 2 if name in ("pow", "atan2", "rem") else 1
+        scalar, vector = kind(dtype), f"<{self.width} x {kind(dtype)}>"
+        self.library.add(called)
+        self.declare(f"@{called}", scalar, [scalar] * arity)
+        names = ["%x", "%y"][:arity]
+        taken = ", ".join(f"{vector} {x}" for x in names)
+        lines = [f"define internal {vector} {full}({taken}) {{", "entry:"]
+        last = "poison"
+        for i in range(self.width):
+            args = []
+            for x in names:
+                part = f"%a{x[1:]}{i}"
+                lines.append(f"  {part} = extractelement {vector} {x}, i32 {i}")
+                args.append(f"{scalar} {part}")
+            lines.append(f"  %r{i} = call {scalar} @{called}({', '.join(args)})")
+            lines.append(
+                f"  %v{i} = insertelement {vector} {last}, {scalar} %r{i}, i32 {i}"
+            )
+            last = f"%v{i}"
+        self.parts[full] = "\n".join([*lines, f"  ret {vector} {last}", "}"])
+
+    def table(self, array: np.ndarray) -> str:
+        """Return the name of an array that is part of the program."""
+        if array.size > MOST_IN_A_TABLE:
+            raise Unsupported(f"it holds a table of {array.size} numbers")
+        stored = "i8" if array.dtype == bool else kind(array.dtype)
+        entries = ", ".join(
+            f"{stored} {int(x) if array.dtype == bool else number(x)}"
+            for x in array.flat
+        )
+        text = f"internal constant [{array.size} x {stored}] [{entries}], align {ALIGN}"
+        full = "@t" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.parts[full] = f"{full} = {text}"
+        return full

@@ -1,0 +1,285 @@
+"""The fused engine: the same fits as by XLA, the same bits in any company."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from model_table import SPECS
+from processes import run_python
+
+import lmjax
+from lmjax import Engine, LevenbergMarquardt
+
+pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
+
+T = np.linspace(0.0, 4.0, 30)
+FUSED = LevenbergMarquardt(engine="fused")
+
+
+def decay(p, t):
+    return p["a"] * jnp.exp(-p["k"] * t) + p["c"]
+
+
+START = {"a": 1.0, "k": 1.0, "c": 0.0}
+
+
+def curves(count, seed=1):
+    rng = np.random.default_rng(seed)
+    a, c = rng.uniform(0.5, 3.0, (2, count, 1))
+    k = 10 ** rng.uniform(-1.0, 0.7, (count, 1))
+    return a * np.exp(-k * T) + c + 0.02 * rng.normal(size=(count, T.size))
+
+
+def summary(fit):
+    return fit.params, fit.cost, fit.status, fit.num_steps, fit.engine
+
+
+def fit_one(y):
+    return summary(lmjax.curve_fit(decay, T, y, START, solver=FUSED))
+
+
+BATCH = jax.jit(jax.vmap(fit_one))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_every_model_of_the_library_reaches_the_minimum_of_scipy(spec):
+    rng = np.random.default_rng(2)
+    p = spec.draw(rng, 6)
+    exact = np.stack([spec.formula(spec.x, *row) for row in p])
+    y = exact * (1.0 + 0.01 * rng.normal(size=exact.shape))
+    start = p * (1.0 + 0.03 * rng.normal(size=p.shape))
+    fit = lambda y, model: lmjax.curve_fit(model, spec.x, y, solver=FUSED)
+    got = jax.jit(jax.vmap(lambda y, m: summary(fit(y, m))))(y, spec.build(start))
+    assert (got[-1] == Engine.FUSED).all()
+    assert (np.asarray(got[2]) > 0).mean() > 0.8
+    for row in range(len(y)):
+        residual = lambda q, row=row: np.ravel(spec.formula(spec.x, *q) - y[row])
+        with np.errstate(all="ignore"):
+            peer = scipy.optimize.least_squares(residual, start[row], x_scale="jac")
+        if got[2][row] > 0 and peer.success:
+            assert got[1][row] <= peer.cost * (1.0 + 1e-7)
+
+
+@pytest.mark.parametrize("engine", ["xla", "loop"])
+def test_other_engines_find_the_same(engine):
+    y = curves(40)
+    solver = LevenbergMarquardt(engine=engine)
+    other = lambda y: summary(lmjax.curve_fit(decay, T, y, START, solver=solver))
+    got, expected = BATCH(y), jax.jit(jax.vmap(other))(y)
+    assert (expected[-1] == Engine[engine.upper()]).all()
+    assert (got[-1] == Engine.FUSED).all()
+    np.testing.assert_array_equal(got[2] > 0, expected[2] > 0)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-9)
+    if engine == "xla":  # the same equations and the same rules
+        np.testing.assert_allclose(got[3], expected[3], atol=1)
+
+
+def test_bits_do_not_depend_on_the_company():
+    y = curves(700)
+    whole = jax.tree.map(np.asarray, BATCH(y))
+    for picked in (slice(0, 1), slice(5, 22), slice(333, 700), [690, 3, 3, 77]):
+        part = jax.tree.map(np.asarray, BATCH(y[picked]))
+        same = jax.tree.map(lambda x: x[picked], whole)  # noqa: B023
+        jax.tree.map(np.testing.assert_array_equal, part, same)
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    code = (
+        "import os, sys, hashlib\n"
+        "if sys.argv[1] == 'one': os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "import jax; jax.config.update('jax_enable_x64', True)\n"
+        "sys.path.insert(0, 'tests')\n"
+        "import numpy as np\n"
+        "from test_fused import BATCH, curves\n"
+        "out = jax.tree.leaves(BATCH(curves(3000)))\n"
+        "print(hashlib.sha256(b''.join(np.asarray(x).tobytes() for x in out)).hexdigest())"
+    )
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not bind a process to a core")
+    assert run_python("-c", code, "one") == run_python("-c", code, "all")
+
+
+def test_several_threads_may_call_at_once():
+    y = curves(900)
+    expected = jax.tree.map(np.asarray, BATCH(y))
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: jax.tree.map(np.asarray, BATCH(y)), range(12)):
+            jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_a_poisoned_fit_leaves_the_others_alone():
+    y = curves(64)
+    before = jax.tree.map(np.asarray, BATCH(y))
+    for poison in (np.nan, np.inf, 1e300):
+        spoiled = y.copy()
+        spoiled[17, 4] = poison
+        after = jax.tree.map(np.asarray, BATCH(spoiled))
+        keep = np.arange(64) != 17
+        jax.tree.map(
+            lambda a, b: np.testing.assert_array_equal(a[keep], b[keep]),  # noqa: B023
+            before,
+            after,
+        )
+    assert after[2][17] < 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_everything_may_differ_per_fit(dtype, rng):
+    count = 24
+    x = {"t": (T * rng.uniform(0.8, 1.2, (count, 1))).astype(dtype)}
+    p = rng.uniform(0.5, 2.0, (count, 3)).astype(dtype)
+    y = (p[:, :1] * np.exp(-p[:, 1:2] * x["t"]) + p[:, 2:]).astype(dtype)
+    y += (0.01 * rng.normal(size=y.shape)).astype(dtype)
+    given = {
+        "x": x,
+        "y": y,
+        "sigma": rng.uniform(0.5, 2.0, y.shape).astype(dtype),
+        "mask": rng.uniform(size=y.shape) > 0.1,
+        "start": (p * rng.uniform(0.8, 1.2, p.shape)).astype(dtype),
+        "low": np.full(p.shape, 0.1, dtype),
+        "fixed": rng.uniform(size=p.shape) > 0.8,
+        "scale": rng.uniform(1.0, 2.0, count).astype(dtype),
+        "ftol": np.full(count, 1e-9, dtype),
+    }
+    model = lambda p, x: p[0] * jnp.exp(-p[1] * x["t"]) + p[2]
+
+    def fit(given, engine):
+        solver = LevenbergMarquardt(ftol=given["ftol"], engine=engine)
+        return summary(
+            lmjax.curve_fit(
+                model,
+                given["x"],
+                given["y"],
+                given["start"],
+                sigma=given["sigma"],
+                mask=given["mask"],
+                bounds=(given["low"], None),
+                fixed=given["fixed"],
+                loss="huber",
+                loss_scale=given["scale"],
+                solver=solver,
+            )
+        )
+
+    with jax.numpy_dtype_promotion("standard"):
+        got = jax.jit(jax.vmap(lambda g: fit(g, "fused")))(given)
+        expected = jax.jit(jax.vmap(lambda g: fit(g, "loop")))(given)
+    rtol = 1e-9 if dtype == "float64" else 1e-3
+    np.testing.assert_array_equal(got[2] > 0, expected[2] > 0)
+    np.testing.assert_allclose(got[1], expected[1], rtol=rtol)
+
+
+def test_two_axes_of_points_and_an_axis_of_their_own():
+    """An image whose x is a pair of axes: each point reads its row and its column."""
+    rows, columns = np.arange(7.0), np.arange(9.0)
+
+    def spot(p, x):
+        down, across = x
+        shape = jnp.exp(-((down[:, None] - p[1]) ** 2) - (across[None, :] - p[2]) ** 2)
+        return p[0] * shape
+
+    true = np.array([[2.0, 3.1, 4.2], [1.0, 2.0, 5.0]])
+    images = np.stack([np.asarray(spot(p, (rows, columns))) for p in true])
+    start = np.array([1.5, 2.8, 4.6])
+    fit = lambda y: summary(
+        lmjax.curve_fit(spot, (rows, columns), y, start, solver=FUSED)
+    )
+    got = jax.jit(jax.vmap(fit))(images)
+    np.testing.assert_allclose(got[0], true, rtol=1e-8)
+
+
+def test_twenty_parameters():
+    x = np.linspace(0.0, 20.0, 120)
+    centres = np.linspace(1.0, 19.0, 6)
+
+    def peaks(p, x):
+        bells = [
+            p[3 * j] * jnp.exp(-(((x - p[3 * j + 1]) / p[3 * j + 2]) ** 2))
+            for j in range(6)
+        ]
+        return sum(bells[1:], bells[0]) + p[18] + p[19] * x
+
+    rng = np.random.default_rng(0)
+    true = np.zeros((4, 20))
+    true[:, 0:18:3] = rng.uniform(1.0, 3.0, (4, 6))
+    true[:, 1:18:3] = centres + rng.uniform(-0.2, 0.2, (4, 6))
+    true[:, 2:18:3] = rng.uniform(0.6, 1.0, (4, 6))
+    true[:, 18:] = [0.5, 0.01]
+    y = np.stack([np.asarray(peaks(p, x)) for p in true])
+    start = np.array([2.0, 0.0, 0.8] * 6 + [0.3, 0.0])
+    start[1:18:3] = centres
+    fit = lambda y: summary(lmjax.curve_fit(peaks, x, y, start, solver=FUSED))
+    got = jax.jit(jax.vmap(fit))(y)
+    assert (got[2] > 0).all()
+    np.testing.assert_allclose(got[0], true, rtol=1e-6, atol=1e-8)
+
+
+REASONS = {
+    "accumulates along the points": lambda p, t: p["a"] * jnp.cumsum(t * p["k"]),
+    "it calls": lambda p, t: p["a"] * jnp.interp(t, t + p["k"], t),
+    "complex": lambda p, t: jnp.abs(jax.lax.complex(p["a"] * t, p["k"] * t)),
+    "loops": lambda p, t: jax.lax.while_loop(
+        lambda c: jnp.all(c < 4.0), lambda c: c * 2.0, p["a"] + t * p["k"] + 5.0
+    ),
+    "joins arrays": lambda p, t: p["a"] * jnp.roll(t, 1) * p["k"],
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_what_does_not_fit_is_explained(reason):
+    start = {"a": 1.0, "k": 1.0}
+    model = REASONS[reason]
+    fit = lambda y, solver: lmjax.curve_fit(model, T, y, start, solver=solver)
+    y = curves(3)
+    told = lmjax.explain(lambda y: fit(y, LevenbergMarquardt()).params, y)
+    assert told.startswith("xla: not fused, because")
+    assert reason in told
+    with pytest.raises(ValueError, match="engine='fused' cannot run this fit"):
+        lmjax.explain(lambda y: fit(y, FUSED).params, y)
+
+
+def test_engine_is_one_of_those_that_there_are():
+    with pytest.raises(ValueError, match="engine: expected one of"):
+        LevenbergMarquardt(engine="gpu")
+
+
+def test_explain_names_what_runs():
+    told = lmjax.explain(lambda y: fit_one(y)[0], curves(5))
+    assert told == (
+        "fused: one machine program for 5 fits of 3 parameters to 30 points"
+    )
+    one = lmjax.explain(lambda y: y.sum(), curves(5))
+    assert one == "loop: no batch of fits that an engine takes"
+    with pytest.raises(TypeError, match="fit_one: expected a function"):
+        lmjax.explain(3, curves(5))
+
+
+def test_without_llvmlite_xla_runs():
+    code = (
+        "import sys; sys.modules['llvmlite'] = None; sys.modules['llvmlite.binding'] = None\n"
+        "import jax, jax.numpy as jnp, numpy as np, lmjax\n"
+        "fit = lambda y: lmjax.least_squares(lambda p, y: p - y, jnp.zeros(1), (y,))\n"
+        "rows = np.ones((3, 1), 'f4')\n"
+        "print(int(jax.vmap(fit)(rows).engine[0]))\n"
+        "print(lmjax.explain(fit, rows))"
+    )
+    out = run_python("-c", code).splitlines()
+    assert out[0] == str(int(Engine.XLA))
+    assert out[1] == "xla: not fused, because llvmlite is not installed"
+
+
+def test_gradients_pass_through():
+    y = curves(8)
+    total = lambda y: jnp.sum(jax.vmap(lambda y: fit_one(y)[0]["k"])(y))
+    got = jax.jit(jax.grad(total))(y)
+    step = 1e-5
+    for row, point in ((0, 3), (5, 20)):
+        moved = [y.copy(), y.copy()]
+        moved[0][row, point] += step
+        moved[1][row, point] -= step
+        up, down = (float(total(m)) for m in moved)
+        np.testing.assert_allclose(got[row, point], (up - down) / (2 * step), rtol=1e-5)
