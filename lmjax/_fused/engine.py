@@ -108,10 +108,7 @@ def run(batch: Any, size: int, elsewhere: Callable) -> tuple[Ended, Ran]:
         raise Unsupported(reason)
     leaves, structure = jax.tree.flatten(arrays)
     marks = jax.tree.leaves(flags)
-    shapes = [
-        jax.ShapeDtypeStruct(x.shape[1:] if flag else x.shape, x.dtype)
-        for x, flag in zip(leaves, marks, strict=True)
-    ]
+    shapes = [_of_one(x, flag) for x, flag in zip(leaves, marks, strict=True)]
     traced = lane.trace(jax.tree.unflatten(structure, shapes), rest)
     width = machine.vector_bytes() // dtype.itemsize
     inputs = [(x.shape, x.dtype, flag) for x, flag in zip(shapes, marks, strict=True)]
@@ -125,6 +122,13 @@ def run(batch: Any, size: int, elsewhere: Callable) -> tuple[Ended, Ran]:
     program = Program(kernel, in_jax)
     floats, counts = fits_p.bind(*leaves, program=program, size=size)
     return _unstacked(floats, counts, n)
+
+
+def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
+    """Return the type of an array of one fit; a Python number keeps its weak one."""
+    kind = jax.typeof(x)
+    shape = x.shape[1:] if per_fit else x.shape
+    return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=kind.weak_type)
 
 
 def _stacked(ended: Ended, ran: Ran) -> list[Array]:
