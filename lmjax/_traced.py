@@ -19,13 +19,15 @@ from lmjax._canonical import inputs_of, is_data, jaxpr_key
 from lmjax._indices import check_indices
 from lmjax._params import check_params, common_dtype
 
+# What the first argument of a model is called where a fit is asked for.
+PARAMS = "params0"
 _NUMBERS = jax.Array | np.ndarray | np.generic | int | float | complex
 
 
 class Trace:
     """What one trace of a function has found out."""
 
-    def __init__(self, fn: Callable, shapes: tuple, named: Callable):
+    def __init__(self, fn: Callable, shapes: tuple, named: Callable, start: str = ""):
         self.taken, self.given = jax.tree.flatten(shapes)
         made = []
 
@@ -50,6 +52,11 @@ class Trace:
         wrapped = linear_util.wrap_init(flat, debug_info=info)
         self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.taken)
         (self.made,) = made
+        if start and own:  # what a user knows the first argument of a model as
+            names = [
+                start + name.removeprefix(own[0]) if name.startswith(own[0]) else name
+                for name in names
+            ]
         check_indices(self.jaxpr, self.consts, names)
 
     @property
@@ -173,15 +180,16 @@ def trace_model(fn: Callable, args: tuple, data: Any, named: Callable) -> Trace:
 
     observed = [leaf.dtype for leaf in jax.tree.leaves(data) if leaf.dtype.kind in "fV"]
     if widest == np.float32 or np.float64 in [*strong, *observed]:
-        return Trace(fn, shapes(widest), named)
-    first = Trace(fn, (jax.tree.map(jax.typeof, args[0]), *others), named)
+        return Trace(fn, shapes(widest), named, PARAMS)
+    given = jax.tree.map(jax.typeof, args[0])
+    first = Trace(fn, (given, *others), named, PARAMS)
     made = [atom.aval.dtype for atom in first.jaxpr.outvars]
     dtype = common_dtype(*leaves, *made, *observed)
     same = all(given == dtype for given in strong)
     if same and (len(strong) == len(leaves) or not first.holds_less_than(dtype)):
         first.taken = jax.tree.leaves(shapes(dtype))
         return first
-    return Trace(fn, shapes(dtype), named)
+    return Trace(fn, shapes(dtype), named, PARAMS)
 
 
 def _is_real(leaf) -> bool:

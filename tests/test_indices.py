@@ -122,8 +122,8 @@ def test_columns_that_x_does_not_have_are_refused():
 @pytest.mark.parametrize("kind", [np.array, jnp.array])
 def test_a_table_of_indices_beyond_the_start_is_refused_outside_jit(kind):
     index = kind([0, 1, 2])
-    with pytest.raises(ValueError, match="index 2 is out of range for p"):
+    with pytest.raises(ValueError, match="params0: index 2 is out of range"):
         lmjax.least_squares(lambda p: p[index] - 1.0, jnp.ones(2))
     model = lambda p, t: p[index].sum() * t
-    with pytest.raises(ValueError, match="index 2 is out of range for p"):
+    with pytest.raises(ValueError, match="params0: index 2 is out of range"):
         lmjax.curve_fit(model, np.arange(5.0), np.arange(5.0), jnp.ones(2))

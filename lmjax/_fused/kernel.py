@@ -6,297 +6,31 @@ out point by point, so that each pass over them reads vectors.
 """
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lmjax._fused.ir import Code, Name, address, is_known, kind, read_common
-from lmjax._fused.lane import BENDS, ROWS, TRIANGLE, Loop, Traced
-from lmjax._fused.module import ALIGN, Module
-from lmjax._fused.places import Along, Place, Unsupported
+from lmjax._fused.ir import Code, Name, kind
+from lmjax._fused.lane import Loop, Traced
+from lmjax._fused.listing import Listing
+from lmjax._fused.module import ALIGN
+from lmjax._fused.passes import Passes
 from lmjax._fused.queue import SLOT, queue
-from lmjax._fused.scalars import Listing, evaluate
-from lmjax._linearize import gram_pairs
+from lmjax._fused.scalars import evaluate
 from lmjax._status import Engine
 
-# Points that are added up before they join the total: their order keeps the sum of
-# many numbers as exact as that of few.
-RUN = 64
 
-
-class Leaf(NamedTuple):
-    """An array of a batch.
+class Kernel(Passes):
+    """The whole program.
 
     Attributes:
-        shape: Of one fit.
-        dtype: Its dtype.
-        per_fit: Whether fits have one each, on a leading axis.
-        offset: Bytes before it in the scratch memory of a block, if they have.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    per_fit: bool
-    offset: int
-
-    @property
-    def stored(self) -> str:
-        """Type of an element in memory."""
-        return "i8" if self.dtype == bool else kind(self.dtype)
-
-
-def _bytes(dtype: Any) -> int:
-    return np.dtype(dtype).itemsize
-
-
-def _rotated(code: Code, row: list, triangle: list, dtype: np.dtype) -> list:
-    """Return a triangle after a row was rotated into it, by Givens' rotations.
-
-    References:
-        Golub and Van Loan, Matrix Computations, 4th edition, section 5.1.8.
-    """
-    size = len(row)
-    entries = dict(zip(gram_pairs(size - 1), triangle, strict=False))
-    op = lambda name, *values: code.emit(name, list(values), dtype)
-    for j in range(size):
-        a, b = entries[j, j], row[j]
-        norm = op("sqrt", code.fma(b, b, op("mul", a, a), dtype))
-        some = code.emit("ne", [norm, dtype.type(0)], bool)
-        inverse = op("div", dtype.type(1), norm)
-        cosine = code.emit(
-            "select_n", [some, dtype.type(1), op("mul", a, inverse)], dtype
-        )
-        sine = code.emit(
-            "select_n", [some, dtype.type(0), op("mul", b, inverse)], dtype
-        )
-        entries[j, j] = norm
-        for k in range(j + 1, size):
-            old, new = entries[j, k], row[k]
-            entries[j, k] = code.fma(cosine, old, op("mul", sine, new), dtype)
-            row = [
-                *row[:k],
-                op("sub", op("mul", cosine, new), op("mul", sine, old)),
-                *row[k + 1 :],
-            ]
-    return list(entries.values())
-
-
-class Kernel(Module):
-    """A program in the making.
-
-    Attributes:
-        width: Fits in a vector.
-        points: Residuals of a fit.
+        states: Names of what a fit is between two steps.
         floats, counts: Rows of the two results.
-        scratch: Bytes of memory that a block needs.
     """
 
-    def __init__(
-        self,
-        traced: Traced,
-        leaves: list[tuple[tuple[int, ...], Any, bool]],
-        points: int,
-        width: int,
-    ):
-        super().__init__(width, points)
-        self.traced = traced
-        self.scratch = 0
-        self.leaves: list[Leaf] = []
-        for shape, dtype, per_fit in leaves:
-            dtype = np.dtype(dtype)
-            offset = 0
-            if per_fit:
-                offset = self._reserve(prod(shape) * width * _bytes(dtype))
-            self.leaves.append(Leaf(tuple(shape), dtype, per_fit, offset))
-            kind(dtype)
-        self.dtype = np.dtype(traced.fit.state[0].dtype)
-        self.n = traced.fit.state[0].shape[0]
-        self.vector_bytes = width * _bytes(self.dtype)
-        # the numbers of the fits of a block; then the queue: how many, their numbers
-        self.rows_offset = self._reserve(width * 8)
-        self.queue_offset = self._reserve(8 + 2 * width * 8)
-        self.p_offset = self._reserve(self.n * self.vector_bytes)
-        most = len(gram_pairs(self.n)) + 1
-        self.sums_offset = self._reserve(most * self.vector_bytes)
-        self._visits()
+    def __init__(self, traced: Traced, leaves: list, points: int, width: int):
+        super().__init__(traced, leaves, points, width)
         self._block()
-
-    def _reserve(self, size: int) -> int:
-        offset = self.scratch
-        self.scratch += -(-size // ALIGN) * ALIGN
-        return offset
-
-    def visit(self, code: Code, which: int, values: list) -> list[Name]:
-        """Write the call of a pass over the data and return its sums."""
-        vector = code.vector(self.dtype)
-        for j, value in enumerate(values):
-            at = self.p_offset + j * self.vector_bytes
-            pointer = f"%p{self.count}"
-            self.count += 1
-            code.lines += [
-                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}",
-            ]
-        code.lines.append(f"  call void @pass{which}(ptr %inputs, ptr %scratch)")
-        count = self.n if which == BENDS else self.sums
-        found = []
-        for j in range(count):
-            at = self.sums_offset + j * self.vector_bytes
-            pointer, value = f"%p{self.count}", code.fresh()
-            self.count += 1
-            code.lines += [
-                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  {value} = load {vector}, ptr {pointer}, align {ALIGN}",
-            ]
-            found.append(Name(value, str(self.dtype)))
-        return found
-
-    # the passes over the data
-
-    def _visits(self) -> None:
-        rows = Listing(self.traced.rows)
-        self.sums = len(gram_pairs(self.n)) + len(rows.outputs) - self.n - 1
-        self._pass(ROWS, rows)
-        self._pass(TRIANGLE, rows)
-        if self.traced.bends is not None:
-            self._pass(BENDS, Listing(self.traced.bends))
-
-    def _pass(self, which: int, listing: Listing) -> None:
-        """Write the loop over the points: what it adds up, by runs of points."""
-        code = Code(self, f"k{which}_", point="%k")
-        entry = Code(self, f"h{which}_")
-        p = [self._load_p(entry, j) for j in range(self.n)]
-        inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
-        point = Along(1, self.points) if self.points > 1 else 0
-        wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
-        found = evaluate(listing, [*inputs, self._reader_of_p(p)], wanted, code)
-        columns = [values[0] for values in found]
-        vector = code.vector(self.dtype)
-        count = self.n if which == BENDS else self.sums
-        before = [Name(f"%a{j}", str(self.dtype)) for j in range(count)]
-        if which == TRIANGLE:
-            after = _rotated(code, columns[: self.n + 1], before, self.dtype)
-            extra = columns[self.n + 1 :]
-            after += [
-                code.emit("add", [a, x], self.dtype)
-                for a, x in zip(before[len(after) :], extra, strict=True)
-            ]
-        else:
-            after = self._added(code, which, columns, before)
-        phis, totals, begins, stores = [], [], [], []
-        for j, (a, b) in enumerate(zip(before, after, strict=True)):
-            at = self.sums_offset + j * self.vector_bytes
-            totals += [
-                f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
-            ]
-            first = "zeroinitializer"
-            if which == TRIANGLE:  # a rotation goes on where it was
-                first = f"%g{j}"
-                begins.append(f"  {first} = load {vector}, ptr %q{j}, align {ALIGN}")
-                sum_ = code.text(b)
-            else:
-                stores += [
-                    f"  %t{j} = load {vector}, ptr %q{j}, align {ALIGN}",
-                    f"  %u{j} = fadd {vector} %t{j}, {code.text(b)}",
-                ]
-                sum_ = f"%u{j}"
-            stores.append(f"  store {vector} {sum_}, ptr %q{j}, align {ALIGN}")
-            phis.append(
-                f"  {a.text} = phi {vector} [{first}, %run], [{code.text(b)}, %point]"
-            )
-        lines = [
-            f"define internal void @pass{which}(ptr noalias %inputs, ptr noalias "
-            "%scratch) noinline {",
-            "entry:",
-            *entry.lines,
-            *totals,
-            "  br label %run",
-            "run:",
-            "  %first = phi i64 [0, %entry], [%end, %ran]",
-            f"  %last = add i64 %first, {RUN}",
-            f"  %past = icmp ugt i64 %last, {self.points}",
-            f"  %end = select i1 %past, i64 {self.points}, i64 %last",
-            *begins,
-            "  br label %point",
-            "point:",
-            "  %k = phi i64 [%first, %run], [%k1, %point]",
-            *phis,
-            *code.lines,
-            "  %k1 = add i64 %k, 1",
-            "  %more = icmp ult i64 %k1, %end",
-            "  br i1 %more, label %point, label %ran",
-            "ran:",
-            *stores,
-            f"  %again = icmp ult i64 %end, {self.points}",
-            "  br i1 %again, label %run, label %done",
-            "done:",
-            "  ret void",
-            "}",
-        ]
-        self.parts[f"@pass{which}"] = "\n".join(lines)
-
-    def _added(self, code: Code, which: int, columns: list, before: list) -> list:
-        """Return the sums after a point."""
-        if which == BENDS:
-            terms = [(column, column) for column in columns]
-        else:
-            terms = [(columns[i], columns[j]) for i, j in gram_pairs(self.n)]
-            terms += [(self.dtype.type(1), x) for x in columns[self.n + 1 :]]
-        after = []
-        for a, (one, two) in zip(before, terms, strict=True):
-            if is_known(one) and one == 1:
-                after.append(code.emit("add", [a, two], self.dtype))
-            else:
-                after.append(code.fma(one, two, a, self.dtype))
-        return after
-
-    @staticmethod
-    def _reader_of_p(p: list[Name]):
-        def read(place: Place) -> Name:
-            if isinstance(place[0], Along):
-                raise Unsupported("it reads parameters along the points")
-            return p[place[0]]
-
-        return read
-
-    def _load_p(self, entry: Code, j: int) -> Name:
-        at = self.p_offset + j * self.vector_bytes
-        pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
-        vector = entry.vector(self.dtype)
-        return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)
-
-    def _reader(self, entry: Code, code: Code, i: int):
-        """Return what reads an element of an array of the batch.
-
-        Where an array begins is worked out in ``entry``, once.
-        """
-        leaf = self.leaves[i]
-
-        def base() -> str:
-            if leaf.per_fit:
-                return entry.scalar(
-                    f"getelementptr i8, ptr %scratch, i64 {leaf.offset}"
-                )
-            slot = entry.scalar(f"getelementptr ptr, ptr %inputs, i64 {i}")
-            return entry.scalar(f"load ptr, ptr {slot}")
-
-        def read(place: Place) -> Name:
-            into = code if any(isinstance(x, Along) for x in place) else entry
-            if not leaf.per_fit:
-                return read_common(into, base(), leaf.shape, leaf.dtype, place)
-            at = address(into, leaf.shape, place)
-            stored = f"[{self.width} x {leaf.stored}]"
-            pointer = into.scalar(f"getelementptr {stored}, ptr {base()}, i64 {at}")
-            memory = f"<{self.width} x {leaf.stored}>"
-            loaded = into.add(
-                f"load {memory}, ptr {pointer}, align {leaf.dtype.itemsize}", leaf.dtype
-            )
-            if leaf.dtype != bool:
-                return loaded
-            return into.add(f"icmp ne {memory} {loaded.text}, zeroinitializer")
-
-        return read
 
     # a block of fits
 

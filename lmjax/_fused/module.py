@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._fused import operations as operations  # writes its rules into `ir`
 from lmjax._fused.elementary import LIBRARY, Functions
 from lmjax._fused.ir import Code, Name, kind, number
 from lmjax._fused.places import Unsupported

@@ -1,0 +1,169 @@
+"""A jaxpr written out: one list of operations on numbered variables.
+
+Calls are inlined, branches become selections, short scans are written out turn by turn.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from lmjax._fused.places import Unsupported
+
+# Turns of a scan that are written out one by one.
+MOST_TURNS = 32
+
+_CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "checkpoint",
+    "remat",
+    "remat2",
+    "custom_vmap_call",
+    "custom_lin",
+}
+
+
+class Equation(NamedTuple):
+    """One operation of the list.
+
+    Attributes:
+        name: Name of the primitive.
+        params: Its parameters.
+        operands: Numbers of variables.
+        results: Numbers of variables.
+    """
+
+    name: str
+    params: dict[str, Any]
+    operands: list[int]
+    results: list[int]
+
+
+class Listing:
+    """A jaxpr written out: variables are numbers, calls and branches are gone.
+
+    Attributes:
+        equations: In order.
+        shapes, dtypes: Of each variable.
+        constants: Values of the variables that are known.
+        inputs, outputs: Numbers of variables.
+    """
+
+    def __init__(self, closed: ClosedJaxpr):
+        self.equations: list[Equation] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.dtypes: list[np.dtype] = []
+        self.constants: dict[int, np.ndarray] = {}
+        self.inputs = [self._new(var.aval) for var in closed.jaxpr.invars]
+        self.outputs = self._inline(closed.jaxpr, closed.consts, self.inputs)
+
+    def _new(self, aval: Any) -> int:
+        self.shapes.append(tuple(aval.shape))
+        self.dtypes.append(np.dtype(aval.dtype))
+        return len(self.shapes) - 1
+
+    def _constant(self, value: Any) -> int:
+        array = np.asarray(value)
+        self.constants[len(self.shapes)] = array
+        return self._new(array)
+
+    def _add(self, name: str, params: dict, operands: list[int], avals: list) -> list:
+        results = [self._new(aval) for aval in avals]
+        self.equations.append(Equation(name, params, operands, results))
+        return results
+
+    def _inline(self, jaxpr: Any, consts: Any, args: list[int]) -> list[int]:
+        env = dict(zip(jaxpr.invars, args, strict=True))
+        env |= {v: self._known(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(atom):
+            if isinstance(atom, Literal):
+                aval: Any = atom.aval
+                return self._constant(np.asarray(atom.val, aval.dtype))
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            results = self._equation(eqn, operands)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _known(self, const: Any) -> int:
+        """Return a variable for a constant of a jaxpr, which may be one of ours."""
+        return const if type(const) is int else self._constant(const)
+
+    def _call(self, closed: Any, operands: list[int]) -> list[int]:
+        if isinstance(closed, ClosedJaxpr):
+            return self._inline(closed.jaxpr, closed.consts, operands)
+        return self._inline(closed, (), operands)
+
+    def _equation(self, eqn: Any, operands: list[int]) -> list[int]:
+        name, params = eqn.primitive.name, eqn.params
+        avals = [var.aval for var in eqn.outvars]
+        if name in _CALLS:
+            inner = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
+            closed = next(params[key] for key in inner if key in params)
+            return self._call(closed, operands)
+        if name == "cond":
+            return self._cond(params["branches"], operands, avals)
+        if name == "platform_index":
+            found = [
+                i for i, p in enumerate(params["platforms"]) if not p or "cpu" in p
+            ]
+            return [self._constant(np.int32(found[0]))]
+        if name == "scan":
+            return self._scan(params, operands)
+        if name == "while":
+            raise Unsupported("it loops")
+        return self._add(name, params, operands, avals)
+
+    def _cond(self, branches: Any, operands: list[int], avals: list) -> list[int]:
+        which, operands = operands[0], operands[1:]
+        if which in self.constants:
+            chosen = int(np.clip(self.constants[which], 0, len(branches) - 1))
+            return self._call(branches[chosen], operands)
+        outs = [self._call(branch, operands) for branch in branches]
+        flag = jax.ShapeDtypeStruct((), bool)
+        results = outs[0]
+        for i, others in enumerate(outs[1:], 1):
+            number = self._constant(np.asarray(i, self.dtypes[which]))
+            (late,) = self._add("ge", {}, [which, number], [flag])
+            results = [
+                self._add("select_n", {}, [late, old, new], [aval])[0]
+                for old, new, aval in zip(results, others, avals, strict=True)
+            ]
+        return results
+
+    def _scan(self, params: dict, operands: list[int]) -> list[int]:
+        length = params["length"]
+        if length > MOST_TURNS:
+            raise Unsupported(f"it loops {length} times")
+        k, c = params["num_consts"], params["num_carry"]
+        consts, carry, xs = operands[:k], operands[k : k + c], operands[k + c :]
+        turns = range(length)
+        rows: list[list[int]] = [[] for _ in params["jaxpr"].jaxpr.outvars[c:]]
+        for turn in reversed(turns) if params["reverse"] else turns:
+            row = [self._row(x, turn) for x in xs]
+            out = self._call(params["jaxpr"], [*consts, *carry, *row])
+            carry = out[:c]
+            for kept, value in zip(rows, out[c:], strict=True):
+                kept.append(value)
+        stacked = []
+        for row in rows:
+            row = row[::-1] if params["reverse"] else row
+            like = jax.ShapeDtypeStruct(
+                (length, *self.shapes[row[0]]), self.dtypes[row[0]]
+            )
+            stacked += self._add("stack", {"axis": 0}, row, [like])
+        return [*carry, *stacked]
+
+    def _row(self, x: int, turn: int) -> int:
+        row = jax.ShapeDtypeStruct(self.shapes[x][1:], self.dtypes[x])
+        return self._add("row", {"turn": turn}, [x], [row])[0]

@@ -1,0 +1,215 @@
+"""Which elements of which operands an element of a result is made of.
+
+A rule per primitive that moves elements about or adds them up; all others work element
+by element.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+from lmjax._fused.listing import Equation, Listing
+from lmjax._fused.places import Along, Index, Place, Unsupported, moved, reshaped
+
+Need = list[tuple[int, Place]]
+
+FOLDS = {
+    "reduce_sum": "add",
+    "reduce_max": "max",
+    "reduce_min": "min",
+    "reduce_and": "and",
+    "reduce_or": "or",
+    "reduce_prod": "mul",
+}
+
+
+def _everywhere(shape: tuple[int, ...], axes: Any) -> list[tuple[int, ...]]:
+    return list(product(*(range(shape[axis]) for axis in axes)))
+
+
+def needs_of(listing: Listing, eqn: Equation, number: int, place: Place) -> Need:
+    """Return which elements of which operands an element of a result is made of."""
+    name, params = eqn.name, eqn.params
+    shapes = [listing.shapes[var] for var in eqn.operands]
+    shape = listing.shapes[eqn.results[number]]
+    rule = RULES.get(name)
+    if rule is not None:
+        return rule(params, shapes, shape, place)
+    if name == "optimization_barrier":
+        return [(number, place)]
+    if name == "split":
+        axis, sizes = params["axis"], params["sizes"]
+        return [(0, _at(place, axis, moved(place[axis], sum(sizes[:number]), 1)))]
+    if name == "unstack":
+        axis = params["axis"]
+        return [(0, (*place[:axis], number, *place[axis:]))]
+    if name in FOLDS:
+        return _of_reduction(params["axes"], 0, shapes[0], place)
+    if name == "reduce":
+        _check_sum(params)
+        return _of_reduction(params["dimensions"], number, shapes[number], place)
+    if name == "visit":
+        return [(i, ()) for i in range(len(shapes))]
+    return [(i, _operand(name, s, shape, place)) for i, s in enumerate(shapes)]
+
+
+def _operand(name: str, given: tuple, shape: tuple, place: Place) -> Place:
+    """Return the element of an operand that an element-by-element operation reads."""
+    if given == shape:
+        return place
+    fits = len(given) == len(shape) and all(
+        a in (1, b) for a, b in zip(given, shape, strict=True)
+    )
+    if given and not fits:
+        raise Unsupported(f"it calls {name}")
+    return tuple(0 if a == 1 else at for a, at in zip(given, place, strict=False))
+
+
+def _of_reduction(axes, operand, shape, place) -> Need:
+    need = []
+    for inner in _everywhere(shape, axes):
+        rest, within = iter(place), dict(zip(axes, inner, strict=True))
+        full = [within[d] if d in within else next(rest) for d in range(len(shape))]
+        need.append((operand, tuple(full)))
+    return need
+
+
+def _check_sum(params: dict) -> None:
+    """Raise unless a reduction of several arrays adds each of them up."""
+    inner = params["jaxpr"]
+    inner = getattr(inner, "jaxpr", inner)
+    names = [eqn.primitive.name for eqn in inner.eqns]
+    k = len(inner.outvars)
+    pairs = [tuple(eqn.invars) for eqn in inner.eqns]
+    same = [(inner.invars[i], inner.invars[k + i]) for i in range(k)]
+    if set(names) != {"add"} or sorted(map(str, pairs)) != sorted(map(str, same)):
+        raise Unsupported("it reduces by a function of its own")
+
+
+def _at(place: Place, axis: int, index: Index) -> Place:
+    return (*place[:axis], index, *place[axis + 1 :])
+
+
+def _broadcast(params, shapes, shape, place) -> Need:
+    axes = params["broadcast_dimensions"]
+    return [
+        (
+            0,
+            tuple(
+                0 if s == 1 else place[a] for s, a in zip(shapes[0], axes, strict=True)
+            ),
+        )
+    ]
+
+
+def _reshape(params, shapes, shape, place) -> Need:
+    return [(0, reshaped(place, shape, shapes[0]))]
+
+
+def _transpose(params, shapes, shape, place) -> Need:
+    back = {axis: place[i] for i, axis in enumerate(params["permutation"])}
+    return [(0, tuple(back[i] for i in range(len(place))))]
+
+
+def _slice(params, shapes, shape, place) -> Need:
+    steps = params["strides"] or (1,) * len(place)
+    starts = params["start_indices"]
+    parts = zip(place, starts, steps, strict=True)
+    return [(0, tuple(moved(index, start, step) for index, start, step in parts))]
+
+
+def _reverse(params, shapes, shape, place) -> Need:
+    for axis in params["dimensions"]:
+        place = _at(place, axis, moved(place[axis], shape[axis] - 1, -1))
+    return [(0, place)]
+
+
+def _concatenate(params, shapes, shape, place) -> Need:
+    axis = params["dimension"]
+    index, first = place[axis], 0
+    for i, part in enumerate(shapes):
+        last = first + part[axis]
+        if isinstance(index, Along):
+            ends = [index.start, index.start + index.step * (index.size - 1)]
+        else:
+            ends = [index]
+        if all(first <= end < last for end in ends):
+            return [(i, _at(place, axis, moved(index, -first, 1)))]
+        first = last
+    raise Unsupported("it joins arrays along the points")
+
+
+def _stack(params, shapes, shape, place) -> Need:
+    axis = params["axis"]
+    if isinstance(place[axis], Along):
+        raise Unsupported("it joins arrays along the points")
+    return [(place[axis], (*place[:axis], *place[axis + 1 :]))]
+
+
+def _row(params, shapes, shape, place) -> Need:
+    return [(0, (params["turn"], *place))]
+
+
+def _pad(params, shapes, shape, place) -> Need:
+    inside = []
+    for index, size, (low, high, within) in zip(
+        place, shapes[0], params["padding_config"], strict=True
+    ):
+        if isinstance(index, Along):
+            if (low, high, within) != (0, 0, 0):
+                raise Unsupported("it pads along the points")
+            inside.append(index)
+            continue
+        k, rest = divmod(index - low, within + 1)
+        if rest or not 0 <= k < size:
+            return [(1, ())]
+        inside.append(k)
+    return [(0, tuple(inside))]
+
+
+def _dot(params, shapes, shape, place) -> Need:
+    (left, right), (many_left, many_right) = params["dimension_numbers"]
+    free_left = [d for d in range(len(shapes[0])) if d not in (*left, *many_left)]
+    free_right = [d for d in range(len(shapes[1])) if d not in (*right, *many_right)]
+    b, f = len(many_left), len(many_left) + len(free_left)
+    need = []
+    for inner in _everywhere(shapes[0], left):
+        for operand, (axes, many, free, given) in enumerate(
+            (
+                (left, many_left, free_left, place[b:f]),
+                (right, many_right, free_right, place[f:]),
+            )
+        ):
+            at = dict(zip(many, place[:b], strict=True))
+            at |= dict(zip(free, given, strict=True)) | dict(
+                zip(axes, inner, strict=True)
+            )
+            need.append((operand, tuple(at[d] for d in range(len(at)))))
+    return need
+
+
+def _cumulative(params, shapes, shape, place) -> Need:
+    axis = params["axis"]
+    if isinstance(place[axis], Along):
+        raise Unsupported("it accumulates along the points")
+    last = place[axis]
+    run = range(last, shape[axis]) if params["reverse"] else range(last + 1)
+    return [(0, _at(place, axis, i)) for i in run]
+
+
+RULES: dict[str, Callable[[dict, list, tuple, Place], Need]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "rev": _reverse,
+    "concatenate": _concatenate,
+    "stack": _stack,
+    "row": _row,
+    "pad": _pad,
+    "dot_general": _dot,
+    "cumsum": _cumulative,
+    "iota": lambda params, shapes, shape, place: [],
+}
