@@ -53,10 +53,9 @@ class Trace:
         self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.taken)
         (self.made,) = made
         if start and own:  # what a user knows the first argument of a model as
-            names = [
-                start + name.removeprefix(own[0]) if name.startswith(own[0]) else name
-                for name in names
-            ]
+            k = len(jax.tree.leaves(shapes[0]))
+            first = [start + name.removeprefix(own[0]) for name in names[:k]]
+            names = (*first, *names[k:])
         check_indices(self.jaxpr, self.consts, names)
 
     @property

@@ -1,0 +1,153 @@
+"""Programs worked out element by element, against jax, at every point."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax._fused.ir import RULES
+from lmjax._fused.listing import Listing
+from lmjax._fused.places import Along, Unsupported, reshaped
+from lmjax._fused.scalars import evaluate
+
+NUMPY = {
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "exp": np.exp,
+    "neg": np.negative,
+    "lt": np.less,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "select_n": lambda which, a, b: b if which else a,
+    "convert_element_type": lambda a: a,
+    "integer_pow": None,
+    "and": np.logical_and,
+}
+
+
+class AtPoint:
+    """A builder that computes at one point, with NumPy."""
+
+    def __init__(self, k):
+        self.k = k
+
+    def at(self, index):
+        if isinstance(index, Along):
+            return index.start + index.step * ((self.k // index.every) % index.size)
+        return index
+
+    def emit(self, name, values, dtype, params=None):
+        if name == "integer_pow":
+            return np.dtype(dtype).type(values[0] ** params["y"])
+        return np.dtype(dtype).type(NUMPY[name](*values))
+
+    def number(self, index, dtype):
+        return np.dtype(dtype).type(self.at(index))
+
+    def table(self, array, place):
+        return array[tuple(map(self.at, place))]
+
+
+def at_every_point(fn, *args):
+    """Return ``fn(*args)``, whose result is flat, one element at a time."""
+    listing = Listing(jax.make_jaxpr(fn)(*args))
+    (m,) = listing.shapes[listing.outputs[0]]
+    found = []
+    for k in range(m):
+        build = AtPoint(k)
+        reads = [
+            lambda place, x=x, b=build: np.asarray(x)[tuple(map(b.at, place))]
+            for x in args
+        ]
+        wanted = [[(Along(1, m),)]]
+        found.append(evaluate(listing, reads, wanted, build)[0][0])
+    return np.array(found)
+
+
+X = np.linspace(0.1, 2.0, 12)
+GRID = X.reshape(3, 4)
+P = np.array([0.5, 1.5])
+FUNCTIONS = {
+    "pointwise": (lambda p, x: p[0] * jnp.exp(-p[1] * x), X),
+    "grid": (lambda p, x: (p[0] * x**2 + p[1]).ravel(), GRID),
+    "rows and columns": (lambda p, x: (x[:, None] * p[0] + x[None, :]).ravel(), X[:5]),
+    "transposed": (lambda p, x: (x.T * p[0]).T.reshape(-1), GRID),
+    "axis of length one": (lambda p, x: x[:, None, :].reshape(12) * p[1], GRID),
+    "stacked": (lambda p, x: p @ jnp.stack([x, x * x]), X),
+    "transposed product": (lambda p, x: jnp.stack([x, x * x], 1) @ p, X),
+    "sum of an axis": (lambda p, x: jnp.sum(x * p[0], 1), GRID),
+    "sum of all": (lambda p, x: x / jnp.sum(x) * p[0], X),
+    "every second": (lambda p, x: x[::2] * p[0], X),
+    "backwards": (lambda p, x: x[::-1] * p[0], X),
+    "a window": (lambda p, x: x[2:8] * p[0] - x[3:9], X),
+    "counted": (lambda p, x: jnp.arange(12.0) * p[0] + x, X),
+    "where": (lambda p, x: jnp.where(x > p[0], x, p[1]), X),
+    "branch": (lambda p, x: jax.lax.cond(p[0] > 1.0, lambda: x, lambda: -x), X),
+    "dead branch": (lambda p, x: jax.lax.cond(True, lambda: x, lambda: -x) * p[0], X),
+    "scan": (
+        lambda p, x: jax.lax.scan(lambda c, q: (c * q + x, c), x, p)[0],
+        X,
+    ),
+    "scan that stacks": (
+        lambda p, x: jnp.sum(jax.lax.scan(lambda c, q: (c * q, c + q), x, p)[1], 0),
+        X,
+    ),
+    "table": (lambda p, x: x * np.linspace(1.0, 3.0, 12) * p[0], X),
+    "padded": (lambda p, x: jnp.pad(x[:, None], ((0, 0), (1, 2)))[:, 1] * p[0], X),
+    "derivative": (
+        lambda p, x: jax.jvp(lambda q: q[0] * jnp.exp(q[1] * x), (p,), (P,))[1],
+        X,
+    ),
+    "static cumulative": (lambda p, x: x * jnp.cumsum(p)[1], X),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_element_is_that_of_jax(name):
+    fn, x = FUNCTIONS[name]
+    np.testing.assert_allclose(at_every_point(fn, P, x), fn(P, x), rtol=1e-12)
+
+
+REFUSED = {
+    "joins arrays": lambda p, x: jnp.concatenate([x[:3], x[3:] * p[0]]),
+    "accumulates": lambda p, x: jnp.cumsum(x) * p[0],
+    "it calls sort": lambda p, x: jnp.sort(x) * p[0],
+    "it loops": lambda p, x: jax.lax.while_loop(
+        lambda c: c[0] < 1.0, lambda c: c + 1.0, x * p[0]
+    ),
+    "loops 100 times": lambda p, x: jax.lax.scan(
+        lambda c, _: (c * p[0], None), x, length=100
+    )[0],
+    "it pads along": lambda p, x: jnp.pad(x[2:], (1, 1)) * p[0],
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_no_point_tells_alone_is_refused(reason):
+    with pytest.raises(Unsupported, match=reason):
+        at_every_point(REFUSED[reason], P, X)
+
+
+def test_program_that_is_too_long_is_refused():
+    wide = lambda p, x: x + jnp.sum((x[:, None] * x[None, :]) ** 2)
+    with pytest.raises(Unsupported, match="more than .* operations"):
+        at_every_point(wide, P, np.linspace(0.0, 1.0, 400))
+
+
+SHAPES = [(24,), (2, 12), (4, 6), (2, 3, 4), (1, 24), (24, 1), (2, 1, 12), (3, 8)]
+
+
+@pytest.mark.parametrize("old", SHAPES, ids=str)
+@pytest.mark.parametrize("new", SHAPES, ids=str)
+def test_places_of_a_reshaped_array(old, new):
+    numbers = np.arange(24).reshape(old)
+    for place in np.ndindex(new):
+        assert numbers[reshaped(place, new, old)] == numbers.reshape(new)[place]
+
+
+def test_every_operation_has_one_rule():
+    assert set(NUMPY) - {"exp"} <= set(RULES) | {"add_any"}
