@@ -90,13 +90,15 @@ def test_bits_do_not_depend_on_the_company():
 def test_bits_do_not_depend_on_the_number_of_threads():
     code = (
         "import os, sys, hashlib\n"
-        "if sys.argv[1] == 'one': os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "one = [min(os.sched_getaffinity(0))]\n"
+        "if sys.argv[1] == 'one': os.sched_setaffinity(0, one)\n"
         "import jax; jax.config.update('jax_enable_x64', True)\n"
         "sys.path.insert(0, 'tests')\n"
         "import numpy as np\n"
         "from test_fused import BATCH, curves\n"
         "out = jax.tree.leaves(BATCH(curves(3000)))\n"
-        "print(hashlib.sha256(b''.join(np.asarray(x).tobytes() for x in out)).hexdigest())"
+        "bits = b''.join(np.asarray(x).tobytes() for x in out)\n"
+        "print(hashlib.sha256(bits).hexdigest())"
     )
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system does not bind a process to a core")
@@ -260,7 +262,8 @@ def test_explain_names_what_runs():
 
 def test_without_llvmlite_xla_runs():
     code = (
-        "import sys; sys.modules['llvmlite'] = None; sys.modules['llvmlite.binding'] = None\n"
+        "import sys\n"
+        "sys.modules['llvmlite'] = sys.modules['llvmlite.binding'] = None\n"
         "import jax, jax.numpy as jnp, numpy as np, lmjax\n"
         "fit = lambda y: lmjax.least_squares(lambda p, y: p - y, jnp.zeros(1), (y,))\n"
         "rows = np.ones((3, 1), 'f4')\n"

@@ -43,6 +43,8 @@ class AtPoint:
     def emit(self, name, values, dtype, params=None):
         if name == "integer_pow":
             return np.dtype(dtype).type(values[0] ** params["y"])
+        if name not in NUMPY:
+            raise Unsupported(f"it calls {name}")
         return np.dtype(dtype).type(NUMPY[name](*values))
 
     def number(self, index, dtype):
