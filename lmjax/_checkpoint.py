@@ -284,7 +284,7 @@ def _sync(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:
-    if folder.exists() and not folder.is_dir():
+    if isinstance(error, FileExistsError | NotADirectoryError):
         return OSError(
             error.errno or errno.ENOTDIR,
             f"checkpoint: {folder} is a file, expected a folder",

@@ -657,7 +657,7 @@ def test_chunks_of_two_dtypes_are_refused(tmp_path):
 def test_a_file_is_no_folder(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(OSError, match=f"checkpoint: {path} cannot be written"):
+    with pytest.raises(OSError, match=f"checkpoint: {path} is a file"):
         run(path)
 
 

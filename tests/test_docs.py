@@ -40,6 +40,7 @@ CALLED = [
     lmjax.least_squares,
     lmjax.curve_fit,
     lmjax.convolve,
+    lmjax.explain,
     lmjax.fit_batch,
     lmjax.global_fit,
     lmjax.multi_start,
@@ -249,7 +250,7 @@ def test_public_methods_are_documented(thing):
 
 def test_every_public_class_that_is_called_is_listed_here():
     known = {*CALLED, *RETURNED, lmjax.FitError, lmjax.Status, lmjax.ParamStatus}
-    known.add(lmjax.ProfileStatus)
+    known |= {lmjax.ProfileStatus, lmjax.Engine}
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
     assert known == public | {*LIKELIHOODS, *MODELS.values()}

@@ -16,6 +16,9 @@ from lmjax._linearize import gram_pairs
 # Points that are added up before they join the total: their order keeps the sum of
 # many numbers as exact as that of few.
 RUN = 64
+# Elements of a residual at one point, and of its derivatives: more than any model of
+# curves has, fewer than LLVM needs ten seconds for.
+MOST_PER_POINT = 20_000
 
 
 class Leaf(NamedTuple):
@@ -164,7 +167,8 @@ class Passes(Module):
         inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
         point = Along(1, self.points) if self.points > 1 else 0
         wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
-        found = evaluate(listing, [*inputs, self._reader_of_p(p)], wanted, code)
+        given = [*inputs, self._reader_of_p(p)]
+        found = evaluate(listing, given, wanted, code, MOST_PER_POINT)
         columns = [values[0] for values in found]
         vector = code.vector(self.dtype)
         count = self.n if which == BENDS else self.sums

@@ -16,8 +16,9 @@ from lmjax._fused.listing import Listing
 from lmjax._fused.places import Along, Place, Unsupported
 from lmjax._fused.structure import FOLDS, RULES, Need, needs_of
 
-# More elements than any fit of a batch should be written out to.
-MOST_ELEMENTS = 60_000
+# Elements up to which a function is written out: a second of LLVM's time takes about
+# 2,000 lines of a loop over the points, and 10,000 of a step.
+MOST_ELEMENTS = 100_000
 
 _AS_IT_IS = {
     "copy",
@@ -51,7 +52,11 @@ class Builder(Protocol):
 
 
 def evaluate(
-    listing: Listing, inputs: list[Read], wanted: list[list[Place]], build: Builder
+    listing: Listing,
+    inputs: list[Read],
+    wanted: list[list[Place]],
+    build: Builder,
+    most: int = MOST_ELEMENTS,
 ) -> list[list[Any]]:
     """Return the wanted elements of each output as values of ``build``.
 
@@ -60,6 +65,10 @@ def evaluate(
         inputs: Reads an element of each input.
         wanted: Elements per output.
         build: Takes the scalar operations.
+        most: How many elements there may be.
+
+    Raises:
+        Unsupported: If there are more, or some cannot be told.
     """
     asked: list[dict[Place, None]] = [{} for _ in listing.shapes]
     for var, places in zip(listing.outputs, wanted, strict=True):
@@ -70,8 +79,8 @@ def evaluate(
             for place in asked[var]:
                 need = needs_of(listing, eqn, number, place)
                 needs[var, place] = need
-                if len(needs) > MOST_ELEMENTS:
-                    raise Unsupported(f"it has more than {MOST_ELEMENTS} operations")
+                if len(needs) > most:
+                    raise Unsupported(f"it has more than {most} operations")
                 for operand, at in need:
                     asked[eqn.operands[operand]][at] = None
     found: list[dict[Place, Any]] = [{} for _ in listing.shapes]
