@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+_PACKAGE = os.path.dirname(__file__) + os.sep
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Keywords of other libraries, and what says the same here.
@@ -43,18 +46,41 @@ _IN_JAX = (
 
 
 def hints(function: Function) -> Function:
-    """Return a public function that explains keywords of other libraries."""
+    """Return a public function whose errors help.
+
+    It explains keywords of other libraries. Tracebacks end in the user's frames: ours
+    are left out, as jax leaves out its own, unless JAX_TRACEBACK_FILTERING is "off".
+    """
     known = inspect.signature(function).parameters
 
     @functools.wraps(function)
     def explaining(*args, **kwargs):
         if kwargs.keys() <= known.keys():
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if getattr(jax.config, "jax_traceback_filtering", "") == "off":
+                    raise
+                kept = _without_own_frames(error.__traceback__)
+                raise error.with_traceback(kept)  # noqa: B904  (the same error)
         name = min(kwargs.keys() - known.keys())
         hint = _KEYWORDS.get(name, "the keywords are " + ", ".join(known))
         raise TypeError(f"{name}: expected a keyword of {function.__name__}; {hint}")
 
     return explaining  # pyright: ignore[reportReturnType]
+
+
+def _without_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of this package."""
+    frames = []
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            frames.append(trace)
+        trace = trace.tb_next
+    kept = None
+    for entry in reversed(frames):
+        kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return kept
 
 
 def calling(function: Callable, call: str) -> Callable:

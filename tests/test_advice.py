@@ -1,6 +1,8 @@
 """What people are told who write what other libraries want."""
 
 import math
+import traceback
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -146,3 +148,25 @@ def test_profile_of_nothing_and_starts_without_an_axis():
     for starts in (1.0, {"a": jnp.ones(3), "b": jnp.ones(2)}):
         with pytest.raises(ValueError, match="^starts: expected arrays"):
             lmjax.multi_start(lambda p: p, starts)
+
+
+def test_a_traceback_ends_in_the_frames_of_the_user():
+    def broken(p, t):
+        return p["b"] * t
+
+    def frames():
+        with pytest.raises(KeyError) as caught:
+            lmjax.curve_fit(broken, np.arange(3.0), np.arange(3.0), {"a": 1.0})
+        return traceback.extract_tb(caught.value.__traceback__)
+
+    package = str(Path(lmjax.__file__).parent)
+    own = lambda found: [f for f in found if f.filename.startswith(package)]
+    shown = frames()
+    assert shown[-1].name == "broken"
+    assert [frame.name for frame in own(shown)] == ["explaining"]
+    before = jax.config.jax_traceback_filtering
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        assert len(own(frames())) > 3
+    finally:
+        jax.config.update("jax_traceback_filtering", before)

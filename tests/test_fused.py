@@ -13,6 +13,7 @@ from processes import run_python
 
 import lmjax
 from lmjax import Engine, LevenbergMarquardt
+from lmjax._fused import machine
 
 pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
 
@@ -273,6 +274,48 @@ def test_without_llvmlite_xla_runs():
     out = run_python("-c", code).splitlines()
     assert out[0] == str(int(Engine.XLA))
     assert out[1] == "xla: not fused, because llvmlite is not installed"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "triple", ["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"]
+)
+def test_other_processors_can_be_assembled_for(triple, dtype, monkeypatch):
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    texts = []
+    monkeypatch.setattr(machine, "vector_bytes", lambda: 16)
+    monkeypatch.setattr(machine, "assemble", lambda text: texts.append(text) or "none")
+    y = curves(3).astype(dtype)
+    t, start = T.astype(dtype), np.ones(3, dtype)
+    model = lambda p, t: p[0] * jnp.exp(-p[1] * t) + jnp.sin(p[2] * t)
+    fit = lambda y: lmjax.curve_fit(model, t, y, start, solver=FUSED).params
+    with jax.numpy_dtype_promotion("standard"):
+        lmjax.explain(fit, y)
+    module = llvm.parse_assembly(texts[0].replace("VERSION", "3"))
+    module.triple = triple
+    module.verify()
+    target = llvm.Target.from_triple(triple).create_target_machine(opt=2)
+    assembly = target.emit_assembly(module)
+    assert "handler:" in assembly
+    registers = "v0" if "aarch64" in triple else "xmm0"
+    assert registers in assembly
+
+
+def test_program_that_llvm_refuses_is_left_to_xla(monkeypatch):
+    monkeypatch.setattr(machine, "assembled", lambda text: llvm_error())
+
+    def llvm_error():
+        raise RuntimeError("no such instruction")
+
+    model = lambda p, t: p["a"] * jnp.exp(-p["k"] * t * 1.5) + p["c"]
+    fit = lambda y: lmjax.curve_fit(model, T, y, START).params
+    told = lmjax.explain(fit, curves(3))
+    assert told == (
+        "xla: not fused, because LLVM refuses the program: no such instruction"
+    )
 
 
 def test_gradients_pass_through():

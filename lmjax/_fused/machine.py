@@ -14,6 +14,8 @@ from typing import Any
 import jax
 from jaxlib.version import __version__ as jaxlib_version
 
+from lmjax._fused.places import Unsupported
+
 # The version of XLA's interface that `lmjax._fused.handler` speaks.
 INTERFACE = 3
 
@@ -65,12 +67,20 @@ def vector_bytes() -> int:
 
 
 def assemble(text: str) -> str:
-    """Return the name under which XLA finds a program, assembled if it is new."""
+    """Return the name under which XLA finds a program, assembled if it is new.
+
+    Raises:
+        Unsupported: If LLVM refuses it.
+    """
     stamp = f"{jaxlib_version} {text}"
     name = "lmjax_" + hashlib.sha256(stamp.encode()).hexdigest()[:32]
     with _lock:
         if name not in _engines:
-            _engines[name] = assembled(text.replace("VERSION", str(INTERFACE)))
+            try:
+                program = assembled(text.replace("VERSION", str(INTERFACE)))
+            except RuntimeError as error:  # a program that this LLVM does not know
+                raise Unsupported(f"LLVM refuses the program: {error}") from error
+            _engines[name] = program
             address = _engines[name].get_function_address("handler")
             new = ctypes.pythonapi.PyCapsule_New
             new.restype = ctypes.py_object
