@@ -83,12 +83,16 @@ class Looking(NamedTuple):
 
 
 def begin(given: Judged) -> Looking:
-    """Return the state before the first turn, which takes no step."""
+    """Return the state before the first turn, which takes no step.
+
+    For a fit that is not DOUBTFUL there is none.
+    """
     doubtful = given.status == _stopping.DOUBTFUL
     status = jnp.where(doubtful, Status.RUNNING, given.status).astype(jnp.int32)
     ill = jnp.int32(Status.ILL_CONDITIONED)
     none = jnp.zeros_like(given.p)
-    return Looking(given._replace(status=status), none, ill, jnp.int32(0))
+    turns = jnp.where(doubtful, 0, MOST).astype(jnp.int32)
+    return Looking(given._replace(status=status), none, ill, turns)
 
 
 def going(looking: Looking) -> Bool[Array, ""]:

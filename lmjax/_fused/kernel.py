@@ -98,7 +98,7 @@ class Kernel(Passes):
         if can_leave_off:  # steps of all turns, those that a lane waited for as well
             turns = Name(f"%{name}_turns", "int32")
             names, begins = [*names, turns], [*begins, np.int32(0)]
-            new = [*new, body.emit("add", [turns, np.int32(1)], "int32")]
+            new = [*new, turns]
             self.states = names
             self.state_offset = self._reserve(3 * len(names) * self.width * SLOT)
         flags, phis, keeps = head.vector(bool), [], []
@@ -115,10 +115,10 @@ class Kernel(Passes):
                 f"  {kept} = select {flags} {head.text(going)}, {vector} "
                 f"{body.text(goes_on)}, {vector} {held.text}"
             )
-        if can_leave_off:  # a lane that is done waits
-            keeps[-1] = f"  {names[-1].text}_new = freeze {head.vector('int32')} " + (
-                body.text(new[-1])
-            )
+        if can_leave_off:  # they count for a lane that is done, too: it waits
+            one = body.splat("1", "int32")
+            whole = head.vector("int32")
+            keeps[-1] = f"  %{name}_turns_new = add {whole} %{name}_turns, {one}"
         limit = "%limit" if can_leave_off else "0"
         mask = f"i{self.width}"
         self.declare("@llvm.ctpop.i64", "i64", ["i64"])
@@ -145,7 +145,7 @@ class Kernel(Passes):
         ]
         return lines, result
 
-    def _slot(self, at: int, row: int, lane: str = "0") -> str:
+    def _slot(self, at: int, row: int) -> str:
         """Return the place of a row of states in memory."""
         return f"getelementptr i8, ptr %scratch, i64 {at + row * self.width * SLOT}"
 

@@ -24,14 +24,12 @@ class Module:
         points: Residuals of a fit.
         count: Names given so far.
         parts: The functions as text, by name.
-        library: Functions of the C library that they call.
     """
 
     def __init__(self, width: int, points: int = 0):
         self.width, self.points = width, points
         self.count = 0
         self.parts: dict[str, str] = {}
-        self.library: set[str] = set()
 
     def declare(self, full: str, result: str, arguments: list[str]) -> None:
         """Declare a function that is LLVM's or the C library's."""
@@ -97,7 +95,6 @@ class Module:
         called = LIBRARY[name] + ("f" if dtype == np.float32 else "")
         arity = 2 if name in ("pow", "atan2", "rem") else 1
         scalar, vector = kind(dtype), f"<{self.width} x {kind(dtype)}>"
-        self.library.add(called)
         self.declare(f"@{called}", scalar, [scalar] * arity)
         names = ["%x", "%y"][:arity]
         taken = ", ".join(f"{vector} {x}" for x in names)
