@@ -318,6 +318,14 @@ def test_program_that_llvm_refuses_is_left_to_xla(monkeypatch):
     )
 
 
+def test_it_runs_where_jit_is_switched_off():
+    y = curves(3)
+    expected = BATCH(y)
+    with jax.disable_jit(), jax.numpy_dtype_promotion("standard"):
+        got = jax.vmap(lambda y: fit_one(y)[0]["k"])(y)
+    np.testing.assert_allclose(got, expected[0]["k"], rtol=1e-9)
+
+
 def test_gradients_pass_through():
     y = curves(8)
     total = lambda y: jnp.sum(jax.vmap(lambda y: fit_one(y)[0]["k"])(y))

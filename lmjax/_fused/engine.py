@@ -5,6 +5,7 @@ platform to the XLA engine, which is then traced, and not before.
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -61,9 +62,14 @@ def _types(*arrays, program: Program, size: int):
     ]
 
 
+@partial(jax.jit, static_argnames=("program", "size"))
+def _jitted(*arrays, program: Program, size: int):
+    return fits_p.bind(*arrays, program=program, size=size)
+
+
 def _compiled(*arrays, program: Program, size: int):
-    call = lambda *arrays: fits_p.bind(*arrays, program=program, size=size)
-    return jax.jit(call)(*arrays)
+    with jax.disable_jit(False):  # there is no other way to run it
+        return _jitted(*arrays, program=program, size=size)
 
 
 def _on_cpu(ctx, *arrays, program: Program, size: int):
