@@ -180,15 +180,21 @@ class Lanes(eqx.Module):
         return jnp.finfo(cost.dtype).eps * self.m**0.5 * cost
 
 
-def rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
-    """Return the columns of J, the residual and, with a term, the cost per point."""
+def rows_of_one(
+    problem: Problem, p: Float[Array, " n"], units: Any = None
+) -> list[Float[Array, " m"]]:
+    """Return the columns of J, the residual and, with a term, the cost per point.
+
+    ``units`` are the unit vectors, for whoever knows more of their zeros.
+    """
+    units = np.eye(p.size, dtype=p.dtype) if units is None else units
     if problem.user_jac is not None:
         r = problem.residual_fn(p)
         jac = problem.user_jac(p)
         columns = [jac[:, j] for j in range(p.size)]
     else:
         r, linear = _varying.linearize(problem.residual_fn, p)
-        columns = [linear(e) for e in np.eye(p.size, dtype=p.dtype)]
+        columns = [linear(units[j]) for j in range(p.size)]
     if problem.term is None:
         return [*columns, r]
     residual, row = problem.term.rows(r)
@@ -196,9 +202,11 @@ def rows_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " 
     return [*columns, residual, problem.half_terms(r)]
 
 
-def bends_of_one(problem: Problem, p: Float[Array, " n"]) -> list[Float[Array, " m"]]:
+def bends_of_one(
+    problem: Problem, p: Float[Array, " n"], units: Any = None
+) -> list[Float[Array, " m"]]:
     """Return the second derivative of the residual by each parameter."""
-    units = jnp.eye(p.size, dtype=p.dtype)
+    units = jnp.eye(p.size, dtype=p.dtype) if units is None else units
     return [problem.second_derivative(p, units[j]) for j in range(p.size)]
 
 

@@ -246,7 +246,8 @@ def _check_sigma_of_one(sigma, mask, y):
         raise TypeError(f"sigma: expected real numbers, got {values.dtype}")
     keep = None
     if mask is not None:
-        keep = np.asarray(broadcast("mask", mask, y.shape), bool)
+        broadcast("mask", mask, y.shape)  # which raises; inside jit it is traced
+        keep = np.broadcast_to(np.asarray(mask, bool), y.shape)
     if is_covariance(values, y.size, y.ndim):
         if keep is not None:
             values = values[np.ix_(keep, keep)]

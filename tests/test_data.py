@@ -462,3 +462,9 @@ def test_traced_sigma_that_is_not_positive_gives_a_status(sigma):
 def test_start_is_required_for_a_plain_function():
     with pytest.raises(ValueError, match="params0: "):
         lmjax.curve_fit(decay, T, Y)
+
+
+def test_a_mask_of_numpy_goes_with_sigma_inside_jit():
+    mask, sigma = np.arange(T.size) != 3, np.linspace(0.1, 0.2, T.size)
+    fit = lambda y: lmjax.curve_fit(decay, T, y, START, mask=mask, sigma=sigma).params
+    np.testing.assert_allclose(jax.jit(fit)(Y), fit(Y), rtol=1e-6)

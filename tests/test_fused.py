@@ -245,6 +245,68 @@ def test_what_does_not_fit_is_explained(reason):
         lmjax.explain(lambda y: fit(y, FUSED).params, y)
 
 
+def test_a_zero_of_the_model_keeps_nan():
+    """Only the zeros of unit vectors vanish; a guard written 0 * f(p) is one."""
+    model = lambda p, t: p[0] * t + p[1] + 0.0 * jnp.sqrt(1.6 - p[0])
+    y = np.tile(1.8 * T + 0.7, (3, 1))
+
+    def fit(y, engine):
+        solver = LevenbergMarquardt(engine=engine)
+        return summary(
+            lmjax.curve_fit(model, T, y, np.array([1.0, 0.0]), solver=solver)
+        )
+
+    got = jax.vmap(lambda y: fit(y, "fused"))(y)
+    expected = jax.vmap(lambda y: fit(y, "loop"))(y)
+    assert np.isfinite(np.asarray(jax.vmap(lambda p: model(p, T))(got[0]))).all()
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(got[2] > 0, expected[2] > 0)
+
+
+def test_a_sum_begins_where_it_is_told():
+    grid = np.random.default_rng(1).random((24, 3))
+
+    def model(p, x):
+        total = jax.lax.reduce(x, jnp.asarray(5.0, x.dtype), jax.lax.add, (1,))
+        return p[0] * total + p[1] * x[:, 0]
+
+    true = np.array([1.5, 0.7])
+    y = np.tile(np.asarray(model(true, grid)), (3, 1))
+    fit = lambda y: lmjax.curve_fit(model, grid, y, 1.1 * true, solver=FUSED).params
+    np.testing.assert_allclose(jax.vmap(fit)(y), np.tile(true, (3, 1)), rtol=1e-7)
+
+
+KEY = jax.random.key(0)
+ODD = {
+    "fewer bits": lambda p, t: p["a"] * jax.lax.reduce_precision(t, 8, 3) + p["k"],
+    "key<": lambda p, t: p["a"] * t + p["k"] + jax.random.normal(KEY, t.shape),
+    "loops 0 times": lambda p, t: (
+        p["a"] * t + p["k"] + jax.lax.scan(lambda c, _: (c, c), t, None, 0)[1].sum()
+    ),
+    "equations": lambda p, t: jax.lax.fori_loop(
+        0,
+        30,
+        lambda i, z: jax.lax.fori_loop(
+            0,
+            30,
+            lambda j, z: jax.lax.fori_loop(
+                0, 30, lambda k, z: jnp.sin(z) + p["k"] * z, z
+            ),
+            z,
+        ),
+        p["a"] * t,
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", ODD)
+def test_odd_models_are_left_to_xla(reason):
+    fit = lambda y: lmjax.curve_fit(ODD[reason], T, y, {"a": 1.0, "k": 1.0}).params
+    told = lmjax.explain(fit, curves(3))
+    assert told.startswith("xla: not fused, because")
+    assert reason in told
+
+
 def test_engine_is_one_of_those_that_there_are():
     with pytest.raises(ValueError, match="engine: expected one of"):
         LevenbergMarquardt(engine="gpu")

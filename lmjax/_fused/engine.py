@@ -133,6 +133,8 @@ def run(batch: Any, size: int, elsewhere: Callable) -> tuple[Ended, Ran]:
 def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
     """Return the type of an array of one fit; a Python number keeps its weak one."""
     kind = jax.typeof(x)
+    if not isinstance(x.dtype, np.dtype):
+        raise Unsupported(f"it works with {x.dtype}")
     shape = x.shape[1:] if per_fit else x.shape
     return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=kind.weak_type)
 

@@ -6,6 +6,7 @@ tangents are full of, vanish. Multiplications and additions may be contracted, n
 reordered: the bits of a lane do not depend on its neighbours.
 """
 
+import re
 import struct
 from math import prod
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ _KINDS = {
     "int64": "i64",
     "bool": "i1",
 }
+_NAMES = re.compile(r"%\w+").findall
 SUFFIX = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
 
 
@@ -47,6 +49,24 @@ def number(value: Any) -> str:
     if value.dtype.kind in "iu":
         return str(int(value))
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(value)))[0]:016X}"
+
+
+class _Nothing32(np.float32):
+    """A 0 that is no result of arithmetic: no step in that direction."""
+
+
+class _Nothing64(np.float64):
+    """The same in double precision."""
+
+
+# What unit vectors hold beside their 1. Times anything it stays 0, NaN and infinity
+# included, which a 0 of the user's own does not.
+NOTHING: dict[str, Any] = {"float32": _Nothing32(0), "float64": _Nothing64(0)}
+
+
+def is_nothing(value: Any) -> bool:
+    """Return whether a value is such a 0."""
+    return isinstance(value, _Nothing32 | _Nothing64)
 
 
 def is_known(value: Any) -> bool:
@@ -100,10 +120,13 @@ class Code:
         lines: The instructions.
         module: Where functions and declarations go that the body calls.
         point: Name of the number of the point, a scalar i64.
+        still: Where instructions go that are the same for all points, if not here.
+        moving: Names of what differs from point to point.
     """
 
-    def __init__(self, module: Any, prefix: str, point: str = ""):
+    def __init__(self, module: Any, prefix: str, point: str = "", still: Any = None):
         self.module, self.prefix, self.point = module, prefix, point
+        self.still, self.moving = still, {point}
         self.width = module.width
         self.lines: list[str] = []
         self._known: dict[Any, Name] = {}
@@ -119,10 +142,13 @@ class Code:
 
     def add(self, expression: str, dtype: Any = "bool") -> Name:
         """Return the value of an instruction, which is written unless it is there."""
+        if self.still is not None and self.moving.isdisjoint(_NAMES(expression)):
+            return self.still.add(expression, dtype)
         dtype = str(np.dtype(dtype))
         found = self._known.get((expression, dtype))
         if found is None:
             found = Name(self.fresh(), dtype)
+            self.moving.add(found.text)
             self.lines.append(f"  {found.text} = {expression}")
             self._known[expression, dtype] = found
         return found
@@ -236,9 +262,11 @@ class Code:
         """Return what an operation comes to where an operand makes it trivial."""
         is_number = lambda value, x: is_known(value) and bool(value == x)
         a, b = values[0], values[-1]
+        if is_nothing(a) and name in ("mul", "div", "neg", "convert_element_type"):
+            return NOTHING[str(dtype)]
         if name == "mul":
-            if is_number(a, 0) or is_number(b, 0):
-                return dtype.type(0)
+            if is_nothing(b):
+                return NOTHING[str(dtype)]
             if is_number(a, 1):
                 return b
             if is_number(b, 1):

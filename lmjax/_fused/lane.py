@@ -102,8 +102,8 @@ class Traced(NamedTuple):
         fit: The fit: goes with the arrays of problem, solver and start, and ends in
             what is known then, an `Ended`.
         look: The last look: goes with that and with these arrays, and ends likewise.
-        rows: From these arrays and the parameters to what is summed over the points:
-            the columns of J, the residual and perhaps the cost.
+        rows: From these arrays, the parameters and the unit vectors to what is summed
+            over the points: the columns of J, the residual and perhaps the cost.
         bends: The same for second derivatives, if there are any.
     """
 
@@ -141,12 +141,13 @@ def trace(arrays: Any, rest: Any) -> Traced:
     def problem_of(arrays):
         return eqx.combine(arrays[0], rest[0])
 
-    rows = jax.make_jaxpr(lambda arrays, p: rows_of_one(problem_of(arrays), p))
+    units = jax.ShapeDtypeStruct((*start.shape, *start.shape), start.dtype)
+    rows_of = lambda arrays, p, units: rows_of_one(problem_of(arrays), p, units)
     bends = None
     if problem_of(arrays).has_second_derivatives:
-        bends_of = lambda arrays, p: bends_of_one(problem_of(arrays), p)
+        bends_of = lambda arrays, p, units: bends_of_one(problem_of(arrays), p, units)
         try:
-            bends = jax.make_jaxpr(bends_of)(arrays, start)
+            bends = jax.make_jaxpr(bends_of)(arrays, start, units)
         except NOT_TWICE_DIFFERENTIABLE:
             bends = None
 
@@ -157,7 +158,8 @@ def trace(arrays: Any, rest: Any) -> Traced:
         return Lane(problem, None, problem.conditions, p0, going, twice), solver
 
     fit, ended = _fit(of, arrays)
-    return Traced(fit, _look(of, arrays, ended), rows(arrays, start), bends)
+    rows = jax.make_jaxpr(rows_of)(arrays, start, units)
+    return Traced(fit, _look(of, arrays, ended), rows, bends)
 
 
 def _fit(of: Callable, arrays: Any) -> tuple[Loop, Any]:

@@ -13,6 +13,8 @@ from lmjax._fused.places import Unsupported
 
 # Turns of a scan that are written out one by one.
 MOST_TURNS = 32
+# Equations of the list; a step of 24 parameters has some 10,000.
+MOST_EQUATIONS = 50_000
 
 _CALLS = {
     "jit",
@@ -65,11 +67,15 @@ class Listing:
         self.outputs = self._inline(closed.jaxpr, closed.consts, self.inputs)
 
     def _new(self, aval: Any) -> int:
+        if not isinstance(aval.dtype, np.dtype):
+            raise Unsupported(f"it works with {aval.dtype}")
         self.shapes.append(tuple(aval.shape))
-        self.dtypes.append(np.dtype(aval.dtype))
+        self.dtypes.append(aval.dtype)
         return len(self.shapes) - 1
 
     def _constant(self, value: Any) -> int:
+        if not isinstance(getattr(value, "dtype", np.dtype(int)), np.dtype):
+            raise Unsupported(f"it works with {value.dtype}")
         array = np.asarray(value)
         self.constants[len(self.shapes)] = array
         return self._new(array)
@@ -77,6 +83,8 @@ class Listing:
     def _add(self, name: str, params: dict, operands: list[int], avals: list) -> list:
         results = [self._new(aval) for aval in avals]
         self.equations.append(Equation(name, params, operands, results))
+        if len(self.equations) > MOST_EQUATIONS:
+            raise Unsupported(f"it has more than {MOST_EQUATIONS} equations")
         return results
 
     def _inline(self, jaxpr: Any, consts: Any, args: list[int]) -> list[int]:
@@ -143,7 +151,7 @@ class Listing:
 
     def _scan(self, params: dict, operands: list[int]) -> list[int]:
         length = params["length"]
-        if length > MOST_TURNS:
+        if not 0 < length <= MOST_TURNS:
             raise Unsupported(f"it loops {length} times")
         k, c = params["num_consts"], params["num_carry"]
         consts, carry, xs = operands[:k], operands[k : k + c], operands[k + c :]

@@ -85,8 +85,10 @@ def _extreme(name: str):
 
 def _select(code: Code, values, dtype, params):
     which, *cases = values
-    if len(cases) != 2 or which.dtype != "bool":
+    if len(cases) != 2:
         raise Unsupported("it chooses among more than two")
+    if which.dtype != "bool":
+        which = code.emit("ne", [which, np.dtype(which.dtype).type(0)], bool)
     no, yes = map(code.text, cases)
     kinds = code.vector("bool"), code.vector(dtype)
     return code.add(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._fused.ir import Code, Name, address, is_known, kind, read_common
+from lmjax._fused.ir import NOTHING, Code, Name, address, is_known, kind, read_common
 from lmjax._fused.lane import BENDS, ROWS, TRIANGLE, Traced
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN, Module
@@ -18,7 +18,7 @@ from lmjax._linearize import gram_pairs
 RUN = 64
 # Elements of a residual at one point, and of its derivatives: more than any model of
 # curves has, fewer than LLVM needs ten seconds for.
-MOST_PER_POINT = 20_000
+MOST_PER_POINT = 12_000
 
 
 class Leaf(NamedTuple):
@@ -161,18 +161,19 @@ class Passes(Module):
 
     def _pass(self, which: int, listing: Listing) -> None:
         """Write the loop over the points: what it adds up, by runs of points."""
-        code = Code(self, f"k{which}_", point="%k")
         entry = Code(self, f"h{which}_")
+        code = Code(self, f"k{which}_", point="%k", still=entry)
         p = [self._load_p(entry, j) for j in range(self.n)]
         inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
         point = Along(1, self.points) if self.points > 1 else 0
         wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
-        given = [*inputs, self._reader_of_p(p)]
+        given = [*inputs, self._reader_of_p(p), self._unit]
         found = evaluate(listing, given, wanted, code, MOST_PER_POINT)
         columns = [values[0] for values in found]
         vector = code.vector(self.dtype)
         count = self.n if which == BENDS else self.sums
         before = [Name(f"%a{j}", str(self.dtype)) for j in range(count)]
+        code.moving.update(name.text for name in before)
         if which == TRIANGLE:
             after = _rotated(code, columns[: self.n + 1], before, self.dtype)
             extra = columns[self.n + 1 :]
@@ -249,6 +250,10 @@ class Passes(Module):
             else:
                 after.append(code.fma(one, two, a, self.dtype))
         return after
+
+    def _unit(self, place: Place) -> Any:
+        """Return an element of a unit vector."""
+        return self.dtype.type(1) if place[0] == place[1] else NOTHING[str(self.dtype)]
 
     @staticmethod
     def _reader_of_p(p: list[Name]):

@@ -125,7 +125,8 @@ def _value(eqn, number, values, dtype, build: Builder, calls: dict, place: Place
         fold = FOLDS.get(name, "add")
         # an axis of length 0: what adding nothing makes
         nothing = {"add": 0, "mul": 1, "and": True, "or": False}
-        if not values:
+        nothing |= {"max": -np.inf, "min": np.inf}
+        if not values and (dtype.kind == "f" or fold not in ("max", "min")):
             return dtype.type(nothing[fold])
         return reduce(lambda a, b: build.emit(fold, [a, b], dtype, {}), values)
     if name == "dot_general":

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from lmjax._fused.listing import Equation, Listing
 from lmjax._fused.places import Along, Index, Place, Unsupported, moved, reshaped
 
@@ -47,7 +49,12 @@ def needs_of(listing: Listing, eqn: Equation, number: int, place: Place) -> Need
         return _of_reduction(params["axes"], 0, shapes[0], place)
     if name == "reduce":
         _check_sum(params)
-        return _of_reduction(params["dimensions"], number, shapes[number], place)
+        terms = _of_reduction(params["dimensions"], number, shapes[number], place)
+        return [*terms, (len(shapes) // 2 + number, ())]  # and what it begins with
+    if name == "reduce_precision":
+        info = np.finfo(listing.dtypes[eqn.operands[0]])
+        if params["exponent_bits"] < info.nexp or params["mantissa_bits"] < info.nmant:
+            raise Unsupported("it rounds to fewer bits")
     if name == "visit":
         return [(i, ()) for i in range(len(shapes))]
     return [(i, _operand(name, s, shape, place)) for i, s in enumerate(shapes)]
@@ -78,12 +85,13 @@ def _check_sum(params: dict) -> None:
     """Raise unless a reduction of several arrays adds each of them up."""
     inner = params["jaxpr"]
     inner = getattr(inner, "jaxpr", inner)
-    names = [eqn.primitive.name for eqn in inner.eqns]
     k = len(inner.outvars)
-    pairs = [tuple(eqn.invars) for eqn in inner.eqns]
-    same = [(inner.invars[i], inner.invars[k + i]) for i in range(k)]
-    if set(names) != {"add"} or sorted(map(str, pairs)) != sorted(map(str, same)):
-        raise Unsupported("it reduces by a function of its own")
+    made = {eqn.outvars[0]: eqn for eqn in inner.eqns}
+    for i, out in enumerate(inner.outvars):
+        eqn = made.get(out)
+        pair = {inner.invars[i], inner.invars[k + i]}
+        if eqn is None or eqn.primitive.name != "add" or set(eqn.invars) != pair:
+            raise Unsupported("it reduces by a function of its own")
 
 
 def _at(place: Place, axis: int, index: Index) -> Place:
