@@ -96,10 +96,11 @@ def _honesty():
 
 def _batches():
     """Return the tables of batches: rates at equal final cost, where there was one."""
-    for device in ("cpu", "gpu"):
+    engines = {"fused_cpu": "", "cpu": ", lmjax by its XLA engine", "gpu": ""}
+    for device, engine in engines.items():
         content = load(f"batch_{device}")
         where, workloads = content["environment"], content["workloads"]
-        on = f"{where['cores']} cores" if device == "cpu" else where["device"]
+        on = where["device"] if device == "gpu" else f"{where['cores']} cores{engine}"
         peers = list(dict.fromkeys(p for w in workloads.values() for p in w["peers"]))
         yield f"| fits per second, {on} | " + " | ".join(peers) + " |"
         yield "|---" * (len(peers) + 1) + "|"

@@ -127,7 +127,7 @@ class Listing:
             ]
             return [self._constant(np.int32(found[0]))]
         if name == "scan":
-            return self._scan(params, operands)
+            return self._scan(params, operands, avals)
         if name == "while":
             raise Unsupported("it loops")
         return self._add(name, params, operands, avals)
@@ -149,20 +149,29 @@ class Listing:
             ]
         return results
 
-    def _scan(self, params: dict, operands: list[int]) -> list[int]:
+    def _scan(self, params: dict, operands: list[int], avals: list) -> list[int]:
         length = params["length"]
         if not 0 < length <= MOST_TURNS:
             raise Unsupported(f"it loops {length} times")
-        k, c = params["num_consts"], params["num_carry"]
-        consts, carry, xs = operands[:k], operands[k : k + c], operands[k + c :]
+        # What is cut into rows has an axis more than the body sees. jax names the
+        # numbers of constants and carries differently in each version.
+        body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+        whole = [self.shapes[var] for var in operands]
+        seen = [var.aval.shape for var in body.invars[-len(whole) :]]
+        made = [var.aval.shape for var in body.outvars]
+        cut = [len(a) != len(b) for a, b in zip(whole, seen, strict=True)]
+        kept = [len(a.shape) == len(b) for a, b in zip(avals, made, strict=True)]
+        c, last = sum(kept), len(operands) - sum(cut)
+        k = last - c
+        consts, carry, xs = operands[:k], operands[k:last], operands[last:]
         turns = range(length)
-        rows: list[list[int]] = [[] for _ in params["jaxpr"].jaxpr.outvars[c:]]
+        rows: list[list[int]] = [[] for _ in avals[c:]]
         for turn in reversed(turns) if params["reverse"] else turns:
             row = [self._row(x, turn) for x in xs]
             out = self._call(params["jaxpr"], [*consts, *carry, *row])
             carry = out[:c]
-            for kept, value in zip(rows, out[c:], strict=True):
-                kept.append(value)
+            for row_of, value in zip(rows, out[c:], strict=True):
+                row_of.append(value)
         stacked = []
         for row in rows:
             row = row[::-1] if params["reverse"] else row
