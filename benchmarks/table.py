@@ -90,7 +90,8 @@ def _honesty():
         """Successes at the best known minimum (right), at another one (local) and at
         none (false, runaways and plateaus included), by a judge in float64;
         right answers that are more than a twentieth of a standard error away (short);
-        no success at the best known minimum (unsure) and elsewhere (failed)."""
+        no success at the best known minimum (unsure) and elsewhere (failed). Batches
+        are those of the XLA engine; the fused one has not been judged yet."""
     )
 
 
@@ -126,7 +127,7 @@ def _beyond():
     few, many = growth[0], growth[-1]
     bad, good = linear["defeating"], linear["near"]
     return _prose(
-        f"""From host to host `fit_batch` takes {few["us_per_fit"]:.2f} µs for each of
+        f"""Measured with the XLA engine: from host to host `fit_batch` takes {few["us_per_fit"]:.2f} µs for each of
         {few["fits"]:,} fits of 5 × 5 pixels, {many["us_per_fit"]:.2f} µs for each of
         {many["fits"]:,}, and {many["us_per_fit_own_chunks"]:.2f} µs in chunks as large
         as it chooses; two devices are {devices["speedup"]:.2f} times as fast as one.
