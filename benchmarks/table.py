@@ -127,7 +127,8 @@ def _beyond():
     few, many = growth[0], growth[-1]
     bad, good = linear["defeating"], linear["near"]
     return _prose(
-        f"""Measured with the XLA engine: from host to host `fit_batch` takes {few["us_per_fit"]:.2f} µs for each of
+        f"""Measured with the XLA engine: from host to host `fit_batch` takes
+        {few["us_per_fit"]:.2f} µs for each of
         {few["fits"]:,} fits of 5 × 5 pixels, {many["us_per_fit"]:.2f} µs for each of
         {many["fits"]:,}, and {many["us_per_fit_own_chunks"]:.2f} µs in chunks as large
         as it chooses; two devices are {devices["speedup"]:.2f} times as fast as one.
