@@ -14,15 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from lmjax import _inverse
 from lmjax._arrow import ArrowMatrix
+from lmjax._covariance import unscaled_covariance
+from lmjax._inverse import healthy_inverse, root_of_inverse, unit_columns
 from lmjax._linearize import PRECISION
 from lmjax._rarely import rarely
-from lmjax._statistics import (
-    healthy_inverse,
-    root_of_inverse,
-    unit_columns,
-    unscaled_covariance,
-)
 
 
 class CovarianceBlocks(eqx.Module):
@@ -72,9 +69,12 @@ def unscaled_blocks(
     squares = jnp.diagonal(matrix.shared)
     reduced = matrix.shared - jnp.sum(curves.taken, axis=0)
     given = own, shared, curves.x
-    inverse, rank, together = unscaled_covariance(reduced, projected, given, m, squares)
+    invert = lambda matrix, squares, given: _inverse.inverse(
+        matrix, squares, projected, given, m
+    )
+    found, rank, together = unscaled_covariance(reduced, squares, given, invert)
     # for a determined parameter, the product is its variance inflation: at least 1
-    told = jnp.diagonal(inverse) * squares > 0.5
+    told = jnp.diagonal(found) * squares > 0.5
     open_ = ((~told & (squares > 0.0)) | together).astype(squares.dtype)
     # own parameters that make up for a shared one are as open as that
     shares = (curves.x * curves.norms[:, :, None]) ** 2
@@ -82,10 +82,10 @@ def unscaled_blocks(
     eps = jnp.finfo(squares.dtype).eps
     partners = partners > eps * jnp.sum(squares * open_)
     partners = (partners | curves.open).T
-    inverse = jnp.where(told[:, None] & told[None, :], inverse, 0.0)
-    xc = jnp.einsum("gia,ab->gib", curves.x, inverse, precision=PRECISION)
+    found = jnp.where(told[:, None] & told[None, :], found, 0.0)
+    xc = jnp.einsum("gia,ab->gib", curves.x, found, precision=PRECISION)
     spread = jnp.einsum("gia,gja->gij", xc, curves.x, precision=PRECISION)
-    blocks = CovarianceBlocks(curves.inverse + spread, -xc, inverse)
+    blocks = CovarianceBlocks(curves.inverse + spread, -xc, found)
     rank = jnp.sum(curves.rank, dtype=jnp.int32) + rank
     return blocks, rank, matrix.arrow.join(partners, open_ > 0.0)
 

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from lmjax import _arrays, _data, _statistics
 from lmjax._advice import hints
+from lmjax._covariance import covariance_of_fit
 from lmjax._doors import check_affine, check_solver, resolve_linear
 from lmjax._fitted import CurveFit
 from lmjax._implicit import Implicit
@@ -202,7 +203,9 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank, undetermined = _inverse(problem, outcome, solution.flat_status)
+    unscaled, rank, undetermined = _inverse(
+        problem, outcome, solution.flat_status, solver.engine
+    )
     covariance = unscaled
     if undetermined is not None:
         status = marked(solution.flat_status, undetermined)
@@ -229,18 +232,10 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 
-def _inverse(problem, outcome, param_status):
+def _inverse(problem, outcome, param_status, engine: str | None):
     if outcome.normal_matrix is None:
         return None, None, None
 
-    def jac_of(operands):
-        problem, p = operands
-        return problem.linearize(p, problem.residual_fn(p), False).jac
-
-    return _statistics.unscaled_covariance(
-        outcome.normal_matrix,
-        jac_of,
-        (problem, outcome.p),
-        problem.m,
-        jnp.where(is_free(param_status) & ~outcome.lost, outcome.norms**2, 0.0),
-    )
+    counts = is_free(param_status) & ~outcome.lost
+    squares = jnp.where(counts, outcome.norms**2, 0.0)
+    return covariance_of_fit(problem, outcome.p, outcome.normal_matrix, squares, engine)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from lmjax import _rows
-from lmjax._fused.engine import fits_p, note_p
+from lmjax._fused.engine import note_p, program_p
 
 
 def explain(fit_one: Callable[[Any], Any], data: Any) -> str:
@@ -47,12 +47,13 @@ def explain(fit_one: Callable[[Any], Any], data: Any) -> str:
 
 def _lines(jaxpr: Any):
     for eqn in jaxpr.eqns:
-        if eqn.primitive is fits_p:
+        if eqn.primitive is program_p:
             kernel, size = eqn.params["program"].kernel, eqn.params["size"]
-            yield (
-                f"fused: one machine program for {size} fits of {kernel.n} parameters "
-                f"to {kernel.points} points"
-            )
+            if kernel.plan.name == "fits":
+                yield (
+                    f"fused: one machine program for {size} fits of {kernel.n} "
+                    f"parameters to {kernel.points} points"
+                )
         elif eqn.primitive is note_p:
             yield eqn.params["text"]
         for value in jax.tree.leaves(

@@ -172,8 +172,8 @@ def _undamped(fit: Any, point: Point, p0, ftol):
     usable = usable if point.free is None else usable & point.free
     unit = jnp.where(usable, 1.0 / jnp.where(usable, point.norms, 1.0), 0.0)
     columns = columns * unit[:, None]
-    basis, rest, change = fit.eliminate(columns, r)
-    weights = jnp.where(basis.weights > 0.0, basis.weights, jnp.inf)
+    weights, rest, change = fit.eliminate(columns, r)
+    weights = jnp.where(weights > 0.0, weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
     cancels, zero, rounding = _effects(point, p0)

@@ -89,8 +89,12 @@ class Problem(eqx.Module):
 
     @staticmethod
     def eliminate(columns: Float[Array, "n m"], r: Float[Array, " m"]) -> tuple:
-        """Return what `lmjax._projection.eliminate` does, as a short program."""
-        return eliminate_in_turns(jnp.vstack([columns, r]).T)
+        """Return weights of a basis of J, the rest of r, and its coefficients.
+
+        As `lmjax._projection.eliminate` does, as a short program.
+        """
+        basis, rest, change = eliminate_in_turns(jnp.vstack([columns, r]).T)
+        return basis.weights, rest, change
 
     def second_derivative(
         self, p: Float[Array, " n"], direction: Float[Array, " n"]

@@ -44,9 +44,7 @@ class Basis(eqx.Module):
 
 
 def eliminate(
-    columns: list[Float[Array, " m"]],
-    x: Float[Array, " m"],
-    written_out: int | None = None,
+    columns: list[Float[Array, " m"]], x: Float[Array, " m"]
 ) -> tuple[Basis, Float[Array, " m"], Float[Array, " k"]]:
     """Return a basis of the columns, ``x - A c``, and the c that makes it smallest.
 
@@ -56,13 +54,11 @@ def eliminate(
     Args:
         columns: The columns of A.
         x: The right-hand side.
-        written_out: How many rows there were before a rotation left these few. Without
-            loops then.
     """
     k = len(columns)
-    if k > UNROLL_UP_TO and written_out is None:
+    if k > UNROLL_UP_TO:
         return eliminate_in_turns(jnp.stack([*columns, x], axis=1))
-    cutoff = _cutoff(x.dtype, max(written_out or x.size, k))
+    least = cutoff(x.dtype, max(x.size, k))
     squares = [_dot(column, column) for column in columns]
     vectors, weights, dropped, upper = [], [], [], []
     columns = [*columns, x]
@@ -70,7 +66,7 @@ def eliminate(
         products = [_dot(columns[0], column) for column in columns]
         products = finished(*products, *columns, *squares[j:])
         columns, squares[j:] = products[k + 1 - j : -(k - j)], products[-(k - j) :]
-        weight, out = _weight(products[0], squares[j], cutoff)
+        weight, out = _weight(products[0], squares[j], least)
         row = [product * weight for product in products[1 : k + 1 - j]]
         v, *rest = columns
         columns = [a - v * b for a, b in zip(rest, row, strict=True)]
@@ -79,7 +75,7 @@ def eliminate(
         dropped.append(out)
         upper.append(jnp.stack([jnp.zeros_like(weight)] * j + [weight * 0 + 1, *row]))
     upper = jnp.stack(upper)
-    c = back_substitute(upper[:, :k], upper[:, k], written_out is not None)
+    c = back_substitute(upper[:, :k], upper[:, k])
     return Basis(vectors, jnp.stack(weights), jnp.stack(dropped)), columns[0], c
 
 
@@ -91,14 +87,14 @@ def eliminate_in_turns(
     For many columns, and where the program is to be short.
     """
     k = matrix.shape[1] - 1
-    cutoff = _cutoff(matrix.dtype, max(matrix.shape[0], k))
+    least = cutoff(matrix.dtype, max(matrix.shape[0], k))
     squares = jnp.sum(matrix**2, axis=0)
     index = jnp.arange(k + 1)
 
     def turn(j, carry):
         matrix, weights, dropped, upper = carry
         v = matrix[:, j]
-        weight, out = _weight(_dot(v, v), squares[j], cutoff)
+        weight, out = _weight(_dot(v, v), squares[j], least)
         row = jnp.dot(v, matrix, precision=PRECISION) * weight
         row = jnp.where(index > j, row, 0.0)
         return (
@@ -115,7 +111,13 @@ def eliminate_in_turns(
     return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
 
 
-def _cutoff(dtype, size: int) -> float:
+def cutoff(dtype, size: int) -> float:
+    """Return the share of a squared norm below which a rest is rounding.
+
+    Args:
+        dtype: Of the numbers.
+        size: The larger of the numbers of rows and columns.
+    """
     return (float(jnp.finfo(dtype).eps) * size) ** 2
 
 
@@ -123,9 +125,9 @@ def _dot(a, b):
     return jnp.dot(a, b, precision=PRECISION)
 
 
-def _weight(square, before, cutoff):
+def _weight(square, before, least):
     """Return the inverse of a squared norm, and whether the vector is dependent."""
-    gone = square <= cutoff * before
+    gone = square <= least * before
     weight = jnp.where(gone, 0.0, 1.0 / jnp.where(gone, 1.0, square))
     return weight, gone & (before > 0.0)
 

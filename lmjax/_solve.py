@@ -1,19 +1,19 @@
 """One fit by the plain loop, or the batch that it becomes under `jax.vmap`."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _batch_engine, _last_look, _loop, _range, _separable, _stopping
 from lmjax._batch_engine import Batch
+from lmjax._batches import each, with_batch
 from lmjax._block import Ended, Ran
 from lmjax._fused import engine as fused
+from lmjax._fused.fit import plan as fit_plan
 from lmjax._last_look import Judged
 from lmjax._linear_solvers import Cholesky
 from lmjax._linearize import UNROLL_UP_TO
@@ -127,19 +127,13 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
         (problem, solver, p0), linear_solver = eqx.combine(arrays, rest)
         return _alone(problem, p0, solver, linear_solver)
 
-    one = custom_vmap(plain)
-
-    @one.def_vmap
-    def _(size, batched, arrays):
-        (problem, solver, p0), _ = eqx.combine(arrays, rest)
+    def batch(size, flags, arrays) -> Outcome:
+        (problem, _, p0), _ = eqx.combine(arrays, rest)
         if _has_engine(problem, p0.shape[-1], solver):
-            out = _many(size, batched[0][0], arrays[0], rest[0])
-        else:
-            axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
-            out = jax.vmap(plain, in_axes=(axes,), axis_size=size)(arrays)
-        return out, jax.tree.map(lambda _: True, out)
+            return _batch(size, flags[0], arrays[0], rest[0])
+        return each(plain, size, flags, arrays)
 
-    return one(arrays)
+    return with_batch(plain, batch, arrays)
 
 
 def _has_engine(problem: Problem, n: int, solver: LevenbergMarquardt) -> bool:
@@ -201,36 +195,6 @@ def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
     )
 
 
-def _many(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
-    """Run a batch; a further ``vmap`` makes it a larger batch."""
-
-    def run(arrays) -> Outcome:
-        return _batch(size, batched, arrays, rest)
-
-    many = custom_vmap(run)
-
-    @many.def_vmap
-    def _(outer, outer_batched, arrays):
-        # fits of all batches in one row; what only some share is copied
-        both = jax.tree.map(lambda a, b: a or b, batched, outer_batched[0])
-
-        def join(x, inner, out):
-            if not (inner or out):
-                return x
-            if not inner:
-                x = jnp.repeat(x[:, None], size, axis=1)
-            if not out:
-                x = jnp.broadcast_to(x, (outer, *x.shape))
-            return x.reshape(outer * size, *x.shape[2:])
-
-        joined = jax.tree.map(join, arrays, batched, outer_batched[0])
-        out = _many(outer * size, both, joined, rest)
-        out = jax.tree.map(lambda x: x.reshape(outer, size, *x.shape[1:]), out)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return many(arrays)
-
-
 def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
     problem, solver, p0 = arrays
     if not batched[2]:
@@ -260,14 +224,33 @@ def _fitted(batch: Batch, size: int) -> tuple[Ended, Ran]:
     reason = "the solver asks for another engine"
     if asked != "xla":
         try:
-            return fused.run(batch, size, partial(_in_jax, size=size))
+            return _by_program(batch, size)
         except fused.Unsupported as error:
             reason = str(error)
     if asked == "fused":
         raise ValueError(f"solver: engine='fused' cannot run this fit: {reason}")
     n = batch.arrays[2].shape[1]
     name = "xla" if n <= UNROLL_UP_TO else "loop"
-    return fused.noted(_in_jax(batch, size), f"{name}: not fused, because {reason}")
+    ended, ran = _in_jax(batch, size)
+    kind = fused.noted(ran.kind, f"{name}: not fused, because {reason}")
+    return ended, ran._replace(kind=kind)
+
+
+def _by_program(batch: Batch, size: int) -> tuple[Ended, Ran]:
+    """Fit a batch by one machine program.
+
+    Raises:
+        Unsupported: If there is none; says why.
+    """
+    arrays, flags, rest = batch
+
+    def elsewhere(arrays):
+        ended, ran = _in_jax(batch._replace(arrays=arrays), size)
+        return (ended, ran.kind), ran.steps.astype(jnp.int32)
+
+    plan = lambda shapes: fit_plan(shapes, rest)
+    (ended, kind), steps = fused.run(plan, arrays, flags, size, elsewhere)
+    return ended, Ran(kind, steps.astype(ended.cost.dtype))
 
 
 def _in_jax(batch: Batch, size: int) -> tuple[Ended, Ran]:

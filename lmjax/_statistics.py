@@ -6,135 +6,15 @@ fixed, held by a bound or without effect are constants here: their rows and colu
 zero.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from lmjax import _varying
-from lmjax._linear_solvers.dense import singular_values, solve_positive
-from lmjax._linearize import PRECISION, identity
-from lmjax._rarely import in_blocks, rarely
 from lmjax._status import ParamStatus
-from lmjax._types import Flag, Scalar
-
-
-def unscaled_covariance(
-    normal_matrix: Float[Array, "n n"],
-    jac_of: Callable,
-    operands: Any,
-    m: int,
-    squares: Float[Array, " n"],
-) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]:
-    """Return the (pseudo-)inverse of ``J^T J``, the rank of J and what it leaves open.
-
-    The last are flags of the parameters that take part in a direction without effect.
-
-    Columns are scaled to unit norm first, so the rank does not depend on units;
-    ``squares`` are their squared norms, or zero where a column is to count as absent.
-    (After a projection, of what they were before it, which set the rounding of what it
-    left.) A well-conditioned normal matrix is inverted as it is. Otherwise the singular
-    values of ``J = jac_of(operands)`` (m rows) decide, which do not suffer from
-    squaring the condition number, and a deficient J gets the inverse of least norm: the
-    right one for whatever the data do determine.
-
-    Its derivative is ``dC = -C dN C`` with ``N = J^T J``, at constant rank.
-    """
-    arrays, rest = eqx.partition(operands, eqx.is_array)
-
-    def inverse(normal_matrix, squares, arrays):
-        operands = eqx.combine(arrays, rest)
-        return _inverse(normal_matrix, squares, jac_of, operands, m)
-
-    def rule(_, tangents, found):
-        cov, rank, open_ = found
-        none = _varying.no_tangent
-        if isinstance(tangents[0], SymbolicZero):
-            return jnp.zeros_like(cov), none(rank), none(open_)
-        # a failed fit passes nothing on
-        finite = jnp.all(jnp.isfinite(cov))
-        safe = jnp.where(finite, cov, 0.0)
-        change = jnp.where(finite, tangents[0], 0.0)
-        change = jnp.dot(safe, change, precision=PRECISION)
-        change = -jnp.dot(change, safe, precision=PRECISION)
-        change = jnp.where(finite, change, 0.0)
-        return change, none(rank), none(open_)
-
-    return _varying.custom_jvp(inverse, rule, normal_matrix, squares, arrays)
-
-
-def _inverse(normal_matrix, squares, jac_of, operands, m: int):
-    def through_matrix(normal_matrix, squares):
-        scale, both, scaled = unit_columns(normal_matrix, squares)
-        return scale, both, *healthy_inverse(scaled)
-
-    def through_jacobian(given):
-        squares, scale, operands = given
-        jac = jac_of(operands) / scale[None, :]
-        jac = jnp.where((squares > 0.0)[None, :], jac, 0.0)
-        root, rank, open_ = root_of_inverse(jac, m)
-        inverse = jnp.dot(root.T, root, precision=PRECISION)
-        return inverse, rank, open_ & (squares > 0.0)
-
-    scale, both, inverse, healthy = in_blocks(through_matrix)(normal_matrix, squares)
-    rank = jnp.sum(squares > 0.0, dtype=jnp.int32)
-    usual = inverse, rank, jnp.zeros_like(squares > 0.0)
-    inverse, rank, open_ = rarely(
-        ~healthy, through_jacobian, usual, (squares, scale, operands)
-    )
-    inverse = inverse / (scale[:, None] * scale[None, :])
-    return jnp.where(both, inverse, 0.0), rank, open_
-
-
-def unit_columns(
-    normal_matrix: Float[Array, "n n"], squares: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Bool[Array, "n n"], Float[Array, "n n"]]:
-    """Return the norms of the columns, which entries count, and the matrix scaled.
-
-    Absent columns become unit vectors of norm 1.
-    """
-    present = squares > 0.0
-    scale = jnp.sqrt(jnp.where(present, squares, 1.0))
-    both = present[:, None] & present[None, :]
-    eye = identity(squares.size, squares.size, squares.dtype)
-    scaled = normal_matrix / (scale[:, None] * scale[None, :])
-    return scale, both, jnp.where(both, scaled, eye)
-
-
-def healthy_inverse(scaled: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Flag]:
-    """Return the inverse of a matrix of unit columns, and whether it can be trusted.
-
-    The diagonal of the inverse of a matrix with unit diagonal is the variance inflation
-    ``1 / (1 - R_j^2)``: above 1/sqrt(eps), half of the digits are gone. Every entry is
-    compared: a maximum over NaN may be anything (-inf in large arrays, XLA on CPU).
-    """
-    eye = identity(len(scaled), len(scaled), scaled.dtype)
-    inverse = solve_positive(scaled, eye)
-    limit = jnp.finfo(scaled.dtype).eps ** -0.5
-    return inverse, jnp.all(jnp.diagonal(inverse) < limit)
-
-
-def root_of_inverse(
-    jac: Float[Array, "m n"], m: int
-) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]:
-    """Return L with ``L^T L`` the pseudo-inverse of ``J^T J``, and the rank of J.
-
-    By singular values; those that cannot be told from rounding are left out. ``J L^T``
-    has orthonormal columns. The last result flags the parameters that take part in a
-    direction left out: its component is above the rounding of a sum of n squares.
-    """
-    eps = jnp.finfo(jac.dtype).eps
-    _, s, vt = singular_values(jac)
-    # the largest is 1 at least, unless J is rounding and nothing else
-    kept = s > eps * max(m, jac.shape[1]) * jnp.maximum(jnp.max(s), 1.0)
-    root = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-    share = jnp.sum(jnp.where(kept[:, None], vt**2, 0.0), axis=0)
-    open_ = share < 1.0 - 10.0 * jac.shape[1] * eps
-    return root, jnp.sum(kept, dtype=jnp.int32), open_
+from lmjax._types import Scalar
 
 
 def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:

@@ -399,3 +399,51 @@ def test_gradients_pass_through():
         moved[1][row, point] -= step
         up, down = (float(total(m)) for m in moved)
         np.testing.assert_allclose(got[row, point], (up - down) / (2 * step), rtol=1e-5)
+
+
+def covariance_summary(fit):
+    return fit.covariance, fit.rank, fit.stderr, fit.flat_status, fit.status
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_covariances_are_those_of_a_single_fit(dtype):
+    """Healthy, nearly dependent and dependent columns side by side."""
+    t = T.astype(dtype)
+    model = lambda p, x: p[0] + p[1] * x[0] + p[2] * x[1]
+    gaps = np.array([1.0, 1e-3, 1e-6, 1e-9, 0.0, 1.0, 0.0], dtype)[:, None]
+    second = (t + gaps * np.cos(3.0 * t)).astype(dtype)
+    y = (1.0 + t + 0.1 * np.sin(9.0 * t) + np.zeros_like(second)).astype(dtype)
+    start = np.full(3, 0.5, dtype)
+
+    def fit(engine, y, second):
+        solver = LevenbergMarquardt(engine=engine)
+        found = lmjax.curve_fit(model, (t, second), y, start, solver=solver)
+        return covariance_summary(found)
+
+    got = jax.jit(jax.vmap(lambda *row: fit(None, *row)))(y, second)
+    alone = [fit(None, *row) for row in zip(y, second, strict=True)]
+    expected = jax.tree.map(lambda *x: np.stack(x), *alone)
+    np.testing.assert_array_equal(got[1], expected[1])
+    np.testing.assert_array_equal(got[3], expected[3])
+    scale = np.sqrt(np.einsum("fii->fi", expected[0]))
+    scale = np.where(scale > 0.0, scale, 1.0)
+    relative = (np.asarray(got[0]) - expected[0]) / (scale[:, :, None] * scale[:, None])
+    loose = np.where(gaps[:, 0] > 1e-5, 1e-7, 2e-3) if dtype == "float64" else 3e-2
+    assert (np.abs(relative).max(axis=(1, 2)) < loose).all()
+
+
+@pytest.mark.parametrize("n", [5, 11, 20])
+def test_errors_of_many_parameters(n, rng):
+    design = rng.normal(size=(60, n))
+    design[:, -1] = design[:, 0] + 1e-9 * design[:, 1]  # one direction is open
+    y = design[:, :-1] @ np.ones(n - 1) + 0.01 * rng.normal(size=(9, 60))
+    model = lambda p, x: x @ p
+    fit = lambda y: lmjax.curve_fit(model, design, y, np.zeros(n), solver=FUSED)
+    got = jax.jit(jax.vmap(lambda y: covariance_summary(fit(y))))(y)
+    assert (got[1] == n - 1).all()
+    expected = np.linalg.pinv(design.T @ design, rcond=1e-13, hermitian=True)
+    noise = np.array(
+        [np.sum((r - design @ np.linalg.pinv(design) @ r) ** 2) for r in y]
+    )
+    expected = noise[:, None, None] * expected / (60 - n)
+    np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-10)

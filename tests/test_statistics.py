@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 
 import lmjax
-from lmjax._statistics import student_t_quantile, unscaled_covariance
+from lmjax._inverse import inverse
+from lmjax._statistics import student_t_quantile
 
 X = np.linspace(-1.0, 3.0, 25)
 DESIGN = np.stack([np.ones_like(X), X, X**2], axis=1)
@@ -21,7 +22,7 @@ def parabola(p, x):
 def inverse_and_rank(jac):
     jac = jnp.asarray(jac)
     squares = jnp.sum(jac**2, axis=0)
-    return unscaled_covariance(jac.T @ jac, lambda jac: jac, jac, jac.shape[0], squares)
+    return inverse(jac.T @ jac, squares, lambda jac: jac, jac, jac.shape[0])
 
 
 def data(rng, noise=0.1):

@@ -1,7 +1,7 @@
-"""A batch of fits as one call of a machine program, where that can be had.
+"""Work on all fits of a batch as one call of a machine program, where it can be had.
 
 The call is a primitive of its own: on CPU it lowers to the program, on any other
-platform to the XLA engine, which is then traced, and not before.
+platform to the same in jax, which is then traced, and not before.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from functools import partial
 from math import prod
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,22 +17,22 @@ from jax.interpreters import mlir
 from jaxtyping import Array
 
 from lmjax import _varying
-from lmjax._block import Ended, Ran
-from lmjax._fused import lane, machine
+from lmjax._fused import machine
 from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
+from lmjax._fused.lane import Plan
 from lmjax._fused.places import Unsupported
 
 # Beyond this many parameters the program grows faster than what it saves.
 MOST_PARAMETERS = 24
 
-fits_p = Primitive("lmjax_fits")
-fits_p.multiple_results = True
+program_p = Primitive("lmjax_program")
+program_p.multiple_results = True
 note_p = Primitive("lmjax_note")  # does nothing: `explain` reads what it says
 
 
 class Program:
-    """A machine program for batches of one kind of fit.
+    """A machine program for batches of one kind.
 
     Attributes:
         kernel: The program as text, and the sizes of its results.
@@ -64,7 +63,7 @@ def _types(*arrays, program: Program, size: int):
 
 @partial(jax.jit, static_argnames=("program", "size"))
 def _jitted(*arrays, program: Program, size: int):
-    return fits_p.bind(*arrays, program=program, size=size)
+    return program_p.bind(*arrays, program=program, size=size)
 
 
 def _compiled(*arrays, program: Program, size: int):
@@ -81,53 +80,56 @@ def _elsewhere(ctx, *arrays, program: Program, size: int):
     return mlir.lower_fun(program.elsewhere, multiple_results=True)(ctx, *arrays)
 
 
-fits_p.def_abstract_eval(_types)
-fits_p.def_impl(_compiled)
-mlir.register_lowering(fits_p, _elsewhere)
-mlir.register_lowering(fits_p, _on_cpu, platform="cpu")
+program_p.def_abstract_eval(_types)
+program_p.def_impl(_compiled)
+mlir.register_lowering(program_p, _elsewhere)
+mlir.register_lowering(program_p, _on_cpu, platform="cpu")
 
 note_p.def_abstract_eval(lambda x, text: x)
 note_p.def_impl(lambda x, text: x)
 mlir.register_lowering(note_p, lambda ctx, x, text: [x])
 
 
-def noted(result: tuple[Ended, Ran], text: str) -> tuple[Ended, Ran]:
-    """Return what another engine made, with the reason why this one did not."""
-    ended, ran = result
-    return ended, ran._replace(kind=note_p.bind(ran.kind, text=text))
+def noted(x: Array, text: str) -> Array:
+    """Return an array, with the reason why this engine did not make it."""
+    return note_p.bind(x, text=text)
 
 
-def run(batch: Any, size: int, elsewhere: Callable) -> tuple[Ended, Ran]:
-    """Fit a batch; return what the fits leave behind, fits last, and what ran.
+def run(
+    plan: Callable[[Any], Plan], arrays: Any, flags: Any, size: int, elsewhere: Callable
+) -> tuple[Any, Array]:
+    """Return what a plan makes of a batch, and the steps computed for each fit.
 
     Args:
-        batch: A `lmjax._batch_engine.Batch`.
+        plan: From the shapes of the arrays of one fit to what is to be done.
+        arrays: Pytree of arrays; those that differ per fit have a leading axis.
+        flags: Which of them do, in the same structure.
         size: Number of fits.
-        elsewhere: The same in jax, for other platforms.
+        elsewhere: From the arrays to the same results in jax, for other platforms.
+
+    Returns:
+        The results of the plan with the fits on the last axis, and an array.
 
     Raises:
         Unsupported: If there is no program for such a batch; says why.
     """
-    arrays, flags, rest = batch
-    n, dtype = arrays[2].shape[1], arrays[2].dtype
     if reason := machine.available():
         raise Unsupported(reason)
     leaves, structure = jax.tree.flatten(arrays)
     marks = jax.tree.leaves(flags)
     shapes = [_of_one(x, flag) for x, flag in zip(leaves, marks, strict=True)]
-    traced = lane.trace(jax.tree.unflatten(structure, shapes), rest)
-    width = machine.vector_bytes() // dtype.itemsize
+    planned = plan(jax.tree.unflatten(structure, shapes))
+    width = machine.vector_bytes() // planned.start.dtype.itemsize
     inputs = [(x.shape, x.dtype, flag) for x, flag in zip(shapes, marks, strict=True)]
-    kernel = Kernel(traced, inputs, eqx.combine(arrays, rest)[0].m, width)
+    kernel = Kernel(planned, inputs, width)
 
     def in_jax(*leaves):
-        arrays = jax.tree.unflatten(structure, leaves)
-        return _stacked(*elsewhere(batch._replace(arrays=arrays)))
+        return _stacked(*elsewhere(jax.tree.unflatten(structure, leaves)))
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
     program = Program(kernel, in_jax)
-    floats, counts = fits_p.bind(*leaves, program=program, size=size)
-    return _unstacked(floats, counts, n)
+    floats, counts = program_p.bind(*leaves, program=program, size=size)
+    return _unstacked(floats, counts, planned.results)
 
 
 def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
@@ -139,29 +141,26 @@ def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=kind.weak_type)
 
 
-def _stacked(ended: Ended, ran: Ran) -> list[Array]:
-    """Return the two arrays in which a program leaves its results."""
-    size = ended.cost.shape[0]
-    flat = [jnp.reshape(x, (-1, size)) for x in (*ended, ran.steps.astype(jnp.int32))]
-    floats = [x for x in flat if jnp.issubdtype(x.dtype, jnp.floating)]
-    counts = [x for x in flat if not jnp.issubdtype(x.dtype, jnp.floating)]
-    counts = [x.astype(jnp.int32) for x in (*counts, ran.kind[None])]
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _stacked(results: Any, steps: Array) -> list[Array]:
+    """Return the two arrays in which a program leaves its results, fits last."""
+    rows = [x.reshape(-1, x.shape[-1]) for x in (*jax.tree.leaves(results), steps)]
+    floats = [x for x in rows if _is_float(x)]
+    counts = [x.astype(jnp.int32) for x in rows if not _is_float(x)]
     return [jnp.concatenate(floats), jnp.concatenate(counts)]
 
 
-def _unstacked(floats: Array, counts: Array, n: int) -> tuple[Ended, Ran]:
+def _unstacked(floats: Array, counts: Array, results: Any) -> tuple[Any, Array]:
     """Return what `_stacked` put together."""
-    shapes = {"p": (n,), "normal_matrix": (n, n), "norms": (n,), "scale": (n,)}
-    flags = {"free": (n,), "lost": (n,)}
-    whole = ("status", "num_steps", "num_accepted")
-    fields, at = {}, {"f": 0, "i": 0}
-    for name in Ended._fields:
-        shape = shapes.get(name, flags.get(name, ()))
-        group = "i" if name in flags or name in whole else "f"
-        source, count = (counts if group == "i" else floats), prod(shape)
-        rows = source[at[group] : at[group] + count]
-        at[group] += count
-        value = rows.reshape(*shape, rows.shape[-1])
-        fields[name] = value.astype(bool) if name in flags else value
-    steps, kind = counts[-2:]
-    return Ended(**fields), Ran(kind, steps.astype(floats.dtype))
+    at = [0, 0]
+
+    def taken(x: Any) -> Array:
+        which, count = (0 if _is_float(x) else 1), prod(x.shape)
+        rows = (floats, counts)[which][at[which] : at[which] + count]
+        at[which] += count
+        return rows.reshape(*x.shape, rows.shape[-1]).astype(x.dtype)
+
+    return jax.tree.map(taken, results), counts[-1]

@@ -217,9 +217,9 @@ class Code:
         args = ", ".join(f"{vector} {self.text(value)}" for value in values)
         return self.add(f"call {vector} {full}({args})", dtype)
 
-    def visit(self, which: int, values: list) -> list[Name]:
-        """Return the sums over all points that a pass over the data makes."""
-        return self.module.visit(self, which, values)
+    def routine(self, name: str, sizes: tuple, values: list, count: int) -> list[Name]:
+        """Return the results of a routine of the module."""
+        return self.module.routine(self, name, sizes, values, count)
 
     def fma(self, a: Any, b: Any, c: Any, dtype: Any) -> Any:
         """Return ``a b + c``, rounded once."""

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused.ir import Code, Name, kind
-from lmjax._fused.lane import Loop, Traced
+from lmjax._fused.lane import Loop, Plan
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN
 from lmjax._fused.passes import Passes
 from lmjax._fused.queue import SLOT, queue
 from lmjax._fused.scalars import evaluate
-from lmjax._status import Engine
 
 
 class Kernel(Passes):
@@ -28,8 +27,8 @@ class Kernel(Passes):
         floats, counts: Rows of the two results.
     """
 
-    def __init__(self, traced: Traced, leaves: list, points: int, width: int):
-        super().__init__(traced, leaves, points, width)
+    def __init__(self, plan: Plan, leaves: list, width: int):
+        super().__init__(plan, leaves, width)
         self._block()
 
     # a block of fits
@@ -43,25 +42,24 @@ class Kernel(Passes):
         """
         entry, last = Code(self, "i"), Code(self, "w")
         data = [self._reader(entry, entry, i) for i in range(len(self.leaves))]
-        fit, ended = self._loop("fit", self.traced.fit, data, can_leave_off=True)
-        known = self._by_place(ended, self.traced.fit.finish.out_avals)
-        look, judged = self._loop("look", self.traced.look, [*known, *data])
-        results = self._results(last, judged)
+        loops, found, made = [], [], []
+        for i, loop in enumerate(self.plan.loops):
+            loops.append(f"  br label %l{i}_entry")
+            loops.append(f"l{i}_entry:")
+            part, made = self._loop(f"l{i}", loop, [*found, *data], i == 0)
+            found = self._by_place(made, loop.finish.out_avals)
+            loops += part
+        results = self._results(last, made)
         lines = [
             "define internal void @block(ptr noalias %inputs, ptr noalias %outputs, "
             "i64 %fits, i64 %count, i1 %fresh, i64 %limit, ptr noalias %scratch) {",
             "entry:",
             *self._laid_out(),
             *entry.lines,
-            "  br label %fit_entry",
-            "fit_entry:",
-            *fit,
-            "  br label %look_entry",
-            "look_entry:",
-            *look,
+            *loops,
             *last.lines,
             *results,
-            "  call void @sort(ptr %outputs, i64 %fits, i64 %count, i64 %fit_mask, "
+            "  call void @sort(ptr %outputs, i64 %fits, i64 %count, i64 %l0_mask, "
             "ptr %scratch)",
             "  ret void",
             "}",
@@ -254,7 +252,7 @@ class Kernel(Passes):
                 rows[0].append(value)
             else:
                 rows[1].append(code.emit("convert_element_type", [value], "int32"))
-        rows[1] += [self.states[-1], np.int32(Engine.FUSED)]
+        rows[1].append(self.states[-1])
         self.floats, self.counts = len(rows[0]), len(rows[1])
         count = self.floats + self.counts
         self.result_offset = self._reserve(count * self.width * SLOT)

@@ -1,33 +1,37 @@
 """One fit of a batch as functions of scalars, traced by jax from the loop's own source.
 
-What runs over the points stands apart: a pass over the data is a primitive of its own,
-``visit``, whose sums come from a loop that `lmjax._fused.kernel` writes.
+What has loops of its own stands apart as a primitive, ``routine``: a pass over the
+points, or the algebra of a small matrix (`lmjax._fused.algebra`).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive
 from jaxtyping import Array
 
-from lmjax import _last_look, _loop, _stopping
-from lmjax._block import Ended, Lanes, bends_of_one, end, rows_of_one
-from lmjax._last_look import Judged, Looking
-from lmjax._linearize import DenseLinearization, NormalLinearization, gram_pairs
-from lmjax._problem import NOT_TWICE_DIFFERENTIABLE
-from lmjax._projection import eliminate
-from lmjax._proposal import point_at
-
-visit_p = Primitive("visit")
-visit_p.multiple_results = True
-visit_p.def_abstract_eval(
-    lambda *p, which, count: [ShapedArray((), p[0].dtype)] * count
+from lmjax._block import Lanes
+from lmjax._linearize import (
+    UNROLL_UP_TO,
+    DenseLinearization,
+    NormalLinearization,
+    gram_pairs,
 )
-ROWS, BENDS, TRIANGLE = 0, 1, 2
+from lmjax._projection import cutoff
+
+routine_p = Primitive("routine")
+routine_p.multiple_results = True
+routine_p.def_abstract_eval(
+    lambda *values, name, sizes, count: [ShapedArray((), values[0].dtype)] * count
+)
+
+
+def routine(name: str, values: list, count: int, sizes: tuple[int, ...] = ()) -> list:
+    """Return the results of a routine, scalars of the dtype of the first value."""
+    return routine_p.bind(*values, name=name, sizes=sizes, count=count)
 
 
 class Lane(Lanes):
@@ -43,38 +47,74 @@ class Lane(Lanes):
         """Return the normal equations and the cost at ``p``."""
         pairs = gram_pairs(self.n)
         robust = self.data.term is not None
-        found = self._pass(ROWS, p, len(pairs) + robust)
+        found = routine("rows", list(p), len(pairs) + robust)
         gram = found[: len(pairs)]
         cost = found[-1] if robust else 0.5 * gram[-1]
         return NormalLinearization(tuple(gram), self.n), cost
-
-    def _pass(self, which: int, p: Array, count: int) -> list[Array]:
-        return visit_p.bind(*(p[i] for i in range(self.n)), which=which, count=count)
 
     def squared_bends(self, p: Array) -> list[Array]:
         """Return the square of each second derivative, summed over the points."""
         if not self.twice:
             raise NotImplementedError
-        return self._pass(BENDS, p, self.n)
+        return routine("bends", list(p), self.n)
 
     def look(self, p: Array) -> tuple[Array, Array, DenseLinearization]:
         """Return the cost, the residual and J after a rotation that left n + 1 rows."""
         pairs = gram_pairs(self.n)
-        found = self._pass(TRIANGLE, p, len(pairs) + (self.data.term is not None))
+        robust = self.data.term is not None
+        found = routine("triangle", list(p), len(pairs) + robust)
         entries = dict(zip(pairs, found, strict=False))
         rows, zero = range(self.n + 1), jnp.zeros_like(found[0])
         column = lambda j: jnp.stack([entries.get((i, j), zero) for i in rows])
         *columns, r = map(column, rows)
-        cost = found[-1] if len(found) > len(pairs) else 0.5 * jnp.sum(r * r)
+        cost = found[-1] if robust else 0.5 * jnp.sum(r * r)
         return cost, r, DenseLinearization(r, jnp.stack(columns))
 
-    def eliminate(self, columns: Array, r: Array) -> tuple:
-        """Return what `lmjax._projection.eliminate` does, without loops."""
-        return eliminate(list(columns), r, written_out=self.m)
+    def solve(self, linearization: NormalLinearization, lam) -> tuple[Array, Array]:
+        """Return the damped step by Cholesky's factorisation, and its pivots."""
+        if self.n <= UNROLL_UP_TO:
+            return super().solve(linearization, lam)
+        matrix = linearization.normal_matrix() + lam * np.eye(self.n, dtype=lam.dtype)
+        step, pivots = solve_positive(matrix, jnp.stack(linearization.grad())[None])
+        return -step[0], pivots
+
+    def eliminate(self, columns: Array, r: Array) -> tuple[Array, Array, Array]:
+        """Return what `Problem.eliminate` does; ``columns`` are those of `look`."""
+        n, m = columns.shape
+        least = np.asarray(cutoff(r.dtype, max(self.m, n)), r.dtype)
+        values = [*jnp.ravel(columns), *r, least]
+        found = routine("eliminate", values, 2 * n + m, (m, n))
+        weights, rest, change = found[:n], found[n : n + m], found[n + m :]
+        return jnp.stack(weights), jnp.stack(rest), jnp.stack(change)
 
     def stage(self, fn: Any) -> Any:
         """Return ``fn()``."""
         return fn()
+
+
+def solve_positive(matrix: Array, rows: Array) -> tuple[Array, Array]:
+    """Solve with a symmetric positive definite matrix for the rows of another.
+
+    NaN if it is not. And the pivots of Cholesky's factorisation.
+    """
+    k, n = rows.shape
+    values = [*jnp.ravel(matrix), *jnp.ravel(rows)]
+    found = routine("solve", values, k * n + n, (n, k))
+    return jnp.stack(found[: k * n]).reshape(k, n), jnp.stack(found[k * n :])
+
+
+def singular_values(matrix: Array) -> tuple[Array, Array]:
+    """Return singular values in any order, and the right vectors as rows."""
+    m, n = matrix.shape
+    found = routine("svd", list(jnp.ravel(matrix.T)), n + n * n, (m, n))
+    return jnp.stack(found[:n]), jnp.stack(found[n:]).reshape(n, n)
+
+
+def gram(matrix: Array) -> Array:
+    """Return ``A^T A``."""
+    k, n = matrix.shape
+    found = routine("gram", list(jnp.ravel(matrix)), n * n, (k, n))
+    return jnp.stack(found).reshape(n, n)
 
 
 class Loop(NamedTuple):
@@ -95,114 +135,68 @@ class Loop(NamedTuple):
     state: list[jax.ShapeDtypeStruct]
 
 
-class Traced(NamedTuple):
-    """The functions of one fit.
+class Pass(NamedTuple):
+    """A loop over the points.
 
     Attributes:
-        fit: The fit: goes with the arrays of problem, solver and start, and ends in
-            what is known then, an `Ended`.
-        look: The last look: goes with that and with these arrays, and ends likewise.
-        rows: From these arrays, the parameters and the unit vectors to what is summed
-            over the points: the columns of J, the residual and perhaps the cost.
-        bends: The same for second derivatives, if there are any.
+        rows: From the arrays of one fit, the parameters and the unit vectors to a list
+            of arrays over the points.
+        adds: What becomes of them: "sums", sums of "squares", sums of "products" of all
+            pairs of the first n + 1, or the "triangle" to which these are rotated; what
+            comes after the first n + 1 is summed.
     """
 
-    fit: Loop
-    look: Loop
     rows: ClosedJaxpr
-    bends: ClosedJaxpr | None
+    adds: str
+
+    def count(self, n: int) -> int:
+        """Return how many numbers it leaves."""
+        arrays = len(self.rows.out_avals)
+        if self.adds in ("sums", "squares"):
+            return arrays
+        return len(gram_pairs(n)) + arrays - n - 1
 
 
-def _pack(state: _loop.State) -> list[Array]:
-    point = state.point
-    floats = [point.p, jnp.stack(point.linearization.gram), state.scale, point.cost]
-    counts = [state.num_steps, state.num_accepted, state.status]
-    return [*floats, state.lam, state.growth, state.mark, *counts]
+class Plan(NamedTuple):
+    """What a machine program does with each fit.
+
+    Attributes:
+        name: What it is for.
+        loops: One after the other. Each goes with the results of the one before and
+            with the arrays of the fit.
+        passes: Loops over the points that they ask for, by name.
+        results: Shapes and dtypes of the results of the last loop, a pytree.
+        start: Shape and dtype of the parameters.
+        points: Number of residuals.
+    """
+
+    name: str
+    loops: list[Loop]
+    passes: dict[str, Pass]
+    results: Any
+    start: jax.ShapeDtypeStruct
+    points: int
 
 
-def _unpack(lane: Lane, state: list[Array]) -> _loop.State:
-    p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
-    n = p.shape[0]
-    gram = tuple(gram[i] for i in range(gram.shape[0]))
-    point = point_at(lane.conditions, p, None, NormalLinearization(gram, n), cost)
-    counts = steps, accepted, status
-    return _loop.State(point, lam, growth, mark, scale, *counts, None)
-
-
-def trace(arrays: Any, rest: Any) -> Traced:
-    """Return the functions of one fit.
+def loop(begin: Any, going: Any, turn: Any, finish: Any, *given: Any):
+    """Trace a loop; return it and the shapes of its results.
 
     Args:
-        arrays: Shapes of the arrays of problem, solver and start of one fit.
-        rest: What is no array of them.
+        begin: From ``*given`` to the state.
+        going: From the state to a flag.
+        turn: From the state and ``*given`` to the state.
+        finish: From the state and ``*given`` to the results.
+        given: Shapes of what goes with it.
     """
-    start = arrays[2]
+    trace = lambda fn: jax.make_jaxpr(fn, return_shape=True)
+    first, state = trace(begin)(*given)
+    last, results = trace(finish)(state, *given)
+    goes = jax.make_jaxpr(going)(state)
+    turns = jax.make_jaxpr(turn)(state, *given)
+    return Loop(first, goes, turns, last, jax.tree.leaves(state)), results
 
-    def problem_of(arrays):
-        return eqx.combine(arrays[0], rest[0])
 
+def rows_of(fn: Any, arrays: Any, start: jax.ShapeDtypeStruct) -> ClosedJaxpr:
+    """Trace what a pass adds up, a function of arrays, parameters and unit vectors."""
     units = jax.ShapeDtypeStruct((*start.shape, *start.shape), start.dtype)
-    rows_of = lambda arrays, p, units: rows_of_one(problem_of(arrays), p, units)
-    bends = None
-    if problem_of(arrays).has_second_derivatives:
-        bends_of = lambda arrays, p, units: bends_of_one(problem_of(arrays), p, units)
-        try:
-            bends = jax.make_jaxpr(bends_of)(arrays, start, units)
-        except NOT_TWICE_DIFFERENTIABLE:
-            bends = None
-
-    def of(arrays):
-        problem, solver, p0 = eqx.combine(arrays, rest)
-        twice = bends is not None
-        going = jnp.array(True)
-        return Lane(problem, None, problem.conditions, p0, going, twice), solver
-
-    fit, ended = _fit(of, arrays)
-    rows = jax.make_jaxpr(rows_of)(arrays, start, units)
-    return Traced(fit, _look(of, arrays, ended), rows, bends)
-
-
-def _fit(of: Callable, arrays: Any) -> tuple[Loop, Any]:
-    """Return the fit as a loop, and what it ends in."""
-
-    def begin(arrays):
-        lane, solver = of(arrays)
-        return _pack(_loop.init(lane, lane.p0, solver))
-
-    def turn(state, arrays):
-        lane, solver = of(arrays)
-        return _pack(_loop.step(_unpack(lane, state), lane, solver))
-
-    def finish(state, arrays) -> Ended:
-        lane, _ = of(arrays)
-        return end(_unpack(lane, state), lane.p0, lane.conditions)
-
-    first, state = jax.make_jaxpr(begin, return_shape=True)(arrays)
-    last, ended = jax.make_jaxpr(finish, return_shape=True)(state, arrays)
-    going = jax.make_jaxpr(lambda state: _stopping.unfinished(state[-1]))(state)
-    return Loop(first, going, jax.make_jaxpr(turn)(state, arrays), last, state), ended
-
-
-def _look(of: Callable, arrays: Any, ended: Any) -> Loop:
-    """Return the last look as a loop."""
-
-    def begin(ended, arrays):
-        judged = Judged(*(getattr(ended, name) for name in Judged._fields))
-        return _last_look.begin(judged)
-
-    def turn(state: Looking, ended, arrays):
-        lane, solver = of(arrays)
-        ftol = solver.tolerances(ended.scale.dtype)[0]
-        return _last_look.take_turn(lane, lane.p0, ended.scale, ftol, state)
-
-    def finish(state: Looking, ended, arrays):
-        return ended._replace(**_last_look.finish(state)._asdict())
-
-    first, state = jax.make_jaxpr(begin, return_shape=True)(ended, arrays)
-    return Loop(
-        first,
-        jax.make_jaxpr(_last_look.going)(state),
-        jax.make_jaxpr(turn)(state, ended, arrays),
-        jax.make_jaxpr(finish)(state, ended, arrays),
-        jax.tree.leaves(state),
-    )
+    return jax.make_jaxpr(fn)(arrays, start, units)

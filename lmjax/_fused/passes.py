@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax._fused.algebra import ROUTINES, Routine
 from lmjax._fused.ir import NOTHING, Code, Name, address, is_known, kind, read_common
-from lmjax._fused.lane import BENDS, ROWS, TRIANGLE, Traced
+from lmjax._fused.lane import Pass, Plan
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN, Module
 from lmjax._fused.places import Along, Place, Unsupported
@@ -79,27 +80,24 @@ def _rotated(code: Code, row: list, triangle: list, dtype: np.dtype) -> list:
 
 
 class Passes(Module):
-    """The functions that visit all points, and the memory of a block.
+    """The functions that loop, over the points or over small matrices, and the memory.
 
     Attributes:
-        traced: The functions of one fit.
+        plan: What the program does with a fit.
         leaves: The arrays of the batch.
         dtype: Of the fit.
         n: Number of parameters.
-        sums: How many sums a pass over the rows makes.
         scratch: Bytes of memory that a block needs.
+        regions: Where a routine finds its arguments and leaves its results.
     """
 
     def __init__(
-        self,
-        traced: Traced,
-        leaves: list[tuple[tuple[int, ...], Any, bool]],
-        points: int,
-        width: int,
+        self, plan: Plan, leaves: list[tuple[tuple[int, ...], Any, bool]], width: int
     ):
-        super().__init__(width, points)
-        self.traced = traced
+        super().__init__(width, plan.points)
+        self.plan = plan
         self.scratch = 0
+        self.regions: dict[str, tuple[int, int]] = {}
         self.leaves: list[Leaf] = []
         for shape, dtype, per_fit in leaves:
             dtype = np.dtype(dtype)
@@ -108,90 +106,110 @@ class Passes(Module):
                 offset = self._reserve(prod(shape) * width * _bytes(dtype))
             self.leaves.append(Leaf(tuple(shape), dtype, per_fit, offset))
             kind(dtype)
-        self.dtype = np.dtype(traced.fit.state[0].dtype)
-        self.n = traced.fit.state[0].shape[0]
+        self.dtype = np.dtype(plan.start.dtype)
+        self.n = plan.start.shape[0]
         self.vector_bytes = width * _bytes(self.dtype)
         # the numbers of the fits of a block; then the queue: how many, their numbers
         self.rows_offset = self._reserve(width * 8)
         self.queue_offset = self._reserve(8 + 2 * width * 8)
-        self.p_offset = self._reserve(self.n * self.vector_bytes)
-        most = len(gram_pairs(self.n)) + 1
-        self.sums_offset = self._reserve(most * self.vector_bytes)
-        self._visits()
+        listings: dict[int, Listing] = {}
+        for name, one in plan.passes.items():
+            listing = listings.setdefault(id(one.rows), Listing(one.rows))
+            self._pass(name, one, listing)
 
     def _reserve(self, size: int) -> int:
         offset = self.scratch
         self.scratch += -(-size // ALIGN) * ALIGN
         return offset
 
-    def visit(self, code: Code, which: int, values: list) -> list[Name]:
-        """Write the call of a pass over the data and return its sums."""
+    def routine(
+        self, code: Code, name: str, sizes: tuple[int, ...], values: list, count: int
+    ) -> list[Name]:
+        """Write the call of a routine and return its results."""
+        full = "_".join(map(str, (name, *sizes)))
+        if full not in self.regions:
+            self._algebra(full, name, sizes)
         vector = code.vector(self.dtype)
+        given, made = self.regions[full]
         for j, value in enumerate(values):
-            at = self.p_offset + j * self.vector_bytes
-            pointer = f"%p{self.count}"
-            self.count += 1
-            code.lines += [
-                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}",
-            ]
-        code.lines.append(f"  call void @pass{which}(ptr %inputs, ptr %scratch)")
-        count = self.n if which == BENDS else self.sums
+            pointer = self._element(code, given, j)
+            code.lines.append(
+                f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}"
+            )
+        code.lines.append(f"  call void @{full}(ptr %inputs, ptr %scratch)")
         found = []
         for j in range(count):
-            at = self.sums_offset + j * self.vector_bytes
-            pointer, value = f"%p{self.count}", code.fresh()
-            self.count += 1
-            code.lines += [
-                f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  {value} = load {vector}, ptr {pointer}, align {ALIGN}",
-            ]
+            pointer, value = self._element(code, made, j), code.fresh()
+            code.lines.append(
+                f"  {value} = load {vector}, ptr {pointer}, align {ALIGN}"
+            )
             found.append(Name(value, str(self.dtype)))
         return found
 
+    def _element(self, code: Code, region: int, j: int) -> str:
+        """Write a pointer to a vector of a region: each time, for a block of code."""
+        pointer, at = code.fresh(), region + j * self.vector_bytes
+        code.lines.append(f"  {pointer} = getelementptr i8, ptr %scratch, i64 {at}")
+        return pointer
+
+    def _function(self, full: str, lines: list[str]) -> None:
+        self.parts[f"@{full}"] = "\n".join(
+            [
+                f"define internal void @{full}(ptr noalias %inputs, ptr noalias "
+                "%scratch) noinline {",
+                "entry:",
+                *lines,
+                "  ret void",
+                "}",
+            ]
+        )
+
+    def _algebra(self, full: str, name: str, sizes: tuple[int, ...]) -> None:
+        """Write a routine on small matrices."""
+        write, results, length = ROUTINES[name]
+        offset = self._reserve(length(*sizes) * self.vector_bytes)
+        self.regions[full] = offset, offset + results(*sizes) * self.vector_bytes
+        code = Routine(self, self.dtype)
+        write(code, *sizes)
+        memory = f"  %memory = getelementptr i8, ptr %scratch, i64 {offset}"
+        self._function(full, [memory, *code.lines])
+
     # the passes over the data
 
-    def _visits(self) -> None:
-        rows = Listing(self.traced.rows)
-        self.sums = len(gram_pairs(self.n)) + len(rows.outputs) - self.n - 1
-        self._pass(ROWS, rows)
-        self._pass(TRIANGLE, rows)
-        if self.traced.bends is not None:
-            self._pass(BENDS, Listing(self.traced.bends))
-
-    def _pass(self, which: int, listing: Listing) -> None:
+    def _pass(self, name: str, one: Pass, listing: Listing) -> None:
         """Write the loop over the points: what it adds up, by runs of points."""
-        entry = Code(self, f"h{which}_")
-        code = Code(self, f"k{which}_", point="%k", still=entry)
-        p = [self._load_p(entry, j) for j in range(self.n)]
+        count = one.count(self.n)
+        self.regions[name] = (
+            self._reserve(self.n * self.vector_bytes),
+            self._reserve(count * self.vector_bytes),
+        )
+        entry = Code(self, "h")
+        code = Code(self, "k", point="%k", still=entry)
+        p = [self._load_p(entry, name, j) for j in range(self.n)]
         inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
         point = Along(1, self.points) if self.points > 1 else 0
         wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
         given = [*inputs, self._reader_of_p(p), self._unit]
         found = evaluate(listing, given, wanted, code, MOST_PER_POINT)
         columns = [values[0] for values in found]
-        vector = code.vector(self.dtype)
-        count = self.n if which == BENDS else self.sums
         before = [Name(f"%a{j}", str(self.dtype)) for j in range(count)]
-        code.moving.update(name.text for name in before)
-        if which == TRIANGLE:
-            after = _rotated(code, columns[: self.n + 1], before, self.dtype)
-            extra = columns[self.n + 1 :]
-            after += [
-                code.emit("add", [a, x], self.dtype)
-                for a, x in zip(before[len(after) :], extra, strict=True)
-            ]
-        else:
-            after = self._added(code, which, columns, before)
+        code.moving.update(held.text for held in before)
+        after = self._added(code, one.adds, columns, before)
+        rotated = one.adds == "triangle"
+        self._function(name, self._points(name, entry, code, before, after, rotated))
+
+    def _points(self, name, entry: Code, code: Code, before, after, rotated: bool):
+        """Return the lines of the loop, given how a point changes what is summed."""
+        vector = code.vector(self.dtype)
         phis, totals, begins, stores = [], [], [], []
         for j, (a, b) in enumerate(zip(before, after, strict=True)):
-            at = self.sums_offset + j * self.vector_bytes
+            at = self.regions[name][1] + j * self.vector_bytes
             totals += [
                 f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
                 f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
             ]
             first = "zeroinitializer"
-            if which == TRIANGLE:  # a rotation goes on where it was
+            if rotated:  # a rotation goes on where it was
                 first = f"%g{j}"
                 begins.append(f"  {first} = load {vector}, ptr %q{j}, align {ALIGN}")
                 sum_ = code.text(b)
@@ -205,10 +223,7 @@ class Passes(Module):
             phis.append(
                 f"  {a.text} = phi {vector} [{first}, %run], [{code.text(b)}, %point]"
             )
-        lines = [
-            f"define internal void @pass{which}(ptr noalias %inputs, ptr noalias "
-            "%scratch) noinline {",
-            "entry:",
+        return [
             *entry.lines,
             *totals,
             "  br label %run",
@@ -231,24 +246,26 @@ class Passes(Module):
             f"  %again = icmp ult i64 %end, {self.points}",
             "  br i1 %again, label %run, label %done",
             "done:",
-            "  ret void",
-            "}",
         ]
-        self.parts[f"@pass{which}"] = "\n".join(lines)
 
-    def _added(self, code: Code, which: int, columns: list, before: list) -> list:
-        """Return the sums after a point."""
-        if which == BENDS:
-            terms = [(column, column) for column in columns]
-        else:
+    def _added(self, code: Code, adds: str, columns: list, before: list) -> list:
+        """Return what is summed after a point."""
+        one, rest = self.dtype.type(1), columns[self.n + 1 :]
+        if adds == "triangle":
+            row = columns[: self.n + 1]
+            after = _rotated(code, row, before[: len(before) - len(rest)], self.dtype)
+            terms = [(one, x) for x in rest]
+        elif adds == "products":
             terms = [(columns[i], columns[j]) for i, j in gram_pairs(self.n)]
-            terms += [(self.dtype.type(1), x) for x in columns[self.n + 1 :]]
-        after = []
-        for a, (one, two) in zip(before, terms, strict=True):
-            if is_known(one) and one == 1:
-                after.append(code.emit("add", [a, two], self.dtype))
+            after, terms = [], terms + [(one, x) for x in rest]
+        else:
+            squares = adds == "squares"
+            after, terms = [], [(x if squares else one, x) for x in columns]
+        for a, (x, y) in zip(before[len(after) :], terms, strict=True):
+            if is_known(x) and x == 1:
+                after.append(code.emit("add", [a, y], self.dtype))
             else:
-                after.append(code.fma(one, two, a, self.dtype))
+                after.append(code.fma(x, y, a, self.dtype))
         return after
 
     def _unit(self, place: Place) -> Any:
@@ -264,8 +281,8 @@ class Passes(Module):
 
         return read
 
-    def _load_p(self, entry: Code, j: int) -> Name:
-        at = self.p_offset + j * self.vector_bytes
+    def _load_p(self, entry: Code, name: str, j: int) -> Name:
+        at = self.regions[name][0] + j * self.vector_bytes
         pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
         vector = entry.vector(self.dtype)
         return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)

@@ -47,7 +47,7 @@ class Builder(Protocol):
     def table(self, array: np.ndarray, place: Place) -> Any:
         """Return an element of an array whose values are known."""
 
-    def visit(self, which: int, values: list) -> Any:
+    def routine(self, name: str, sizes: tuple, values: list, count: int) -> Any:
         """Return the sums of a pass over the points."""
 
 
@@ -134,8 +134,9 @@ def _value(eqn, number, values, dtype, build: Builder, calls: dict, place: Place
         terms = [build.emit("mul", [*pair], dtype, {}) for pair in pairs]
         add = lambda a, b: build.emit("add", [a, b], dtype, {})
         return reduce(add, terms) if terms else dtype.type(0)
-    if name == "visit":
+    if name == "routine":
         if "made" not in calls:
-            calls["made"] = build.visit(params["which"], values)
+            named = params["name"], params["sizes"]
+            calls["made"] = build.routine(*named, values, params["count"])
         return calls["made"][number]
     return build.emit(name, values, dtype, params)

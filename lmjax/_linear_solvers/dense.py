@@ -178,11 +178,11 @@ class QR(eqx.Module):
 
 
 def back_substitute(
-    upper: Float[Array, "n n"], rhs: Float[Array, " n"], written_out: bool = False
+    upper: Float[Array, "n n"], rhs: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """Solve an upper triangular system, a large one in a loop if it may be."""
+    """Solve an upper triangular system, a large one in a loop."""
     n = rhs.size
-    if n > UNROLL_UP_TO and not written_out:
+    if n > UNROLL_UP_TO:
         index = jnp.arange(n)
 
         def row(k, x):

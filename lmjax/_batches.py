@@ -1,0 +1,60 @@
+"""One fit that knows how to be a batch, and a batch that knows how to be many."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+
+def with_batch(alone: Callable, batch: Callable, arrays: Any) -> Any:
+    """Return ``alone(arrays)``, which `jax.vmap` replaces by a batch.
+
+    Args:
+        alone: From the arrays of one fit to a pytree.
+        batch: From the number of fits, flags and arrays to a pytree with the fits on
+            the first axis. The flags mark the arrays that differ per fit, which have a
+            leading axis. However many times ``jax.vmap`` is applied, it is one batch.
+        arrays: A pytree.
+    """
+    one = custom_vmap(alone)
+
+    @one.def_vmap
+    def _(size, batched, arrays):
+        out = _joined(batch, size, batched[0], arrays)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return one(arrays)
+
+
+def _joined(batch: Callable, size: int, flags: Any, arrays: Any) -> Any:
+    """Return the results of a batch, of which a further ``vmap`` makes a larger one."""
+    many = custom_vmap(lambda arrays: batch(size, flags, arrays))
+
+    @many.def_vmap
+    def _(outer, outer_batched, arrays):
+        # fits of all batches in one row; what only some share is copied
+        both = jax.tree.map(lambda a, b: a or b, flags, outer_batched[0])
+
+        def join(x, inner, out):
+            if not (inner or out):
+                return x
+            if not inner:
+                x = jnp.repeat(x[:, None], size, axis=1)
+            if not out:
+                x = jnp.broadcast_to(x, (outer, *x.shape))
+            return x.reshape(outer * size, *x.shape[2:])
+
+        together = jax.tree.map(join, arrays, flags, outer_batched[0])
+        out = _joined(batch, outer * size, both, together)
+        out = jax.tree.map(lambda x: x.reshape(outer, size, *x.shape[1:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return many(arrays)
+
+
+def each(alone: Callable, size: int, flags: Any, arrays: Any) -> Any:
+    """Return ``alone`` of each fit of a batch."""
+    axes = jax.tree.map(lambda flag: 0 if flag else None, flags)
+    return jax.vmap(alone, in_axes=(axes,), axis_size=size)(arrays)

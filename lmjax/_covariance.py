@@ -1,0 +1,109 @@
+"""The covariance of a fit, up to the scale of the noise, and its derivative."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax import _varying
+from lmjax._batches import each, with_batch
+from lmjax._fused import engine as fused
+from lmjax._fused.inverse import plan
+from lmjax._inverse import inverse
+from lmjax._linearize import PRECISION
+from lmjax._problem import Problem
+
+Found = tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]
+
+
+def unscaled_covariance(
+    normal_matrix: Float[Array, "n n"],
+    squares: Float[Array, " n"],
+    operands: Any,
+    inverse: Callable,
+) -> Found:
+    """Return ``inverse(normal_matrix, squares, operands)`` with its derivative.
+
+    It is the (pseudo-)inverse of ``N = J^T J``, the rank of J and what that leaves
+    open, as of `lmjax._inverse.inverse`. ``dC = -C dN C``, at constant rank.
+    """
+    arrays, rest = eqx.partition(operands, eqx.is_array)
+
+    def found(normal_matrix, squares, arrays):
+        return inverse(normal_matrix, squares, eqx.combine(arrays, rest))
+
+    def rule(_, tangents, results):
+        cov, rank, open_ = results
+        none = _varying.no_tangent
+        if isinstance(tangents[0], SymbolicZero):
+            return jnp.zeros_like(cov), none(rank), none(open_)
+        # a failed fit passes nothing on
+        finite = jnp.all(jnp.isfinite(cov))
+        safe = jnp.where(finite, cov, 0.0)
+        change = jnp.where(finite, tangents[0], 0.0)
+        change = jnp.dot(safe, change, precision=PRECISION)
+        change = -jnp.dot(change, safe, precision=PRECISION)
+        change = jnp.where(finite, change, 0.0)
+        return change, none(rank), none(open_)
+
+    return _varying.custom_jvp(found, rule, normal_matrix, squares, arrays)
+
+
+def covariance_of_fit(
+    problem: Problem,
+    p: Float[Array, " n"],
+    normal_matrix: Float[Array, "n n"],
+    squares: Float[Array, " n"],
+    engine: str | None,
+) -> Found:
+    """Return the unscaled covariance of a fit, or of all fits of a batch at once.
+
+    Args:
+        problem: The problem.
+        p: The solution.
+        normal_matrix: ``J^T J`` there.
+        squares: As for `lmjax._inverse.inverse`.
+        engine: What the solver asks for.
+    """
+
+    def one(normal_matrix, squares, operands):
+        problem, p = operands
+        given = problem, p, normal_matrix, squares
+        arrays, rest = eqx.partition(given, eqx.is_array)
+        alone = lambda arrays: _alone(*eqx.combine(arrays, rest))
+        if engine in ("xla", "loop") or p.size > fused.MOST_PARAMETERS:
+            return alone(arrays)
+        batch = lambda *given: _batch(alone, rest, *given)
+        return with_batch(alone, batch, arrays)
+
+    return unscaled_covariance(normal_matrix, squares, (problem, p), one)
+
+
+def _alone(problem: Problem, p, normal_matrix, squares) -> Found:
+    def jac_of(operands):
+        problem, p = operands
+        return problem.linearize(p, problem.residual_fn(p), False).jac
+
+    return inverse(normal_matrix, squares, jac_of, (problem, p), problem.m)
+
+
+def _batch(alone: Callable, rest: Any, size: int, flags: Any, arrays: Any) -> Found:
+    """Return the inverses of a batch, by a machine program where there is one."""
+    last = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+    first = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
+    if eqx.combine(arrays, rest)[0].arrow is not None:
+        return each(alone, size, flags, arrays)
+
+    def in_jax(arrays):
+        return last(each(alone, size, flags, arrays)), jnp.zeros(size, jnp.int32)
+
+    try:
+        planned = lambda shapes: plan(shapes, rest)
+        found, _ = fused.run(planned, arrays, flags, size, in_jax)
+    except fused.Unsupported:
+        return each(alone, size, flags, arrays)
+    return first(found)

@@ -1,0 +1,264 @@
+"""Algebra of small matrices in LLVM IR, by loops over vectors in memory.
+
+Written out, the algebra of 24 parameters is tens of thousands of instructions, most of
+the time that LLVM needs. A matrix is stored element by element; element e of all fits
+of a block is one vector.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from lmjax._fused.ir import Code, Name
+
+# Rounds of rotations. Convergence is quadratic; six are enough for 24 columns.
+SWEEPS = 12
+Index = str | int
+
+
+class Routine(Code):
+    """The body of a function on matrices in memory.
+
+    Attributes:
+        dtype: Of the numbers.
+    """
+
+    def __init__(self, module: Any, dtype: np.dtype):
+        super().__init__(module, "m")
+        self.dtype, self._block = dtype, "%entry"
+
+    def add(self, expression: str, dtype: Any = "bool") -> Name:
+        """Return the value of an instruction: memory changes, so it is always new."""
+        found = Name(self.fresh(), str(np.dtype(dtype)))
+        self.lines.append(f"  {found.text} = {expression}")
+        return found
+
+    def op(self, name: str, *values: Any) -> Any:
+        """Return the value of an operation of numbers."""
+        return self.emit(name, list(values), self.dtype)
+
+    def index(self, name: str, a: Index, b: Index) -> Index:
+        """Return what an operation makes of two indices."""
+        if isinstance(a, int) and isinstance(b, int):
+            return {"add": a + b, "sub": a - b, "mul": a * b}[name]
+        return self.scalar(f"{name} i64 {a}, {b}")
+
+    def at(self, row: Index, size: int, column: Index, base: int = 0) -> Index:
+        """Return the number of an element of a matrix of rows of some size."""
+        place = self.index("add", self.index("mul", row, size), column)
+        return self.index("add", place, base)
+
+    def _pointer(self, element: Index) -> str:
+        vector = self.vector(self.dtype)
+        return self.scalar(f"getelementptr {vector}, ptr %memory, i64 {element}")
+
+    def load(self, element: Index) -> Name:
+        """Return a number of the memory."""
+        pointer = self._pointer(element)
+        return self.add(f"load {self.vector(self.dtype)}, ptr {pointer}", self.dtype)
+
+    def store(self, element: Index, value: Any) -> None:
+        """Put a number into the memory."""
+        pointer, text = self._pointer(element), self.text(value)
+        self.lines.append(f"  store {self.vector(self.dtype)} {text}, ptr {pointer}")
+
+    @contextmanager
+    def loop(self, first: Index, last: Index, sums: int = 0) -> Iterator[Any]:
+        """Write a loop; the body is what is written inside.
+
+        Yields:
+            The index and a list of numbers that begin at 0. What the body puts into
+            the list is what the next turn finds there, and after the loop its end.
+        """
+        label = self.fresh()[1:]
+        k, vector = f"%i{label}", self.vector(self.dtype)
+        before = self._block
+        held = [Name(f"%s{label}_{j}", str(self.dtype)) for j in range(sums)]
+        self.lines += [f"  br label %{label}", f"{label}:"]
+        start = len(self.lines)
+        self._block = f"%body{label}"
+        self.lines += [
+            f"  %c{label} = icmp slt i64 {k}, {last}",
+            f"  br i1 %c{label}, label %body{label}, label %done{label}",
+            f"body{label}:",
+        ]
+        values: list[Any] = list(held)
+        yield k, values
+        phis = [f"  {k} = phi i64 [{first}, {before}], [%n{label}, {self._block}]"]
+        phis += [
+            f"  {old.text} = phi {vector} [zeroinitializer, {before}], "
+            f"[{self.text(new)}, {self._block}]"
+            for old, new in zip(held, values, strict=True)
+        ]
+        self.lines[start:start] = phis
+        self.lines += [
+            f"  %n{label} = add i64 {k}, 1",
+            f"  br label %{label}",
+            f"done{label}:",
+        ]
+        self._block = f"%done{label}"
+        values[:] = held
+
+    def total(self, first: Index, last: Index, *terms: Callable) -> list[Any]:
+        """Return the sums of functions of an index."""
+        with self.loop(first, last, len(terms)) as (k, sums):
+            for j, term in enumerate(terms):
+                sums[j] = self.op("add", sums[j], term(k))
+        return sums
+
+    def dot(self, first: Index, last: Index, a: Callable, b: Callable) -> Any:
+        """Return the sum of products of two elements that functions of k place."""
+        term = lambda k: self.op("mul", self.load(a(k)), self.load(b(k)))
+        return self.total(first, last, term)[0]
+
+
+def solve(code: Routine, n: int, k: int) -> None:
+    """Write Cholesky's method for k right-hand sides, which the solutions replace.
+
+    Memory: an (n, n) matrix, then the right-hand sides, one per row, then n pivots. A
+    pivot that is not positive makes NaN.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 4.2.
+    """
+    low = lambda i, j: code.at(i, n, j)
+    pivots = n * n + k * n
+    with code.loop(0, n) as (i, _):
+        with code.loop(0, i) as (j, _):
+            dot = code.dot(0, j, lambda t: low(i, t), lambda t: low(j, t))
+            rest = code.op("sub", code.load(low(i, j)), dot)
+            # the diagonal holds the inverse of what is there
+            code.store(low(i, j), code.op("mul", rest, code.load(low(j, j))))
+        dot = code.dot(0, i, lambda t: low(i, t), lambda t: low(i, t))
+        pivot = code.op("sub", code.load(low(i, i)), dot)
+        code.store(code.index("add", pivots, i), pivot)
+        one = code.dtype.type(1)
+        code.store(low(i, i), code.op("div", one, code.op("sqrt", pivot)))
+    with code.loop(0, k) as (r, _):
+        z = lambda i: code.at(r, n, i, n * n)
+        with code.loop(0, n) as (i, _):
+            dot = code.dot(0, i, lambda t: low(i, t), z)
+            rest = code.op("sub", code.load(z(i)), dot)
+            code.store(z(i), code.op("mul", rest, code.load(low(i, i))))
+        with code.loop(0, n) as (back, _):
+            i = code.index("sub", n - 1, back)
+            dot = code.dot(code.index("add", i, 1), n, lambda t: low(t, i), z)
+            rest = code.op("sub", code.load(z(i)), dot)
+            code.store(z(i), code.op("mul", rest, code.load(low(i, i))))
+
+
+def svd(code: Routine, m: int, n: int) -> None:
+    """Write Jacobi's method for the singular values and right vectors of a matrix.
+
+    Plane rotations from the right until the columns are orthogonal. Memory: the n
+    columns of m elements, then n singular values, then the vectors, one per row.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 8.6.3.
+    """
+    a = lambda j, i: code.at(j, m, i)
+    v = lambda j, i: code.at(j, n, i, m * n + n)
+    zero, one, two = map(code.dtype.type, (0, 1, 2))
+    with code.loop(0, n) as (j, _):
+        with code.loop(0, n) as (i, _):
+            code.store(v(j, i), zero)
+        code.store(v(j, j), one)
+    with code.loop(0, SWEEPS), code.loop(0, n) as (p, _):
+        after = code.index("add", p, 1)
+        with code.loop(after, n) as (q, _):
+            product = lambda x, y: lambda i: code.op("mul", x(i), y(i))
+            of_p, of_q = (lambda i, j=j: code.load(a(j, i)) for j in (p, q))
+            pairs = product(of_p, of_p), product(of_q, of_q), product(of_p, of_q)
+            alpha, beta, gamma = code.total(0, m, *pairs)
+            turn = code.emit("ne", [gamma, zero], bool)
+            safe = code.emit("select_n", [turn, one, gamma], code.dtype)
+            zeta = code.op("sub", beta, alpha)
+            zeta = code.op("div", zeta, code.op("mul", two, safe))
+            root = code.op("sqrt", code.op("add", one, code.op("mul", zeta, zeta)))
+            tangent = code.op("add", code.op("abs", zeta), root)
+            tangent = code.op("div", one, tangent)
+            negative = code.emit("lt", [zeta, zero], bool)
+            flipped = code.op("neg", tangent)
+            tangent = code.emit("select_n", [negative, tangent, flipped], code.dtype)
+            tangent = code.emit("select_n", [turn, zero, tangent], code.dtype)
+            root = code.op("add", one, code.op("mul", tangent, tangent))
+            cosine = code.op("div", one, code.op("sqrt", root))
+            sine = code.op("mul", cosine, tangent)
+            _rotate(code, m, a, p, q, cosine, sine)
+            _rotate(code, n, v, p, q, cosine, sine)
+    with code.loop(0, n) as (j, _):
+        square = code.dot(0, m, lambda i: a(j, i), lambda i: a(j, i))
+        code.store(code.index("add", m * n, j), code.op("sqrt", square))
+
+
+def _rotate(code: Routine, size: int, place: Callable, p, q, cosine, sine) -> None:
+    with code.loop(0, size) as (i, _):
+        x, y = code.load(place(p, i)), code.load(place(q, i))
+        mul = lambda c, value: code.op("mul", c, value)
+        code.store(place(p, i), code.op("sub", mul(cosine, x), mul(sine, y)))
+        code.store(place(q, i), code.op("add", mul(sine, x), mul(cosine, y)))
+
+
+def eliminate(code: Routine, m: int, k: int) -> None:
+    """Write the modified Gram-Schmidt method of `lmjax._projection`.
+
+    Memory: k columns of m elements, the right-hand side, and the share of a squared
+    norm that is rounding; then k weights, the rest of the right-hand side, and k
+    coefficients; then what it needs for itself, k rows of k + 1 and k squared norms.
+    """
+    a = lambda j, i: code.at(j, m, i)
+    least, weights = m * (k + 1), m * (k + 1) + 1
+    rest, found = weights + k, weights + k + m
+    upper, squares = found + k, found + k + k * (k + 1)
+    u = lambda i, j: code.at(i, k + 1, j, upper)
+    zero, one = code.dtype.type(0), code.dtype.type(1)
+    norm = lambda j: code.dot(0, m, lambda i: a(j, i), lambda i: a(j, i))
+    with code.loop(0, k) as (j, _):
+        code.store(code.index("add", squares, j), norm(j))
+    with code.loop(0, k) as (j, _):
+        square, before = norm(j), code.load(code.index("add", squares, j))
+        limit = code.op("mul", code.load(least), before)
+        gone = code.emit("le", [square, limit], bool)
+        safe = code.emit("select_n", [gone, square, one], code.dtype)
+        weight = code.op("div", one, safe)
+        weight = code.emit("select_n", [gone, weight, zero], code.dtype)
+        code.store(code.index("add", weights, j), weight)
+        with code.loop(code.index("add", j, 1), k + 1) as (other, _):
+            dot = code.dot(0, m, lambda i: a(j, i), lambda i: a(other, i))
+            share = code.op("mul", dot, weight)
+            code.store(u(j, other), share)
+            with code.loop(0, m) as (i, _):
+                taken = code.op("mul", code.load(a(j, i)), share)
+                left = code.op("sub", code.load(a(other, i)), taken)
+                code.store(a(other, i), left)
+    with code.loop(0, m) as (i, _):
+        code.store(code.index("add", rest, i), code.load(a(k, i)))
+    c = lambda i: code.index("add", found, i)
+    with code.loop(0, k) as (back, _):
+        i = code.index("sub", k - 1, back)
+        dot = code.dot(code.index("add", i, 1), k, lambda t: u(i, t), c)
+        code.store(c(i), code.op("sub", code.load(u(i, k)), dot))
+
+
+def gram(code: Routine, k: int, n: int) -> None:
+    """Write ``A^T A``. Memory: k rows of n elements, then the (n, n) product."""
+    a = lambda t, j: code.at(t, n, j)
+    with code.loop(0, n) as (i, _), code.loop(0, n) as (j, _):
+        dot = code.dot(0, k, lambda t: a(t, i), lambda t: a(t, j))
+        code.store(code.at(i, n, j, k * n), dot)
+
+
+# By name: what writes it, where its results begin and how long its memory is, both in
+# numbers, given its sizes.
+ROUTINES: dict[str, tuple[Callable, Callable, Callable]] = {
+    "solve": (solve, lambda n, k: n * n, lambda n, k: n * n + k * n + n),
+    "svd": (svd, lambda m, n: m * n, lambda m, n: m * n + n + n * n),
+    "gram": (gram, lambda k, n: k * n, lambda k, n: k * n + n * n),
+    "eliminate": (
+        eliminate,
+        lambda m, k: m * (k + 1) + 1,
+        lambda m, k: m * (k + 1) + 1 + 2 * k + m + k * (k + 1) + k,
+    ),
+}

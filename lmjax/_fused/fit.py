@@ -1,0 +1,101 @@
+"""The fit of a batch as a plan of a machine program: the loop, then the last look."""
+
+from contextlib import suppress
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from lmjax import _last_look, _loop, _stopping
+from lmjax._block import Ended, bends_of_one, end, rows_of_one
+from lmjax._fused.lane import Lane, Loop, Pass, Plan, loop, rows_of
+from lmjax._last_look import Judged, Looking
+from lmjax._linearize import NormalLinearization
+from lmjax._problem import NOT_TWICE_DIFFERENTIABLE
+from lmjax._proposal import point_at
+from lmjax._status import Engine
+
+
+def plan(arrays: Any, rest: Any) -> Plan:
+    """Return how a fit runs, which ends in an `Ended` and an `Engine` value.
+
+    Args:
+        arrays: Shapes of the arrays of problem, solver and start of one fit.
+        rest: What is no array of them.
+    """
+    start = arrays[2]
+
+    def problem_of(arrays):
+        return eqx.combine(arrays[0], rest[0])
+
+    problem = problem_of(arrays)
+    rows = rows_of(lambda a, *args: rows_of_one(problem_of(a), *args), arrays, start)
+    passes = {"rows": Pass(rows, "products"), "triangle": Pass(rows, "triangle")}
+    if problem.has_second_derivatives:
+        bends = lambda a, *args: bends_of_one(problem_of(a), *args)
+        with suppress(*NOT_TWICE_DIFFERENTIABLE):  # the first scale does without them
+            passes["bends"] = Pass(rows_of(bends, arrays, start), "squares")
+
+    def of(arrays):
+        problem, solver, p0 = eqx.combine(arrays, rest)
+        going, twice = jnp.array(True), "bends" in passes
+        return Lane(problem, None, problem.conditions, p0, going, twice), solver
+
+    fit, ended = _fit(of, arrays)
+    look, results = _look(of, ended, arrays)
+    return Plan("fits", [fit, look], passes, results, start, problem.m)
+
+
+def _pack(state: _loop.State) -> list[Array]:
+    point = state.point
+    floats = [point.p, jnp.stack(point.linearization.gram), state.scale, point.cost]
+    counts = [state.num_steps, state.num_accepted, state.status]
+    return [*floats, state.lam, state.growth, state.mark, *counts]
+
+
+def _unpack(lane: Lane, state: list[Array]) -> _loop.State:
+    p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
+    n = p.shape[0]
+    gram = tuple(gram[i] for i in range(gram.shape[0]))
+    point = point_at(lane.conditions, p, None, NormalLinearization(gram, n), cost)
+    counts = steps, accepted, status
+    return _loop.State(point, lam, growth, mark, scale, *counts, None)
+
+
+def _fit(of: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the fit as a loop, and what it ends in."""
+
+    def begin(arrays):
+        lane, solver = of(arrays)
+        return _pack(_loop.init(lane, lane.p0, solver))
+
+    def turn(state, arrays):
+        lane, solver = of(arrays)
+        return _pack(_loop.step(_unpack(lane, state), lane, solver))
+
+    def finish(state, arrays) -> Ended:
+        lane, _ = of(arrays)
+        return end(_unpack(lane, state), lane.p0, lane.conditions)
+
+    going = lambda state: _stopping.unfinished(state[-1])
+    return loop(begin, going, turn, finish, arrays)
+
+
+def _look(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the last look as a loop, and what it ends in."""
+
+    def begin(ended, arrays):
+        judged = Judged(*(getattr(ended, name) for name in Judged._fields))
+        return _last_look.begin(judged)
+
+    def turn(state: Looking, ended, arrays):
+        lane, solver = of(arrays)
+        ftol = solver.tolerances(ended.scale.dtype)[0]
+        return _last_look.take_turn(lane, lane.p0, ended.scale, ftol, state)
+
+    def finish(state: Looking, ended, arrays):
+        ended = ended._replace(**_last_look.finish(state)._asdict())
+        return ended, jnp.int32(Engine.FUSED)
+
+    return loop(begin, _last_look.going, turn, finish, ended, arrays)

@@ -1,0 +1,52 @@
+"""The inverse of ``J^T J`` of a batch as a plan of a machine program."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from lmjax import _inverse
+from lmjax._block import rows_of_one
+from lmjax._fused import lane
+from lmjax._fused.lane import Lane, Pass, Plan, loop, rows_of
+from lmjax._inverse import Algebra, Inverse
+
+ALGEBRA = Algebra(
+    lambda matrix, columns: lane.solve_positive(matrix, jnp.asarray(columns.T))[0].T,
+    lane.singular_values,
+    lane.gram,
+)
+
+
+def plan(arrays: Any, rest: Any) -> Plan:
+    """Return how the inverse is found, its rank, and what is open.
+
+    Args:
+        arrays: Shapes of the arrays of problem, parameters, ``J^T J`` and squared norms
+            of the columns of J of one fit.
+        rest: What is no array of them.
+    """
+
+    def lane_of(arrays):
+        problem, p, *_ = eqx.combine(arrays, rest)
+        going, twice = jnp.array(True), False
+        return Lane(problem, None, problem.conditions, p, going, twice)
+
+    def begin(arrays) -> Inverse:
+        return _inverse.from_matrix(arrays[2], arrays[3], ALGEBRA)
+
+    def turn(_, arrays) -> Inverse:
+        fit = lane_of(arrays)
+        jac = fit.look(fit.p0)[2].jac
+        return _inverse.from_jacobian(jac, arrays[3], fit.m, ALGEBRA)
+
+    def finish(found: Inverse, arrays):
+        return found.in_units(arrays[3])
+
+    start = arrays[1]
+    problem = eqx.combine(arrays[0], rest[0])
+    of = lambda arrays, *args: rows_of_one(eqx.combine(arrays[0], rest[0]), *args)
+    passes = {"triangle": Pass(rows_of(of, arrays, start), "triangle")}
+    going = lambda found: ~found.healthy
+    whole, results = loop(begin, going, turn, finish, arrays)
+    return Plan("inverse", [whole], passes, results, start, problem.m)
