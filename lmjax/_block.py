@@ -185,16 +185,19 @@ def rows_of_one(
 ) -> list[Float[Array, " m"]]:
     """Return the columns of J, the residual and, with a term, the cost per point.
 
-    ``units`` are the unit vectors, for whoever knows more of their zeros.
+    ``units`` are the unit vectors, for whoever knows more of their zeros; the columns
+    are then one array.
     """
-    units = np.eye(p.size, dtype=p.dtype) if units is None else units
     if problem.user_jac is not None:
         r = problem.residual_fn(p)
         jac = problem.user_jac(p)
         columns = [jac[:, j] for j in range(p.size)]
     else:
         r, linear = _varying.linearize(problem.residual_fn, p)
-        columns = [linear(units[j]) for j in range(p.size)]
+        if units is None:
+            columns = [linear(unit) for unit in np.eye(p.size, dtype=p.dtype)]
+        else:
+            columns = list(jax.vmap(linear)(units))
     if problem.term is None:
         return [*columns, r]
     residual, row = problem.term.rows(r)
@@ -206,8 +209,10 @@ def bends_of_one(
     problem: Problem, p: Float[Array, " n"], units: Any = None
 ) -> list[Float[Array, " m"]]:
     """Return the second derivative of the residual by each parameter."""
-    units = jnp.eye(p.size, dtype=p.dtype) if units is None else units
-    return [problem.second_derivative(p, units[j]) for j in range(p.size)]
+    bend = lambda unit: problem.second_derivative(p, unit)
+    if units is None:
+        return [bend(unit) for unit in jnp.eye(p.size, dtype=p.dtype)]
+    return list(jax.vmap(bend)(units))
 
 
 class Ended(NamedTuple):

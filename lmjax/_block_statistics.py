@@ -72,7 +72,7 @@ def unscaled_blocks(
     invert = lambda matrix, squares, given: _inverse.inverse(
         matrix, squares, projected, given, m
     )
-    found, rank, together = unscaled_covariance(reduced, squares, given, invert)
+    found, rank, together, _ = unscaled_covariance(reduced, squares, given, invert)
     # for a determined parameter, the product is its variance inflation: at least 1
     told = jnp.diagonal(found) * squares > 0.5
     open_ = ((~told & (squares > 0.0)) | together).astype(squares.dtype)

@@ -7,17 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from lmjax import _varying
 from lmjax._batches import each, with_batch
 from lmjax._fused import engine as fused
 from lmjax._fused.inverse import plan
-from lmjax._inverse import inverse
+from lmjax._inverse import Inverse, inverse
 from lmjax._linearize import PRECISION
 from lmjax._problem import Problem
-
-Found = tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]
 
 
 def unscaled_covariance(
@@ -25,11 +23,11 @@ def unscaled_covariance(
     squares: Float[Array, " n"],
     operands: Any,
     inverse: Callable,
-) -> Found:
+) -> Inverse:
     """Return ``inverse(normal_matrix, squares, operands)`` with its derivative.
 
-    It is the (pseudo-)inverse of ``N = J^T J``, the rank of J and what that leaves
-    open, as of `lmjax._inverse.inverse`. ``dC = -C dN C``, at constant rank.
+    That of the (pseudo-)inverse C of ``N = J^T J`` is ``dC = -C dN C``, at constant
+    rank.
     """
     arrays, rest = eqx.partition(operands, eqx.is_array)
 
@@ -37,18 +35,17 @@ def unscaled_covariance(
         return inverse(normal_matrix, squares, eqx.combine(arrays, rest))
 
     def rule(_, tangents, results):
-        cov, rank, open_ = results
-        none = _varying.no_tangent
+        cov = results.matrix
+        others = jax.tree.map(_varying.no_tangent, results)
         if isinstance(tangents[0], SymbolicZero):
-            return jnp.zeros_like(cov), none(rank), none(open_)
+            return others._replace(matrix=jnp.zeros_like(cov))
         # a failed fit passes nothing on
         finite = jnp.all(jnp.isfinite(cov))
         safe = jnp.where(finite, cov, 0.0)
         change = jnp.where(finite, tangents[0], 0.0)
         change = jnp.dot(safe, change, precision=PRECISION)
         change = -jnp.dot(change, safe, precision=PRECISION)
-        change = jnp.where(finite, change, 0.0)
-        return change, none(rank), none(open_)
+        return others._replace(matrix=jnp.where(finite, change, 0.0))
 
     return _varying.custom_jvp(found, rule, normal_matrix, squares, arrays)
 
@@ -59,7 +56,7 @@ def covariance_of_fit(
     normal_matrix: Float[Array, "n n"],
     squares: Float[Array, " n"],
     engine: str | None,
-) -> Found:
+) -> Inverse:
     """Return the unscaled covariance of a fit, or of all fits of a batch at once.
 
     Args:
@@ -83,7 +80,7 @@ def covariance_of_fit(
     return unscaled_covariance(normal_matrix, squares, (problem, p), one)
 
 
-def _alone(problem: Problem, p, normal_matrix, squares) -> Found:
+def _alone(problem: Problem, p, normal_matrix, squares) -> Inverse:
     def jac_of(operands):
         problem, p = operands
         return problem.linearize(p, problem.residual_fn(p), False).jac
@@ -91,7 +88,7 @@ def _alone(problem: Problem, p, normal_matrix, squares) -> Found:
     return inverse(normal_matrix, squares, jac_of, (problem, p), problem.m)
 
 
-def _batch(alone: Callable, rest: Any, size: int, flags: Any, arrays: Any) -> Found:
+def _batch(alone: Callable, rest: Any, size: int, flags: Any, arrays: Any) -> Inverse:
     """Return the inverses of a batch, by a machine program where there is one."""
     last = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
     first = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)

@@ -203,17 +203,16 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         whiten=data.whiten,
         linear=linear,
     )
-    unscaled, rank, undetermined = _inverse(
-        problem, outcome, solution.flat_status, solver.engine
-    )
-    covariance = unscaled
-    if undetermined is not None:
-        status = marked(solution.flat_status, undetermined)
+    covariance = rank = None
+    inverse = _inverse(problem, outcome, solution.flat_status, solver.engine)
+    if inverse is not None:
+        covariance, rank = inverse.matrix, inverse.rank
+        status = marked(solution.flat_status, inverse.open)
         solution = dataclasses.replace(solution, flat_status=status)
-    if unscaled is not None and not absolute_sigma:
+    if covariance is not None and not absolute_sigma:
         points = problem.m if data.num_used is None else data.num_used
         dof = dof_of(points, solution.flat_status)
-        covariance = _statistics.scaled(unscaled, solution.cost, dof)
+        covariance = _statistics.scaled(covariance, solution.cost, dof)
     if likelihood is not None:
         observed = residual_of(solution.residual)
         solution = dataclasses.replace(solution, residual=observed)
@@ -234,7 +233,7 @@ _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
 
 def _inverse(problem, outcome, param_status, engine: str | None):
     if outcome.normal_matrix is None:
-        return None, None, None
+        return None
 
     counts = is_free(param_status) & ~outcome.lost
     squares = jnp.where(counts, outcome.norms**2, 0.0)

@@ -22,18 +22,18 @@ class Algebra(NamedTuple):
     """What an inverse is made with.
 
     Attributes:
-        solve: Solves a symmetric positive definite system for the columns of a matrix.
+        inverse: Returns that of a symmetric positive definite matrix, NaN of others.
         singular_values: Returns those of a matrix and its right vectors, as rows.
         gram: Returns ``A^T A``.
     """
 
-    solve: Callable
+    inverse: Callable
     singular_values: Callable
     gram: Callable
 
 
 PLAIN = Algebra(
-    dense.solve_positive,
+    lambda a: dense.solve_positive(a, identity(len(a), len(a), a.dtype)),
     lambda a: dense.singular_values(a)[1:],
     lambda a: jnp.dot(a.T, a, precision=PRECISION),
 )
@@ -54,11 +54,11 @@ class Inverse(NamedTuple):
     open: Bool[Array, " n"]
     healthy: Flag
 
-    def in_units(self, squares: Float[Array, " n"]) -> tuple[Array, Array, Array]:
-        """Return matrix, rank and open parameters in the units of the parameters."""
+    def in_units(self, squares: Float[Array, " n"]) -> "Inverse":
+        """Return the same in the units of the parameters."""
         scale, both = _units(squares)
         matrix = self.matrix / (scale[:, None] * scale[None, :])
-        return jnp.where(both, matrix, 0.0), self.rank, self.open
+        return self._replace(matrix=jnp.where(both, matrix, 0.0))
 
 
 def inverse(
@@ -67,7 +67,7 @@ def inverse(
     jac_of: Callable,
     operands: Any,
     m: int,
-) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, " n"]]:
+) -> Inverse:
     """Return the (pseudo-)inverse of ``J^T J``, the rank of J and what it leaves open.
 
     Args:
@@ -146,7 +146,7 @@ def healthy_inverse(
     compared: a maximum over NaN may be anything (-inf in large arrays, XLA on CPU).
     """
     eye = identity(len(scaled), len(scaled), scaled.dtype)
-    inverse = algebra.solve(scaled, eye)
+    inverse = algebra.inverse(scaled)
     limit = jnp.finfo(scaled.dtype).eps ** -0.5
     return inverse, jnp.all((inverse < limit) | (eye == 0.0))
 

@@ -7,11 +7,11 @@ of a block is one vector.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._fused.ir import Code, Name
+from lmjax._fused.ir import Code, Name, name_of
 
 # Rounds of rotations. Convergence is quadratic; six are enough for 24 columns.
 SWEEPS = 12
@@ -31,7 +31,7 @@ class Routine(Code):
 
     def add(self, expression: str, dtype: Any = "bool") -> Name:
         """Return the value of an instruction: memory changes, so it is always new."""
-        found = Name(self.fresh(), str(np.dtype(dtype)))
+        found = Name(self.fresh(), name_of(dtype))
         self.lines.append(f"  {found.text} = {expression}")
         return found
 
@@ -114,39 +114,70 @@ class Routine(Code):
         return self.total(first, last, term)[0]
 
 
-def solve(code: Routine, n: int, k: int) -> None:
-    """Write Cholesky's method for k right-hand sides, which the solutions replace.
+def _factor(code: Routine, n: int, pivots: int) -> None:
+    """Write Cholesky's factorisation, which takes the place of the lower triangle.
 
-    Memory: an (n, n) matrix, then the right-hand sides, one per row, then n pivots. A
-    pivot that is not positive makes NaN.
+    The diagonal is that of the inverse of the factor. A pivot that is not positive
+    makes NaN.
 
     References:
         Golub and Van Loan, Matrix Computations, 4th edition, section 4.2.
     """
     low = lambda i, j: code.at(i, n, j)
-    pivots = n * n + k * n
     with code.loop(0, n) as (i, _):
         with code.loop(0, i) as (j, _):
             dot = code.dot(0, j, lambda t: low(i, t), lambda t: low(j, t))
             rest = code.op("sub", code.load(low(i, j)), dot)
-            # the diagonal holds the inverse of what is there
             code.store(low(i, j), code.op("mul", rest, code.load(low(j, j))))
         dot = code.dot(0, i, lambda t: low(i, t), lambda t: low(i, t))
         pivot = code.op("sub", code.load(low(i, i)), dot)
         code.store(code.index("add", pivots, i), pivot)
         one = code.dtype.type(1)
         code.store(low(i, i), code.op("div", one, code.op("sqrt", pivot)))
-    with code.loop(0, k) as (r, _):
-        z = lambda i: code.at(r, n, i, n * n)
-        with code.loop(0, n) as (i, _):
-            dot = code.dot(0, i, lambda t: low(i, t), z)
-            rest = code.op("sub", code.load(z(i)), dot)
-            code.store(z(i), code.op("mul", rest, code.load(low(i, i))))
-        with code.loop(0, n) as (back, _):
-            i = code.index("sub", n - 1, back)
-            dot = code.dot(code.index("add", i, 1), n, lambda t: low(t, i), z)
-            rest = code.op("sub", code.load(z(i)), dot)
-            code.store(z(i), code.op("mul", rest, code.load(low(i, i))))
+
+
+def _substitute(code: Routine, n: int, rhs: Callable, out: Callable) -> None:
+    """Write the two substitutions that follow, from one place to another."""
+    low = lambda i, j: code.at(i, n, j)
+    with code.loop(0, n) as (i, _):
+        dot = code.dot(0, i, lambda t: low(i, t), out)
+        rest = code.op("sub", rhs(i), dot)
+        code.store(out(i), code.op("mul", rest, code.load(low(i, i))))
+    with code.loop(0, n) as (back, _):
+        i = code.index("sub", n - 1, back)
+        dot = code.dot(code.index("add", i, 1), n, lambda t: low(t, i), out)
+        rest = code.op("sub", code.load(out(i)), dot)
+        code.store(out(i), code.op("mul", rest, code.load(low(i, i))))
+
+
+def solve(code: Routine, n: int) -> None:
+    """Write the solution of a symmetric positive definite system.
+
+    Memory: an (n, n) matrix, the right-hand side; the solution, n pivots.
+    """
+    _factor(code, n, n * n + 2 * n)
+    at = lambda base: lambda i: code.index("add", base, i)
+    rhs = lambda i: code.load(at(n * n)(i))
+    _substitute(code, n, rhs, at(n * n + n))
+
+
+def inverse(code: Routine, n: int) -> None:
+    """Write the inverse of a symmetric positive definite matrix.
+
+    Memory: an (n, n) matrix; its inverse; pivots.
+    """
+    _factor(code, n, 2 * n * n)
+    zero, one = code.dtype.type(0), code.dtype.type(1)
+    with code.loop(0, n) as (j, _):
+
+        def unit(i: Index) -> Name:
+            here = code.scalar(f"icmp eq i64 {i}, {j}")
+            vector = code.vector(code.dtype)
+            ones, zeros = code.text(one), code.text(zero)
+            choice = f"select i1 {here}, {vector} {ones}, {vector} {zeros}"
+            return code.add(choice, code.dtype)
+
+        _substitute(code, n, unit, lambda i: code.at(j, n, i, n * n))
 
 
 def svd(code: Routine, m: int, n: int) -> None:
@@ -250,13 +281,60 @@ def gram(code: Routine, k: int, n: int) -> None:
         code.store(code.at(i, n, j, k * n), dot)
 
 
-# By name: what writes it, where its results begin and how long its memory is, both in
-# numbers, given its sizes.
-ROUTINES: dict[str, tuple[Callable, Callable, Callable]] = {
-    "solve": (solve, lambda n, k: n * n, lambda n, k: n * n + k * n + n),
-    "svd": (svd, lambda m, n: m * n, lambda m, n: m * n + n + n * n),
-    "gram": (gram, lambda k, n: k * n, lambda k, n: k * n + n * n),
-    "eliminate": (
+def rotate(code: Routine, n: int) -> None:
+    """Write Givens' rotations of a row into a triangle.
+
+    Memory: n elements of the row, then the rows of the upper triangle, then a number
+    for whoever wants one.
+
+    References:
+        Golub and Van Loan, Matrix Computations, 4th edition, section 5.1.8.
+    """
+    zero, one = code.dtype.type(0), code.dtype.type(1)
+    with code.loop(0, n) as (j, _):
+        # rows before this one, which are as long as n, n - 1, ...
+        before = code.index("mul", j, code.index("sub", 2 * n - 1, j))
+        before = code.scalar(f"lshr i64 {before}, 1")
+        here = lambda k: code.index("add", code.index("add", before, k), n)
+        a, b = code.load(here(j)), code.load(j)
+        squares = code.op("add", code.op("mul", a, a), code.op("mul", b, b))
+        norm = code.op("sqrt", squares)
+        some = code.emit("ne", [norm, zero], bool)
+        share = lambda x, other: code.emit(
+            "select_n", [some, other, code.op("div", x, norm)], code.dtype
+        )
+        cosine, sine = share(a, one), share(b, zero)
+        code.store(here(j), norm)
+        with code.loop(code.index("add", j, 1), n) as (k, _):
+            old, new = code.load(here(k)), code.load(k)
+            mul = lambda x, y: code.op("mul", x, y)
+            code.store(here(k), code.op("add", mul(cosine, old), mul(sine, new)))
+            code.store(k, code.op("sub", mul(cosine, new), mul(sine, old)))
+
+
+class Layout(NamedTuple):
+    """How a routine uses its memory, in numbers.
+
+    Attributes:
+        write: Writes it.
+        results: From its sizes to where its results begin.
+        length: From its sizes to how many numbers it needs in all.
+        lower: Whether it reads only the lower triangle of its first argument.
+    """
+
+    write: Callable
+    results: Callable
+    length: Callable
+    lower: bool = False
+
+
+ROUTINES = {
+    "solve": Layout(solve, lambda n: n * n + n, lambda n: n * n + 3 * n, True),
+    "inverse": Layout(inverse, lambda n: n * n, lambda n: 2 * n * n + n, True),
+    "svd": Layout(svd, lambda m, n: m * n, lambda m, n: m * n + n + n * n),
+    "rotate": Layout(rotate, lambda n: n, lambda n: n + n * (n + 1) // 2 + 1),
+    "gram": Layout(gram, lambda k, n: k * n, lambda k, n: k * n + n * n),
+    "eliminate": Layout(
         eliminate,
         lambda m, k: m * (k + 1) + 1,
         lambda m, k: m * (k + 1) + 1 + 2 * k + m + k * (k + 1) + k,

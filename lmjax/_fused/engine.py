@@ -6,7 +6,6 @@ platform to the same in jax, which is then traced, and not before.
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from lmjax import _varying
 from lmjax._fused import machine
 from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
-from lmjax._fused.lane import Plan
+from lmjax._fused.lane import Plan, places
 from lmjax._fused.places import Unsupported
 
 # Beyond this many parameters the program grows faster than what it saves.
@@ -122,14 +121,16 @@ def run(
     width = machine.vector_bytes() // planned.start.dtype.itemsize
     inputs = [(x.shape, x.dtype, flag) for x, flag in zip(shapes, marks, strict=True)]
     kernel = Kernel(planned, inputs, width)
+    halves = planned.loops[-1].results
 
     def in_jax(*leaves):
-        return _stacked(*elsewhere(jax.tree.unflatten(structure, leaves)))
+        results, steps = elsewhere(jax.tree.unflatten(structure, leaves))
+        return _stacked(results, steps, halves)
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
     program = Program(kernel, in_jax)
     floats, counts = program_p.bind(*leaves, program=program, size=size)
-    return _unstacked(floats, counts, planned.results)
+    return _unstacked(floats, counts, planned.results, halves)
 
 
 def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
@@ -145,22 +146,40 @@ def _is_float(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _stacked(results: Any, steps: Array) -> list[Array]:
+def _stacked(results: Any, steps: Array, halves: list[bool]) -> list[Array]:
     """Return the two arrays in which a program leaves its results, fits last."""
-    rows = [x.reshape(-1, x.shape[-1]) for x in (*jax.tree.leaves(results), steps)]
+    leaves = jax.tree.leaves(results)
+    pairs = zip([*leaves, steps], [*halves, False], strict=True)
+    rows = [_rows(x, half) for x, half in pairs]
     floats = [x for x in rows if _is_float(x)]
     counts = [x.astype(jnp.int32) for x in rows if not _is_float(x)]
     return [jnp.concatenate(floats), jnp.concatenate(counts)]
 
 
-def _unstacked(floats: Array, counts: Array, results: Any) -> tuple[Any, Array]:
+def _rows(x: Array, half: bool) -> Array:
+    """Return the elements of an array as rows, of a symmetric matrix one half."""
+    if half:
+        return x[np.triu_indices(x.shape[0])]
+    return x.reshape(-1, x.shape[-1])
+
+
+def _unstacked(
+    floats: Array, counts: Array, results: Any, halves: list[bool]
+) -> tuple[Any, Array]:
     """Return what `_stacked` put together."""
     at = [0, 0]
 
-    def taken(x: Any) -> Array:
-        which, count = (0 if _is_float(x) else 1), prod(x.shape)
+    def taken(x: Any, half: bool) -> Array:
+        which, count = (0 if _is_float(x) else 1), len(places(x.shape, half))
         rows = (floats, counts)[which][at[which] : at[which] + count]
         at[which] += count
+        if half:
+            upper = np.triu_indices(x.shape[0])
+            index = np.zeros(x.shape, np.int32)
+            index[upper] = index.T[upper] = np.arange(count)
+            return rows[index]
         return rows.reshape(*x.shape, rows.shape[-1]).astype(x.dtype)
 
-    return jax.tree.map(taken, results), counts[-1]
+    leaves, structure = jax.tree.flatten(results)
+    arrays = [taken(x, half) for x, half in zip(leaves, halves, strict=True)]
+    return jax.tree.unflatten(structure, arrays), counts[-1]

@@ -11,11 +11,7 @@ from lmjax._fused import lane
 from lmjax._fused.lane import Lane, Pass, Plan, loop, rows_of
 from lmjax._inverse import Algebra, Inverse
 
-ALGEBRA = Algebra(
-    lambda matrix, columns: lane.solve_positive(matrix, jnp.asarray(columns.T))[0].T,
-    lane.singular_values,
-    lane.gram,
-)
+ALGEBRA = Algebra(lane.inverse, lane.singular_values, lane.gram)
 
 
 def plan(arrays: Any, rest: Any) -> Plan:
@@ -40,7 +36,7 @@ def plan(arrays: Any, rest: Any) -> Plan:
         jac = fit.look(fit.p0)[2].jac
         return _inverse.from_jacobian(jac, arrays[3], fit.m, ALGEBRA)
 
-    def finish(found: Inverse, arrays):
+    def finish(found: Inverse, arrays) -> Inverse:
         return found.in_units(arrays[3])
 
     start = arrays[1]

@@ -8,6 +8,7 @@ reordered: the bits of a lane do not depend on its neighbours.
 
 import re
 import struct
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -33,10 +34,17 @@ class Name(NamedTuple):
     dtype: str
 
 
+@cache
+def name_of(dtype: Any) -> str:
+    """Return NumPy's name of a scalar type, which takes long to find out."""
+    return str(np.dtype(dtype))
+
+
+@cache
 def kind(dtype: Any) -> str:
     """Return LLVM's name of a scalar type."""
     try:
-        return _KINDS[str(np.dtype(dtype))]
+        return _KINDS[name_of(dtype)]
     except KeyError:
         raise Unsupported(f"it works with {np.dtype(dtype)}") from None
 
@@ -144,7 +152,7 @@ class Code:
         """Return the value of an instruction, which is written unless it is there."""
         if self.still is not None and self.moving.isdisjoint(_NAMES(expression)):
             return self.still.add(expression, dtype)
-        dtype = str(np.dtype(dtype))
+        dtype = name_of(dtype)
         found = self._known.get((expression, dtype))
         if found is None:
             found = Name(self.fresh(), dtype)
@@ -206,7 +214,7 @@ class Code:
     def intrinsic(self, name: str, values: list, dtype: Any) -> Name:
         """Return what one of LLVM's own functions makes of values of one type."""
         vector = self.vector(dtype)
-        full = f"@llvm.{name}.v{self.width}{SUFFIX[str(np.dtype(dtype))]}"
+        full = f"@llvm.{name}.v{self.width}{SUFFIX[name_of(dtype)]}"
         self.module.declare(full, vector, [vector] * len(values))
         args = ", ".join(f"{vector} {self.text(value)}" for value in values)
         return self.add(f"call {vector} {full}({args})", dtype)
@@ -217,9 +225,9 @@ class Code:
         args = ", ".join(f"{vector} {self.text(value)}" for value in values)
         return self.add(f"call {vector} {full}({args})", dtype)
 
-    def routine(self, name: str, sizes: tuple, values: list, count: int) -> list[Name]:
-        """Return the results of a routine of the module."""
-        return self.module.routine(self, name, sizes, values, count)
+    def routine(self, name: str, sizes: tuple, given: list, wanted: list) -> list[Name]:
+        """Return numbers that a routine of the module makes of (place, value) pairs."""
+        return self.module.routine(self, name, sizes, given, wanted)
 
     def fma(self, a: Any, b: Any, c: Any, dtype: Any) -> Any:
         """Return ``a b + c``, rounded once."""
@@ -263,10 +271,10 @@ class Code:
         is_number = lambda value, x: is_known(value) and bool(value == x)
         a, b = values[0], values[-1]
         if is_nothing(a) and name in ("mul", "div", "neg", "convert_element_type"):
-            return NOTHING[str(dtype)]
+            return NOTHING[name_of(dtype)]
         if name == "mul":
             if is_nothing(b):
-                return NOTHING[str(dtype)]
+                return NOTHING[name_of(dtype)]
             if is_number(a, 1):
                 return b
             if is_number(b, 1):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused.ir import Code, Name, kind
-from lmjax._fused.lane import Loop, Plan
+from lmjax._fused.lane import Loop, Plan, places
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN
 from lmjax._fused.passes import Passes
+from lmjax._fused.places import Place
 from lmjax._fused.queue import SLOT, queue
 from lmjax._fused.scalars import evaluate
 
@@ -47,7 +48,7 @@ class Kernel(Passes):
             loops.append(f"  br label %l{i}_entry")
             loops.append(f"l{i}_entry:")
             part, made = self._loop(f"l{i}", loop, [*found, *data], i == 0)
-            found = self._by_place(made, loop.finish.out_avals)
+            found = self._by_place(made, loop.finish.out_avals, loop.results)
             loops += part
         results = self._results(last, made)
         lines = [
@@ -83,21 +84,21 @@ class Kernel(Passes):
         """
         first, head = Code(self, f"{name}i"), Code(self, f"{name}c")
         body, last = Code(self, f"{name}b"), Code(self, f"{name}f")
-        begins = self._run(first, loop.begin, given)
+        begins = self._run(first, loop.begin, given, loop.symmetric)
         names: list[Name] = []
-        for x in loop.state:
-            at = len(names)
-            many = range(at, at + prod(x.shape))
-            names += [Name(f"%{name}_s{j}", str(x.dtype)) for j in many]
-        state = self._by_place(names, loop.going.in_avals)
-        going = self._run(head, loop.going, state)[0]
-        new = self._run(body, loop.turn, [*state, *given])
-        result = self._run(last, loop.finish, [*state, *given])
+        for x, half in zip(loop.state, loop.symmetric, strict=True):
+            for _ in places(x.shape, half):
+                names.append(Name(f"%{name}_s{len(names)}", str(x.dtype)))
+        state = self._by_place(names, loop.state, loop.symmetric)
+        going = self._run(head, loop.going, state, [False])[0]
+        new = self._run(body, loop.turn, [*state, *given], loop.symmetric)
+        result = self._run(last, loop.finish, [*state, *given], loop.results)
         if can_leave_off:  # steps of all turns, those that a lane waited for as well
             turns = Name(f"%{name}_turns", "int32")
             names, begins = [*names, turns], [*begins, np.int32(0)]
             new = [*new, turns]
             self.states = names
+            self.float_states = sum(x.dtype == str(self.dtype) for x in names)
             self.state_offset = self._reserve(3 * len(names) * self.width * SLOT)
         flags, phis, keeps = head.vector(bool), [], []
         for j, (held, begin, goes_on) in enumerate(
@@ -143,6 +144,12 @@ class Kernel(Passes):
         ]
         return lines, result
 
+    def _states(self) -> list[tuple[int, Name]]:
+        """Return the states and the rows of memory for them: numbers of a kind."""
+        rank = lambda j: self.states[j].dtype != str(self.dtype)
+        order = sorted(range(len(self.states)), key=rank)
+        return [(order.index(j), held) for j, held in enumerate(self.states)]
+
     def _slot(self, at: int, row: int) -> str:
         """Return the place of a row of states in memory."""
         return f"getelementptr i8, ptr %scratch, i64 {at + row * self.width * SLOT}"
@@ -153,10 +160,10 @@ class Kernel(Passes):
             f"  br i1 %fresh, label %{name}_begin, label %{name}_resume",
             f"{name}_resume:",
         ]
-        for j, held in enumerate(self.states):
+        for j, (row, held) in enumerate(self._states()):
             vector = f"<{self.width} x {kind(held.dtype)}>"
             lines += [
-                f"  %{name}_p{j} = {self._slot(self.state_offset, j)}",
+                f"  %{name}_p{j} = {self._slot(self.state_offset, row)}",
                 f"  %{name}_r{j} = load {vector}, ptr %{name}_p{j}, align {ALIGN}",
             ]
         return [*lines, f"  br label %{name}_loop"]
@@ -164,30 +171,34 @@ class Kernel(Passes):
     def _stored(self, name: str) -> list[str]:
         """Return the lines that store the states."""
         lines = []
-        for j, held in enumerate(self.states):
+        for j, (row, held) in enumerate(self._states()):
             vector = f"<{self.width} x {kind(held.dtype)}>"
             lines += [
-                f"  %{name}_q{j} = {self._slot(self.state_offset, j)}",
+                f"  %{name}_q{j} = {self._slot(self.state_offset, row)}",
                 f"  store {vector} {held.text}, ptr %{name}_q{j}, align {ALIGN}",
             ]
         return lines
 
     @staticmethod
-    def _by_place(values: list, avals: Any) -> list:
+    def _by_place(values: list, avals: Any, halves: list[bool]) -> list:
         """Return readers of arrays whose elements are given one after the other."""
-        readers, at = [], 0
-        for aval in avals:
+        readers, given = [], iter(values)
+        for aval, half in zip(avals, halves, strict=True):
             array = np.empty(aval.shape, object)
-            for place in np.ndindex(*aval.shape):
-                array[place] = values[at]
-                at += 1
+            for place in places(aval.shape, half):
+                array[place] = next(given)
+                if half:
+                    array[place[::-1]] = array[place]
             readers.append(lambda place, array=array: array[place])
         return readers
 
-    def _run(self, code: Code, closed: Any, readers: list) -> list[Any]:
-        """Write a function of scalars and return all elements of its results."""
+    def _run(self, code: Code, closed: Any, readers: list, halves: list) -> list[Any]:
+        """Write a function of scalars and return the elements of its results."""
         listing = Listing(closed)
-        wanted = [list(np.ndindex(*listing.shapes[var])) for var in listing.outputs]
+        shapes = [listing.shapes[var] for var in listing.outputs]
+        wanted: list[list[Place]] = [
+            list(places(*both)) for both in zip(shapes, halves, strict=True)
+        ]
         found = evaluate(listing, readers, wanted, code)
         return [value for values in found for value in values]
 

@@ -25,13 +25,34 @@ from lmjax._projection import cutoff
 routine_p = Primitive("routine")
 routine_p.multiple_results = True
 routine_p.def_abstract_eval(
-    lambda *values, name, sizes, count: [ShapedArray((), values[0].dtype)] * count
+    lambda *arrays, name, sizes, shapes: [
+        ShapedArray(shape, arrays[0].dtype) for shape in shapes
+    ]
 )
 
+# Fields of states and results that hold a symmetric matrix: half of it is enough.
+SYMMETRIC = ("normal_matrix", "matrix")
 
-def routine(name: str, values: list, count: int, sizes: tuple[int, ...] = ()) -> list:
-    """Return the results of a routine, scalars of the dtype of the first value."""
-    return routine_p.bind(*values, name=name, sizes=sizes, count=count)
+
+def routine(name: str, arrays: list, shapes: Any, sizes: tuple[int, ...] = ()) -> list:
+    """Return the results of a routine, of the dtype of its arguments.
+
+    Args:
+        name: Name of a pass, or of a routine of `lmjax._fused.algebra`.
+        arrays: Its arguments.
+        shapes: Shapes of its results.
+        sizes: Sizes for which it is written.
+    """
+    shapes = tuple(map(tuple, shapes))
+    return routine_p.bind(*arrays, name=name, sizes=sizes, shapes=shapes)
+
+
+class Triangle(DenseLinearization):
+    """A linear model whose J was rotated until n + 1 rows were left."""
+
+    def normal_matrix(self) -> Array:
+        """Return ``J^T J``."""
+        return gram(self.jac)
 
 
 class Lane(Lanes):
@@ -43,78 +64,71 @@ class Lane(Lanes):
 
     twice: bool
 
+    def _sums(self, name: str, p: Array) -> tuple[list[Array], Array | None]:
+        """Return what a pass leaves for each pair of columns, and the cost if known."""
+        pairs = len(gram_pairs(self.n))
+        robust = self.data.term is not None
+        found = routine(name, [p], [()] * (pairs + robust))
+        return found[:pairs], (found[-1] if robust else None)
+
     def visit(self, p: Array) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost at ``p``."""
-        pairs = gram_pairs(self.n)
-        robust = self.data.term is not None
-        found = routine("rows", list(p), len(pairs) + robust)
-        gram = found[: len(pairs)]
-        cost = found[-1] if robust else 0.5 * gram[-1]
+        gram, cost = self._sums("rows", p)
+        cost = 0.5 * gram[-1] if cost is None else cost
         return NormalLinearization(tuple(gram), self.n), cost
 
     def squared_bends(self, p: Array) -> list[Array]:
         """Return the square of each second derivative, summed over the points."""
         if not self.twice:
             raise NotImplementedError
-        return routine("bends", list(p), self.n)
+        return routine("bends", [p], [()] * self.n)
 
-    def look(self, p: Array) -> tuple[Array, Array, DenseLinearization]:
+    def look(self, p: Array) -> tuple[Array, Array, Triangle]:
         """Return the cost, the residual and J after a rotation that left n + 1 rows."""
-        pairs = gram_pairs(self.n)
-        robust = self.data.term is not None
-        found = routine("triangle", list(p), len(pairs) + robust)
-        entries = dict(zip(pairs, found, strict=False))
+        found, cost = self._sums("triangle", p)
+        entries = dict(zip(gram_pairs(self.n), found, strict=True))
         rows, zero = range(self.n + 1), jnp.zeros_like(found[0])
         column = lambda j: jnp.stack([entries.get((i, j), zero) for i in rows])
         *columns, r = map(column, rows)
-        cost = found[-1] if robust else 0.5 * jnp.sum(r * r)
-        return cost, r, DenseLinearization(r, jnp.stack(columns))
+        cost = 0.5 * jnp.sum(r * r) if cost is None else cost
+        return cost, r, Triangle(r, jnp.stack(columns))
 
     def solve(self, linearization: NormalLinearization, lam) -> tuple[Array, Array]:
         """Return the damped step by Cholesky's factorisation, and its pivots."""
-        if self.n <= UNROLL_UP_TO:
+        n = self.n
+        if n <= UNROLL_UP_TO:
             return super().solve(linearization, lam)
-        matrix = linearization.normal_matrix() + lam * np.eye(self.n, dtype=lam.dtype)
-        step, pivots = solve_positive(matrix, jnp.stack(linearization.grad())[None])
-        return -step[0], pivots
+        matrix = linearization.normal_matrix() + lam * np.eye(n, dtype=lam.dtype)
+        rhs = jnp.stack(linearization.grad())
+        step, pivots = routine("solve", [matrix, rhs], [(n,), (n,)], (n,))
+        return -step, pivots
 
-    def eliminate(self, columns: Array, r: Array) -> tuple[Array, Array, Array]:
+    def eliminate(self, columns: Array, r: Array) -> list[Array]:
         """Return what `Problem.eliminate` does; ``columns`` are those of `look`."""
         n, m = columns.shape
         least = np.asarray(cutoff(r.dtype, max(self.m, n)), r.dtype)
-        values = [*jnp.ravel(columns), *r, least]
-        found = routine("eliminate", values, 2 * n + m, (m, n))
-        weights, rest, change = found[:n], found[n : n + m], found[n + m :]
-        return jnp.stack(weights), jnp.stack(rest), jnp.stack(change)
+        return routine("eliminate", [columns, r, least], [(n,), (m,), (n,)], (m, n))
 
     def stage(self, fn: Any) -> Any:
         """Return ``fn()``."""
         return fn()
 
 
-def solve_positive(matrix: Array, rows: Array) -> tuple[Array, Array]:
-    """Solve with a symmetric positive definite matrix for the rows of another.
-
-    NaN if it is not. And the pivots of Cholesky's factorisation.
-    """
-    k, n = rows.shape
-    values = [*jnp.ravel(matrix), *jnp.ravel(rows)]
-    found = routine("solve", values, k * n + n, (n, k))
-    return jnp.stack(found[: k * n]).reshape(k, n), jnp.stack(found[k * n :])
+def inverse(matrix: Array) -> Array:
+    """Return the inverse of a symmetric positive definite matrix; NaN if it is not."""
+    return routine("inverse", [matrix], [matrix.shape], matrix.shape[:1])[0]
 
 
-def singular_values(matrix: Array) -> tuple[Array, Array]:
+def singular_values(matrix: Array) -> list[Array]:
     """Return singular values in any order, and the right vectors as rows."""
     m, n = matrix.shape
-    found = routine("svd", list(jnp.ravel(matrix.T)), n + n * n, (m, n))
-    return jnp.stack(found[:n]), jnp.stack(found[n:]).reshape(n, n)
+    return routine("svd", [matrix.T], [(n,), (n, n)], (m, n))
 
 
 def gram(matrix: Array) -> Array:
     """Return ``A^T A``."""
     k, n = matrix.shape
-    found = routine("gram", list(jnp.ravel(matrix)), n * n, (k, n))
-    return jnp.stack(found).reshape(n, n)
+    return routine("gram", [matrix], [(n, n)], (k, n))[0]
 
 
 class Loop(NamedTuple):
@@ -126,6 +140,8 @@ class Loop(NamedTuple):
         turn: From the state and what goes with it to the next state.
         finish: From the state and what goes with it to the result.
         state: Shapes and dtypes of the state.
+        symmetric: Which of its arrays are symmetric matrices.
+        results: Which of the results are.
     """
 
     begin: ClosedJaxpr
@@ -133,6 +149,8 @@ class Loop(NamedTuple):
     turn: ClosedJaxpr
     finish: ClosedJaxpr
     state: list[jax.ShapeDtypeStruct]
+    symmetric: list[bool]
+    results: list[bool]
 
 
 class Pass(NamedTuple):
@@ -188,12 +206,33 @@ def loop(begin: Any, going: Any, turn: Any, finish: Any, *given: Any):
         finish: From the state and ``*given`` to the results.
         given: Shapes of what goes with it.
     """
+    kinds = jax.eval_shape(begin, *given)
+    # flags are held as numbers, which have an address each in memory
+    held = lambda state: jax.tree.map(
+        lambda x: x.astype(jnp.int32) if x.dtype == bool else x, state
+    )
+    back = lambda state: jax.tree.map(
+        lambda x, kind: x.astype(kind.dtype), state, kinds
+    )
     trace = lambda fn: jax.make_jaxpr(fn, return_shape=True)
-    first, state = trace(begin)(*given)
-    last, results = trace(finish)(state, *given)
-    goes = jax.make_jaxpr(going)(state)
-    turns = jax.make_jaxpr(turn)(state, *given)
-    return Loop(first, goes, turns, last, jax.tree.leaves(state)), results
+    first, state = trace(lambda *given: held(begin(*given)))(*given)
+    last, results = trace(lambda s, *given: finish(back(s), *given))(state, *given)
+    goes = jax.make_jaxpr(lambda s: going(back(s)))(state)
+    turns = jax.make_jaxpr(lambda s, *given: held(turn(back(s), *given)))(state, *given)
+    halves = map(_symmetric, (state, results))
+    return Loop(first, goes, turns, last, jax.tree.leaves(state), *halves), results
+
+
+def places(shape: tuple[int, ...], symmetric: bool) -> list[tuple[int, ...]]:
+    """Return the elements of an array in order, of a symmetric matrix one half."""
+    every = np.ndindex(*shape)
+    return [at for at in every if not symmetric or at[0] <= at[1]]
+
+
+def _symmetric(tree: Any) -> list[bool]:
+    """Return which arrays of a pytree are symmetric by their names."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [getattr(path[-1], "name", "") in SYMMETRIC for path in paths]
 
 
 def rows_of(fn: Any, arrays: Any, start: jax.ShapeDtypeStruct) -> ClosedJaxpr:

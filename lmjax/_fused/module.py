@@ -7,7 +7,7 @@ import numpy as np
 
 from lmjax._fused import operations as operations  # writes its rules into `ir`
 from lmjax._fused.elementary import LIBRARY, Functions
-from lmjax._fused.ir import Code, Name, kind, number
+from lmjax._fused.ir import Code, Name, kind, name_of, number
 from lmjax._fused.places import Unsupported
 
 ALIGN = 64
@@ -37,9 +37,9 @@ class Module:
 
     def has_elementary(self, name: str, dtype: np.dtype) -> bool:
         """Return whether there is such a function."""
-        if str(dtype) not in _FUNCTIONS:
+        if name_of(dtype) not in _FUNCTIONS:
             return False
-        return name in LIBRARY or name in _FUNCTIONS[str(dtype)].names()
+        return name in LIBRARY or name in _FUNCTIONS[name_of(dtype)].names()
 
     def elementary(self, name: str, dtype: Any) -> str:
         """Return the name of a function of vectors, which is written if it is not."""
@@ -51,11 +51,13 @@ class Module:
         if name in LIBRARY:
             self._by_library(full, name, dtype)
             return full
-        functions = _FUNCTIONS[str(dtype)]
+        functions = _FUNCTIONS[name_of(dtype)]
         code = Code(self, "e")
-        x, vector = Name("%x", str(dtype)), code.vector(dtype)
+        x, vector = Name("%x", name_of(dtype)), code.vector(dtype)
         y = code.text(getattr(functions, name)(code, x))
-        lines = [f"define internal {vector} {full}({vector} %x) {{", "entry:"]
+        # in the loop over the points, with its constants in registers
+        head = f"define internal {vector} {full}({vector} %x) alwaysinline {{"
+        lines = [head, "entry:"]
         largest = functions.largest(name)
         if largest is None:
             lines += [*code.lines, f"  ret {vector} {y}", "}"]

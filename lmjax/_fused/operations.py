@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._fused.ir import RULES, SUFFIX, Code, Name, is_known
+from lmjax._fused.ir import RULES, SUFFIX, Code, Name, is_known, name_of
 from lmjax._fused.places import Unsupported
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
@@ -105,7 +105,7 @@ def _convert(code: Code, values, dtype, params):
         return code.emit("ne", [value, was.type(0)], bool)
     kinds = was.kind + dtype.kind
     if kinds == "fi":
-        full = f"@llvm.fptosi.sat.v{code.width}{SUFFIX[str(dtype)]}"
+        full = f"@llvm.fptosi.sat.v{code.width}{SUFFIX[name_of(dtype)]}"
         full += f".v{code.width}{SUFFIX[str(was)]}"
         code.module.declare(full, code.vector(dtype), [code.vector(was)])
         argument = f"{code.vector(was)} {code.text(value)}"

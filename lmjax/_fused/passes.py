@@ -17,8 +17,8 @@ from lmjax._linearize import gram_pairs
 # Points that are added up before they join the total: their order keeps the sum of
 # many numbers as exact as that of few.
 RUN = 64
-# Elements of a residual at one point, and of its derivatives: more than any model of
-# curves has, fewer than LLVM needs ten seconds for.
+# Instructions for a point: more than any model of curves has, fewer than LLVM needs
+# ten seconds for.
 MOST_PER_POINT = 12_000
 
 
@@ -45,38 +45,6 @@ class Leaf(NamedTuple):
 
 def _bytes(dtype: Any) -> int:
     return np.dtype(dtype).itemsize
-
-
-def _rotated(code: Code, row: list, triangle: list, dtype: np.dtype) -> list:
-    """Return a triangle after a row was rotated into it, by Givens' rotations.
-
-    References:
-        Golub and Van Loan, Matrix Computations, 4th edition, section 5.1.8.
-    """
-    size = len(row)
-    entries = dict(zip(gram_pairs(size - 1), triangle, strict=False))
-    op = lambda name, *values: code.emit(name, list(values), dtype)
-    for j in range(size):
-        a, b = entries[j, j], row[j]
-        norm = op("sqrt", code.fma(b, b, op("mul", a, a), dtype))
-        some = code.emit("ne", [norm, dtype.type(0)], bool)
-        inverse = op("div", dtype.type(1), norm)
-        cosine = code.emit(
-            "select_n", [some, dtype.type(1), op("mul", a, inverse)], dtype
-        )
-        sine = code.emit(
-            "select_n", [some, dtype.type(0), op("mul", b, inverse)], dtype
-        )
-        entries[j, j] = norm
-        for k in range(j + 1, size):
-            old, new = entries[j, k], row[k]
-            entries[j, k] = code.fma(cosine, old, op("mul", sine, new), dtype)
-            row = [
-                *row[:k],
-                op("sub", op("mul", cosine, new), op("mul", sine, old)),
-                *row[k + 1 :],
-            ]
-    return list(entries.values())
 
 
 class Passes(Module):
@@ -123,26 +91,38 @@ class Passes(Module):
         return offset
 
     def routine(
-        self, code: Code, name: str, sizes: tuple[int, ...], values: list, count: int
+        self,
+        code: Code,
+        name: str,
+        sizes: tuple[int, ...],
+        given: list[tuple[int, Any]],
+        wanted: list[int],
     ) -> list[Name]:
-        """Write the call of a routine and return its results."""
+        """Write the call of a routine and return the wanted numbers of its results.
+
+        Args:
+            code: Where the call goes.
+            name: Name of the routine.
+            sizes: Sizes for which it is written.
+            given: Places in its memory and what goes there.
+            wanted: Places among its results.
+        """
         full = "_".join(map(str, (name, *sizes)))
         if full not in self.regions:
             self._algebra(full, name, sizes)
         vector = code.vector(self.dtype)
-        given, made = self.regions[full]
-        for j, value in enumerate(values):
-            pointer = self._element(code, given, j)
+        arguments, results = self.regions[full]
+        for j, value in given:
+            pointer = self._element(code, arguments, j)
             code.lines.append(
                 f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}"
             )
         code.lines.append(f"  call void @{full}(ptr %inputs, ptr %scratch)")
         found = []
-        for j in range(count):
-            pointer, value = self._element(code, made, j), code.fresh()
-            code.lines.append(
-                f"  {value} = load {vector}, ptr {pointer}, align {ALIGN}"
-            )
+        for j in wanted:
+            pointer, value = self._element(code, results, j), code.fresh()
+            load = f"load {vector}, ptr {pointer}, align {ALIGN}"
+            code.lines.append(f"  {value} = {load}")
             found.append(Name(value, str(self.dtype)))
         return found
 
@@ -166,11 +146,12 @@ class Passes(Module):
 
     def _algebra(self, full: str, name: str, sizes: tuple[int, ...]) -> None:
         """Write a routine on small matrices."""
-        write, results, length = ROUTINES[name]
-        offset = self._reserve(length(*sizes) * self.vector_bytes)
-        self.regions[full] = offset, offset + results(*sizes) * self.vector_bytes
+        layout = ROUTINES[name]
+        offset = self._reserve(layout.length(*sizes) * self.vector_bytes)
+        results = layout.results(*sizes) * self.vector_bytes
+        self.regions[full] = offset, offset + results
         code = Routine(self, self.dtype)
-        write(code, *sizes)
+        layout.write(code, *sizes)
         memory = f"  %memory = getelementptr i8, ptr %scratch, i64 {offset}"
         self._function(full, [memory, *code.lines])
 
@@ -190,49 +171,53 @@ class Passes(Module):
         point = Along(1, self.points) if self.points > 1 else 0
         wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
         given = [*inputs, self._reader_of_p(p), self._unit]
-        found = evaluate(listing, given, wanted, code, MOST_PER_POINT)
+        found = evaluate(listing, given, wanted, code)
+        if len(entry.lines) + len(code.lines) > MOST_PER_POINT:
+            raise Unsupported(f"it has more than {MOST_PER_POINT} operations")
         columns = [values[0] for values in found]
-        before = [Name(f"%a{j}", str(self.dtype)) for j in range(count)]
+        rotated, first = one.adds == "triangle", 0
+        if rotated:  # in memory; what comes after the first columns is summed here
+            first = len(gram_pairs(self.n))
+            row = list(enumerate(columns[: self.n + 1]))
+            self.routine(code, "rotate", (self.n + 1,), row, [])
+            _, place = self.regions[f"rotate_{self.n + 1}"]
+            self.regions[name] = self.regions[name][0], place
+        sums = range(first, count)
+        before = [Name(f"%a{j}", str(self.dtype)) for j in sums]
         code.moving.update(held.text for held in before)
         after = self._added(code, one.adds, columns, before)
-        rotated = one.adds == "triangle"
-        self._function(name, self._points(name, entry, code, before, after, rotated))
+        slots = zip(sums, before, after, strict=True)
+        self._function(name, self._points(name, count, entry, code, list(slots)))
 
-    def _points(self, name, entry: Code, code: Code, before, after, rotated: bool):
-        """Return the lines of the loop, given how a point changes what is summed."""
-        vector = code.vector(self.dtype)
-        phis, totals, begins, stores = [], [], [], []
-        for j, (a, b) in enumerate(zip(before, after, strict=True)):
-            at = self.regions[name][1] + j * self.vector_bytes
-            totals += [
-                f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
+    def _points(self, name: str, count: int, entry: Code, code: Code, slots: list):
+        """Return the lines of the loop, given how a point changes each of the sums."""
+        vector, made = code.vector(self.dtype), self.regions[name][1]
+        zeros, phis, stores = [], [], []
+        for j in range(count):
+            zeros += [
+                f"  %q{j} = getelementptr i8, ptr %scratch, "
+                f"i64 {made + j * self.vector_bytes}",
                 f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
             ]
-            first = "zeroinitializer"
-            if rotated:  # a rotation goes on where it was
-                first = f"%g{j}"
-                begins.append(f"  {first} = load {vector}, ptr %q{j}, align {ALIGN}")
-                sum_ = code.text(b)
-            else:
-                stores += [
-                    f"  %t{j} = load {vector}, ptr %q{j}, align {ALIGN}",
-                    f"  %u{j} = fadd {vector} %t{j}, {code.text(b)}",
-                ]
-                sum_ = f"%u{j}"
-            stores.append(f"  store {vector} {sum_}, ptr %q{j}, align {ALIGN}")
+        for j, old, new in slots:
+            stores += [
+                f"  %t{j} = load {vector}, ptr %q{j}, align {ALIGN}",
+                f"  %u{j} = fadd {vector} %t{j}, {code.text(new)}",
+                f"  store {vector} %u{j}, ptr %q{j}, align {ALIGN}",
+            ]
             phis.append(
-                f"  {a.text} = phi {vector} [{first}, %run], [{code.text(b)}, %point]"
+                f"  {old.text} = phi {vector} [zeroinitializer, %run], "
+                f"[{code.text(new)}, %point]"
             )
         return [
             *entry.lines,
-            *totals,
+            *zeros,
             "  br label %run",
             "run:",
             "  %first = phi i64 [0, %entry], [%end, %ran]",
             f"  %last = add i64 %first, {RUN}",
             f"  %past = icmp ugt i64 %last, {self.points}",
             f"  %end = select i1 %past, i64 {self.points}, i64 %last",
-            *begins,
             "  br label %point",
             "point:",
             "  %k = phi i64 [%first, %run], [%k1, %point]",
@@ -251,17 +236,15 @@ class Passes(Module):
     def _added(self, code: Code, adds: str, columns: list, before: list) -> list:
         """Return what is summed after a point."""
         one, rest = self.dtype.type(1), columns[self.n + 1 :]
-        if adds == "triangle":
-            row = columns[: self.n + 1]
-            after = _rotated(code, row, before[: len(before) - len(rest)], self.dtype)
-            terms = [(one, x) for x in rest]
-        elif adds == "products":
-            terms = [(columns[i], columns[j]) for i, j in gram_pairs(self.n)]
-            after, terms = [], terms + [(one, x) for x in rest]
+        if adds in ("sums", "squares"):
+            terms = [(x if adds == "squares" else one, x) for x in columns]
         else:
-            squares = adds == "squares"
-            after, terms = [], [(x if squares else one, x) for x in columns]
-        for a, (x, y) in zip(before[len(after) :], terms, strict=True):
+            terms = [(one, x) for x in rest]
+            if adds == "products":
+                pairs = gram_pairs(self.n)
+                terms = [(columns[i], columns[j]) for i, j in pairs] + terms
+        after = []
+        for a, (x, y) in zip(before, terms, strict=True):
             if is_known(x) and x == 1:
                 after.append(code.emit("add", [a, y], self.dtype))
             else:

@@ -4,38 +4,62 @@ A vector of fits steps until half of them are done. The others wait in a queue, 
 their states, until they fill a vector; the last of a unit of work run to their end.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 # Bytes for a number of a state.
 SLOT = 8
 
 
+class _Rows(NamedTuple):
+    """Rows of numbers in the memory of a block.
+
+    Attributes:
+        at: Bytes before them.
+        stride: Bytes of a row.
+        size: Bytes of a number.
+        many: Number of rows.
+    """
+
+    at: int
+    stride: int
+    size: int
+    many: int
+
+    def number(self, label: str, which: str) -> str:
+        """Return the lines that point at a number of row ``%n<label>``."""
+        return self.named(f"%a{label}", f"%n{label}", which)
+
+    def named(self, pointer: str, row: str, which: str) -> str:
+        """Return the lines that point at a number of a row."""
+        return f"""  {pointer}_o = mul i64 {row}, {self.stride}
+  {pointer}_p = add i64 {pointer}_o, {self.at}
+  {pointer}_r = getelementptr i8, ptr %scratch, i64 {pointer}_p
+  {pointer} = getelementptr i{8 * self.size}, ptr {pointer}_r, i64 {which}"""
+
+
+def _groups(at: int, stride: int, size: int, floats: int, counts: int) -> list[_Rows]:
+    """Return rows of floating-point numbers and those of whole numbers after them."""
+    return [
+        _Rows(at, stride, size, floats),
+        _Rows(at + floats * stride, stride, 4, counts),
+    ]
+
+
 def queue(kernel: Any) -> str:
     """Return the IR of ``@unit``, which fits a range of fits, and what it calls."""
-    width, states = kernel.width, len(kernel.states)
-    size = 4 if kernel.dtype.itemsize == 4 else 8
-    numbers = [4 if name.dtype == "int32" else size for name in kernel.states]
-    state, row = kernel.state_offset, width * SLOT
-    held = state + states * row  # the states of the queue, two vectors of each
-    write = [
-        _copied(f"f{j}", kernel.result_offset + j * row, "%floats", j, size)
-        for j in range(kernel.floats)
-    ]
-    write += [
-        _copied(
-            f"c{j}", kernel.result_offset + (kernel.floats + j) * row, "%counts", j, 4
-        )
-        for j in range(kernel.counts)
-    ]
-    push = [
-        _moved(f"s{j}", state + j * row, "%lane", held + 2 * j * row, "%place", bytes_)
-        for j, bytes_ in enumerate(numbers)
-    ]
-    pop = [
-        _moved(f"r{j}", held + 2 * j * row, "%from", state + j * row, "%lane", bytes_)
-        for j, bytes_ in enumerate(numbers)
-    ]
-    newline = "\n"
+    width, size, row = kernel.width, kernel.dtype.itemsize, kernel.width * SLOT
+    many = kernel.float_states, len(kernel.states) - kernel.float_states
+    state, results = kernel.state_offset, kernel.result_offset
+    held = state + len(kernel.states) * row  # of the queue, two vectors of each
+    states = _groups(state, row, size, *many)
+    waiting = _groups(held, 2 * row, size, *many)
+    left = _groups(results, row, size, kernel.floats, kernel.counts)
+    write = _written("w0", "write", left[0], "%floats", "w1")
+    write += _written("w1", "w0", left[1], "%counts", "on")
+    push = _moved("s0", "push", (states[0], "%lane"), (waiting[0], "%place"), "s1")
+    push += _moved("s1", "s0", (states[1], "%lane"), (waiting[1], "%place"), "on")
+    pop = _moved("r0", "next", (waiting[0], "%from"), (states[0], "%lane"), "r1")
+    pop += _moved("r1", "r0", (waiting[1], "%from"), (states[1], "%lane"), "popped")
     return f"""
 
 ; Write what is left of the fits that are done, put the others into the queue.
@@ -58,16 +82,16 @@ next:
   %going = icmp eq i64 %bit, 1
   br i1 %going, label %push, label %write
 write:
-{newline.join(write)}
-  br label %on
+  br label %w0
+{write}
 push:
   %place = load i64, ptr %waiting
   %place1 = add i64 %place, 1
   store i64 %place1, ptr %waiting
   %slot = getelementptr i64, ptr %waiting, i64 %place1
   store i64 %fit, ptr %slot
-{newline.join(push)}
-  br label %on
+  br label %s0
+{push}
 on:
   %lane1 = add i64 %lane, 1
   %more = icmp ult i64 %lane1, %count
@@ -92,7 +116,7 @@ entry:
   %limit = select i1 %full, i64 {width // 2}, i64 0
   br label %next
 next:
-  %lane = phi i64 [0, %entry], [%lane1, %next]
+  %lane = phi i64 [0, %entry], [%lane1, %popped]
   %asked = add i64 %rest, %lane
   %from = call i64 @llvm.umin.i64(i64 %asked, i64 %most)
   %from1 = add i64 %from, 1
@@ -100,7 +124,9 @@ next:
   %fit = load i64, ptr %slot
   %fitp = getelementptr i64, ptr %rows, i64 %lane
   store i64 %fit, ptr %fitp
-{newline.join(pop)}
+  br label %r0
+{pop}
+popped:
   %lane1 = add i64 %lane, 1
   %more = icmp ult i64 %lane1, {width}
   br i1 %more, label %next, label %go
@@ -158,22 +184,35 @@ done:
 """
 
 
-def _copied(name: str, at: int, into: str, row: int, size: int) -> str:
-    """Return the lines that copy a number of a lane into a row of a result."""
-    return f"""  %i{name} = mul i64 %fits, {row}
-  %j{name} = add i64 %i{name}, %fit
-  %d{name} = getelementptr i{8 * size}, ptr {into}, i64 %j{name}
-  %b{name} = getelementptr i8, ptr %scratch, i64 {at}
-  %a{name} = getelementptr i{8 * size}, ptr %b{name}, i64 %lane
-  %v{name} = load i{8 * size}, ptr %a{name}
-  store i{8 * size} %v{name}, ptr %d{name}"""
+def _loop(label: str, before: str, count: int, body: str, after: str) -> str:
+    """Return a loop over ``%n<label>`` from 0 to ``count``, which is not 0."""
+    return f"""{label}:
+  %n{label} = phi i64 [0, %{before}], [%m{label}, %{label}]
+{body}
+  %m{label} = add i64 %n{label}, 1
+  %c{label} = icmp ult i64 %m{label}, {count}
+  br i1 %c{label}, label %{label}, label %{after}
+"""
 
 
-def _moved(name: str, at: int, lane: str, to: int, place: str, size: int) -> str:
-    """Return the lines that move a number of a state from one place to another."""
-    return f"""  %b{name} = getelementptr i8, ptr %scratch, i64 {at}
-  %a{name} = getelementptr i{8 * size}, ptr %b{name}, i64 {lane}
-  %v{name} = load i{8 * size}, ptr %a{name}
-  %e{name} = getelementptr i8, ptr %scratch, i64 {to}
-  %d{name} = getelementptr i{8 * size}, ptr %e{name}, i64 {place}
-  store i{8 * size} %v{name}, ptr %d{name}"""
+def _written(label: str, before: str, rows: _Rows, into: str, after: str) -> str:
+    """Return a loop that copies the results of a lane into rows of the batch."""
+    kind = f"i{8 * rows.size}"
+    body = f"""{rows.number(label, "%lane")}
+  %v{label} = load {kind}, ptr %a{label}
+  %i{label} = mul i64 %fits, %n{label}
+  %j{label} = add i64 %i{label}, %fit
+  %d{label} = getelementptr {kind}, ptr {into}, i64 %j{label}
+  store {kind} %v{label}, ptr %d{label}"""
+    return _loop(label, before, rows.many, body, after)
+
+
+def _moved(label: str, before: str, source: tuple, target: tuple, after: str) -> str:
+    """Return a loop that moves numbers of a state; places are rows and which number."""
+    (rows, which), (others, where) = source, target
+    kind = f"i{8 * rows.size}"
+    body = f"""{rows.number(label, which)}
+  %v{label} = load {kind}, ptr %a{label}
+{others.named(f"%b{label}", f"%n{label}", where)}
+  store {kind} %v{label}, ptr %b{label}"""
+    return _loop(label, before, rows.many, body, after)

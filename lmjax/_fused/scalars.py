@@ -8,11 +8,13 @@ and reshapes vanish on the way; what is left are scalar operations, which go to 
 
 from collections.abc import Callable
 from functools import reduce
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
-from lmjax._fused.listing import Listing
+from lmjax._fused.algebra import ROUTINES
+from lmjax._fused.listing import Equation, Listing
 from lmjax._fused.places import Along, Place, Unsupported
 from lmjax._fused.structure import FOLDS, RULES, Need, needs_of
 
@@ -47,8 +49,8 @@ class Builder(Protocol):
     def table(self, array: np.ndarray, place: Place) -> Any:
         """Return an element of an array whose values are known."""
 
-    def routine(self, name: str, sizes: tuple, values: list, count: int) -> Any:
-        """Return the sums of a pass over the points."""
+    def routine(self, name: str, sizes: tuple, given: list, wanted: list) -> Any:
+        """Return numbers that a routine makes of (place, value) pairs."""
 
 
 def evaluate(
@@ -73,16 +75,7 @@ def evaluate(
     asked: list[dict[Place, None]] = [{} for _ in listing.shapes]
     for var, places in zip(listing.outputs, wanted, strict=True):
         asked[var].update(dict.fromkeys(places))
-    needs: dict[tuple[int, Place], Need] = {}
-    for eqn in reversed(listing.equations):
-        for number, var in enumerate(eqn.results):
-            for place in asked[var]:
-                need = needs_of(listing, eqn, number, place)
-                needs[var, place] = need
-                if len(needs) > most:
-                    raise Unsupported(f"it has more than {most} operations")
-                for operand, at in need:
-                    asked[eqn.operands[operand]][at] = None
+    needs = _needs(listing, asked, most)
     found: list[dict[Place, Any]] = [{} for _ in listing.shapes]
     for var, array in listing.constants.items():
         for place in asked[var]:
@@ -91,15 +84,75 @@ def evaluate(
         for place in asked[var]:
             found[var][place] = read(place)
     for eqn in listing.equations:
-        calls: dict[Any, Any] = {}
+        if eqn.name == "routine":
+            _call(listing, eqn, asked, found, build)
+            continue
         for number, var in enumerate(eqn.results):
             for place in asked[var]:
                 values = [found[eqn.operands[i]][at] for i, at in needs[var, place]]
                 found[var][place] = _value(
-                    eqn, number, values, listing.dtypes[var], build, calls, place
+                    eqn, number, values, listing.dtypes[var], build, place
                 )
     pairs = zip(listing.outputs, wanted, strict=True)
     return [[found[var][place] for place in places] for var, places in pairs]
+
+
+def _needs(listing: Listing, asked: list, most: int) -> dict[tuple[int, Place], Need]:
+    """Return what each element asked for is made of, and ask for that as well."""
+    needs: dict[tuple[int, Place], Need] = {}
+    for eqn in reversed(listing.equations):
+        if eqn.name == "routine":
+            if any(asked[var] for var in eqn.results):
+                for var, places in _arguments(listing, eqn):
+                    asked[var].update(dict.fromkeys(places))
+            continue
+        for number, var in enumerate(eqn.results):
+            for place in asked[var]:
+                need = needs_of(listing, eqn, number, place)
+                needs[var, place] = need
+                if len(needs) > most:
+                    raise Unsupported(f"it has more than {most} operations")
+                for operand, at in need:
+                    asked[eqn.operands[operand]][at] = None
+    return needs
+
+
+def _arguments(listing: Listing, eqn: Equation) -> list[tuple[int, list[Place]]]:
+    """Return the elements that a routine reads of each operand."""
+    read = [(var, list(np.ndindex(*listing.shapes[var]))) for var in eqn.operands]
+    if eqn.params["name"] in ROUTINES and ROUTINES[eqn.params["name"]].lower:
+        read[0] = read[0][0], [(i, j) for i, j in read[0][1] if i >= j]
+    return read
+
+
+def _call(listing: Listing, eqn: Equation, asked, found, build: Builder) -> None:
+    """Write the call of a routine for the elements of its results asked for."""
+    places, first = [], 0
+    for var in eqn.results:
+        shape = listing.shapes[var]
+        places += [(var, at, first + _flat(at, shape)) for at in asked[var]]
+        first += prod(shape)
+    if not places:
+        return
+    given, first = [], 0
+    for var, elements in _arguments(listing, eqn):
+        shape = listing.shapes[var]
+        given += [(first + _flat(at, shape), found[var][at]) for at in elements]
+        first += prod(shape)
+    named = eqn.params["name"], eqn.params["sizes"]
+    made = build.routine(*named, given, [number for _, _, number in places])
+    for (var, at, _), value in zip(places, made, strict=True):
+        found[var][at] = value
+
+
+def _flat(place: Place, shape: tuple[int, ...]) -> int:
+    """Return the number of an element."""
+    number = 0
+    for axis, at in enumerate(place):
+        if isinstance(at, Along):
+            raise Unsupported("it calls a routine along the points")
+        number += at * prod(shape[axis + 1 :])
+    return number
 
 
 def _of_constant(array: np.ndarray, place: Place, build: Builder) -> Any:
@@ -111,7 +164,7 @@ def _of_constant(array: np.ndarray, place: Place, build: Builder) -> Any:
     return array[place]
 
 
-def _value(eqn, number, values, dtype, build: Builder, calls: dict, place: Place):
+def _value(eqn, number, values, dtype, build: Builder, place: Place):
     """Return an element of a result, given the elements that it is made of."""
     name, params = eqn.name, eqn.params
     if name in _PICKS or name in _AS_IT_IS:
@@ -134,9 +187,4 @@ def _value(eqn, number, values, dtype, build: Builder, calls: dict, place: Place
         terms = [build.emit("mul", [*pair], dtype, {}) for pair in pairs]
         add = lambda a, b: build.emit("add", [a, b], dtype, {})
         return reduce(add, terms) if terms else dtype.type(0)
-    if name == "routine":
-        if "made" not in calls:
-            named = params["name"], params["sizes"]
-            calls["made"] = build.routine(*named, values, params["count"])
-        return calls["made"][number]
     return build.emit(name, values, dtype, params)

@@ -55,8 +55,6 @@ def needs_of(listing: Listing, eqn: Equation, number: int, place: Place) -> Need
         info = np.finfo(listing.dtypes[eqn.operands[0]])
         if params["exponent_bits"] < info.nexp or params["mantissa_bits"] < info.nmant:
             raise Unsupported("it rounds to fewer bits")
-    if name == "routine":
-        return [(i, ()) for i in range(len(shapes))]
     return [(i, _operand(name, s, shape, place)) for i, s in enumerate(shapes)]
 
 
