@@ -10,7 +10,6 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from lmjax import _varying
-from lmjax._batches import each, with_batch
 from lmjax._fused import engine as fused
 from lmjax._fused.inverse import plan
 from lmjax._inverse import Inverse, inverse
@@ -72,10 +71,10 @@ def covariance_of_fit(
         given = problem, p, normal_matrix, squares
         arrays, rest = eqx.partition(given, eqx.is_array)
         alone = lambda arrays: _alone(*eqx.combine(arrays, rest))
-        if engine in ("xla", "loop") or p.size > fused.MOST_PARAMETERS:
+        by_jax = engine in ("xla", "loop") or problem.arrow is not None
+        if by_jax or p.size > fused.MOST_PARAMETERS:
             return alone(arrays)
-        batch = lambda *given: _batch(alone, rest, *given)
-        return with_batch(alone, batch, arrays)
+        return fused.with_program(lambda shapes: plan(shapes, rest), alone, arrays)
 
     return unscaled_covariance(normal_matrix, squares, (problem, p), one)
 
@@ -86,21 +85,3 @@ def _alone(problem: Problem, p, normal_matrix, squares) -> Inverse:
         return problem.linearize(p, problem.residual_fn(p), False).jac
 
     return inverse(normal_matrix, squares, jac_of, (problem, p), problem.m)
-
-
-def _batch(alone: Callable, rest: Any, size: int, flags: Any, arrays: Any) -> Inverse:
-    """Return the inverses of a batch, by a machine program where there is one."""
-    last = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
-    first = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
-    if eqx.combine(arrays, rest)[0].arrow is not None:
-        return each(alone, size, flags, arrays)
-
-    def in_jax(arrays):
-        return last(each(alone, size, flags, arrays)), jnp.zeros(size, jnp.int32)
-
-    try:
-        planned = lambda shapes: plan(shapes, rest)
-        found, _ = fused.run(planned, arrays, flags, size, in_jax)
-    except fused.Unsupported:
-        return each(alone, size, flags, arrays)
-    return first(found)

@@ -12,10 +12,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
 
 from lmjax import _varying
 from lmjax._arrow import ArrowMatrix, matrix_of
+from lmjax._fused import engine as fused
+from lmjax._fused.hessian import plan
+from lmjax._hessian import Hessian, Place, both, over_free, over_free_inverse, units
 from lmjax._linearize import PRECISION, MatrixFreeLinearization
 from lmjax._problem import Problem
 from lmjax._result import DerivativeCheck
@@ -98,25 +102,35 @@ def consequences(
 
 
 def at(
-    problem: Problem, p: Float[Array, " n"], outcome: Outcome, hessian: str
+    problem: Problem,
+    p: Float[Array, " n"],
+    outcome: Outcome,
+    hessian: str,
+    engine: str | None = None,
 ) -> Curvature:
     """Return the curvature of the cost at ``p``, near the outcome of a fit."""
     free = outcome.free
     norms = jax.lax.stop_gradient(outcome.norms)
+    place = Place(p, free, norms, jax.lax.stop_gradient(outcome.cost))
+    small = p.size <= DENSE_UP_TO and problem.arrow is None
+    if small and hessian == "full":
+        known = _dense(problem, place, engine)
+        matrix = known.matrix
+        times = lambda v: jnp.dot(matrix, v, precision=PRECISION)
+        return Curvature(p, known.grad, matrix, known.inverse, times, norms)
     grad, matrix, product = _second_derivatives(problem, p, hessian)
-    grad = jnp.where(free, grad, 0.0)
     inverse = None
     if isinstance(matrix, ArrowMatrix):
         inverse = _arrow_inverse(matrix, norms, free)
-        matrix = None
+        grad, matrix = jnp.where(free, grad, 0.0), None
     elif matrix is not None:
-        matrix = jnp.where(_both(free), matrix, jnp.eye(p.size, dtype=p.dtype))
-        inverse = _inverse(matrix, norms, _noise(grad, norms, p, outcome.cost), free)
-    elif outcome.normal_matrix is not None:
-        close = jnp.where(
-            _both(free), outcome.normal_matrix, jnp.eye(p.size, dtype=p.dtype)
-        )
-        inverse = _inverse(close, norms, jnp.zeros((), p.dtype), free)
+        grad, matrix = over_free(grad, matrix, free)
+        inverse = _inverse(matrix, grad, place)
+    else:
+        grad = jnp.where(free, grad, 0.0)
+        if outcome.normal_matrix is not None:
+            _, close = over_free(grad, outcome.normal_matrix, free)
+            inverse = _inverse(close, jnp.zeros_like(grad), place)
 
     def masked(v):
         return jnp.where(free, product(jnp.where(free, v, 0.0)), v)
@@ -124,58 +138,89 @@ def at(
     return Curvature(p, grad, matrix, inverse, masked, norms)
 
 
+def _dense(problem: Problem, place: Place, engine: str | None) -> Hessian:
+    """Return the Hessian as a matrix; of a batch by one machine program.
+
+    Gradient and matrix have derivatives, the inverse is a number.
+    """
+    arrays, rest = eqx.partition((problem, place), eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+
+    def rebuild(leaves):
+        return eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+
+    def derivatives(leaves):
+        problem, place = rebuild(leaves)
+        grad, product = _linearized(problem, place.p)
+        return over_free(grad, _matrix(product, place.p), place.free)
+
+    def alone(leaves) -> Hessian:
+        grad, matrix = derivatives(leaves)
+        inverse = _inverse(matrix, grad, rebuild(leaves)[1])
+        return Hessian(grad, matrix, inverse, jnp.array(False))
+
+    def found(leaves) -> Hessian:
+        if engine in ("xla", "loop") or place.p.size > fused.MOST_PARAMETERS:
+            return alone(leaves)
+        planned = lambda leaves: plan(jax.tree.unflatten(structure, leaves), rest)
+        return fused.with_program(planned, alone, leaves)
+
+    def rule(primals, tangents, known: Hessian) -> Hessian:
+        leaves, dots = primals[0], tangents[0]
+        live = [i for i, dot in enumerate(dots) if not isinstance(dot, SymbolicZero)]
+
+        def moved(values):
+            every = list(leaves)
+            for i, value in zip(live, values, strict=True):
+                every[i] = value
+            return derivatives(every)
+
+        values = [leaves[i] for i in live]
+        _, (grad, matrix) = jax.jvp(moved, (values,), ([dots[i] for i in live],))
+        still = jax.tree.map(_varying.zero_tangent, known)
+        return still._replace(grad=grad, matrix=matrix)
+
+    return _varying.custom_jvp(found, rule, leaves)
+
+
 def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
     """Return gradient, H (None where too large) and ``v -> H v``."""
     arrow = problem.arrow
     dense = p.size <= DENSE_UP_TO or arrow is not None
-    slope = lambda p: gradient(problem, p)
     if hessian == "gauss_newton":
         linearization = problem.linearize(p, problem.residual_fn(p), not dense)
+        grad = gradient(problem, p)
         if not isinstance(linearization, MatrixFreeLinearization):
             matrix = linearization.normal_matrix()
-            return slope(p), matrix, lambda v: matrix @ v
+            return grad, matrix, lambda v: matrix @ v
         mv, rmv = linearization.operators()
-        return slope(p), None, lambda v: rmv(mv(v))
-    grad, product = _varying.linearize(slope, p)
-    if arrow is not None:
-        return grad, matrix_of(arrow, product, p.dtype), product
-    if not dense:
-        return grad, None, product
+        return grad, None, lambda v: rmv(mv(v))
+    grad, product = _linearized(problem, p)
+    matrix = None if arrow is None else matrix_of(arrow, product, p.dtype)
+    return grad, matrix, product
+
+
+def _linearized(problem: Problem, p: Float[Array, " n"]):
+    """Return the gradient and ``v -> H v``."""
+    return _varying.linearize(lambda p: gradient(problem, p), p)
+
+
+def _matrix(product: Callable, p: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """Return H from its products."""
     matrix = jax.vmap(product)(jnp.eye(p.size, dtype=p.dtype))
-    return grad, 0.5 * (matrix + matrix.T), product
+    return 0.5 * (matrix + matrix.T)
 
 
-def _both(free: Bool[Array, " n"]) -> Bool[Array, "n n"]:
-    return free[:, None] & free[None, :]
-
-
-def _inverse(matrix, norms, noise, free) -> Inverse:
-    matrix, norms, noise = jax.lax.stop_gradient((matrix, norms, noise))
-    inverse = pseudo_inverse(matrix, jnp.where(free, norms**2, 1.0), noise)
-    held = jnp.sum(~free, dtype=jnp.int32)
-    matrix = jnp.where(_both(free), inverse.matrix, 0.0)
-    return Inverse(matrix, inverse.rank - held, inverse.healthy)
+def _inverse(matrix, grad, place: Place) -> Inverse:
+    matrix, grad, place = jax.lax.stop_gradient((matrix, grad, place))
+    inverse = pseudo_inverse(matrix, *units(grad, place))
+    return over_free_inverse(inverse, place.free)
 
 
 def _arrow_inverse(matrix: ArrowMatrix, norms, free) -> ArrowInverse:
     matrix, norms = jax.lax.stop_gradient((matrix, norms))
     matrix = matrix.kept(free).plus_diagonal(jnp.where(free, 0.0, 1.0))
     return arrow_inverse(matrix, jnp.where(free, norms**2, 1.0))
-
-
-def _noise(grad, norms, p, cost) -> Scalar:
-    """Return how well H is known, given that ``p`` is known to ``H^-1 g``.
-
-    The part of the residual that J could still remove, relative to the size of the
-    model: second derivatives change by about that much on the way to the minimum. Where
-    J is singular (two parameters that enter as a product) the least eigenvalue of H is
-    nothing but this.
-    """
-    present = norms > 0.0
-    left = jnp.max(jnp.where(present, jnp.abs(grad) / jnp.where(present, norms, 1), 0))
-    size = jnp.sum(norms * jnp.abs(p)) + jnp.sqrt(2.0 * jnp.abs(cost))
-    noise = left / jnp.where(size > 0.0, size, 1.0)
-    return jnp.minimum(noise, jnp.finfo(p.dtype).eps ** 0.5)
 
 
 def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
@@ -205,10 +250,11 @@ def _rho(matrix, normal, outcome: Outcome) -> Scalar:
     """
     free = outcome.free
     eye = jnp.eye(free.size, dtype=matrix.dtype)
-    normal = jnp.where(_both(free), normal, eye)
+    normal = jnp.where(both(free), normal, eye)
     zero = jnp.zeros((), matrix.dtype)
-    inverse = _inverse(normal, outcome.norms, zero, free).matrix
-    rest = jnp.where(_both(free), matrix - normal, 0.0)
+    place = Place(outcome.p, free, outcome.norms, outcome.cost)
+    inverse = _inverse(normal, jnp.zeros_like(outcome.p), place).matrix
+    rest = jnp.where(both(free), matrix - normal, 0.0)
     dot = lambda a, b: jnp.dot(a, b, precision=PRECISION)
     norm = lambda v: jnp.sqrt(jnp.abs(dot(v, dot(normal, v))))
 

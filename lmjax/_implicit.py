@@ -128,17 +128,18 @@ class Implicit(eqx.Module):
 
         problem, _ = given(values)
         p = detach_unless(ok, outcome.p)
-        curvature = _curvature.at(problem, p, outcome, self.hessian)
+        engine = rebuild(leaves)[2].engine
+        curvature = _curvature.at(problem, p, outcome, self.hessian, engine)
         if self.polish:
             p = p + jax.lax.stop_gradient(curvature.newton_step())
-            curvature = _curvature.at(problem, p, outcome, self.hessian)
+            curvature = _curvature.at(problem, p, outcome, self.hessian, engine)
         p_dot = _parameters(given, values, dots, curvature, outcome.free)
 
         def follow(p, values):
             return _curvature.consequences(given(values)[0], p, outcome)
 
         _, followed = jax.jvp(follow, (p, values), (p_dot, dots))
-        tangent = jax.tree.map(_zero_tangent, outcome)
+        tangent = jax.tree.map(_varying.zero_tangent, outcome)
         moved = {"p": p_dot, **followed}
         moved = jax.tree.map(lambda t: _silence_unless(ok, t, self.failed), moved)
         return tangent._replace(**moved)
@@ -185,9 +186,3 @@ def _silence_unless(ok: Flag, tangent: Any, failed: str) -> Any:
     # on both sides: the transpose runs through them in the other order
     factor = jnp.where(ok, 1.0, jnp.nan).astype(tangent.dtype)
     return jnp.where(ok, tangent * factor, zero) * factor
-
-
-def _zero_tangent(x: Any) -> Any:
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros_like(x)
-    return _varying.no_tangent(x)

@@ -12,31 +12,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._linear_solvers import dense
-from lmjax._linearize import PRECISION, identity
+from lmjax._algebra import PLAIN, Algebra
+from lmjax._linearize import identity
 from lmjax._rarely import in_blocks, rarely
 from lmjax._types import Flag
-
-
-class Algebra(NamedTuple):
-    """What an inverse is made with.
-
-    Attributes:
-        inverse: Returns that of a symmetric positive definite matrix, NaN of others.
-        singular_values: Returns those of a matrix and its right vectors, as rows.
-        gram: Returns ``A^T A``.
-    """
-
-    inverse: Callable
-    singular_values: Callable
-    gram: Callable
-
-
-PLAIN = Algebra(
-    lambda a: dense.solve_positive(a, identity(len(a), len(a), a.dtype)),
-    lambda a: dense.singular_values(a)[1:],
-    lambda a: jnp.dot(a.T, a, precision=PRECISION),
-)
 
 
 class Inverse(NamedTuple):
@@ -113,7 +92,7 @@ def from_jacobian(
     jac = jnp.where((squares > 0.0)[None, :], jac / scale[None, :], 0.0)
     root, rank, open_ = root_of_inverse(jac, m, algebra)
     open_ &= squares > 0.0
-    return Inverse(algebra.gram(root), rank, open_, jnp.array(True))
+    return Inverse(algebra.product(root, root), rank, open_, jnp.array(True))
 
 
 def _units(squares: Float[Array, " n"]) -> tuple[Array, Array]:

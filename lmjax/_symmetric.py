@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _varying
+from lmjax._algebra import PLAIN, Algebra
 from lmjax._arrow import ArrowMatrix
-from lmjax._linear_solvers.dense import singular_values, solve_positive
 from lmjax._linear_solvers.schur import solve_arrow, solve_blocks
-from lmjax._linearize import PRECISION
+from lmjax._linearize import PRECISION, identity
 from lmjax._rarely import rarely
 from lmjax._types import Flag, Scalar
 
@@ -120,34 +120,72 @@ def pseudo_inverse(
         squares: Least size of each diagonal entry.
         noise: Relative uncertainty of the matrix, beyond rounding.
     """
-    n = matrix.shape[0]
-    eye = jnp.eye(n, dtype=matrix.dtype)
-    squares = jnp.maximum(jnp.abs(jnp.diagonal(matrix)), squares)
+    usual = by_factor(matrix, squares, noise)
+    rare = lambda operands: by_singular_values(*operands)
+    return rarely(~usual.healthy, rare, usual, (matrix, squares, noise))
+
+
+def by_factor(
+    matrix: Float[Array, "n n"],
+    squares: Float[Array, " n"],
+    noise: Scalar,
+    algebra: Algebra = PLAIN,
+) -> Inverse:
+    """Return the inverse by Cholesky's factorisation, and whether that is beyond doubt.
+
+    The largest entry of the inverse is at least the inverse of the least eigenvalue
+    divided by n. NaN compares false, in `all` and not in a maximum.
+    """
+    scaled, outer, present = _scaled(matrix, squares)
+    inverse = algebra.inverse(scaled)
+    n = len(matrix)
+    off = identity(n, n, matrix.dtype) == 0.0
+    healthy = jnp.all((inverse * _cutoff(matrix, noise) < 0.1 / n) | off)
+    return _in_units(inverse, outer, present, n, healthy)
+
+
+def by_singular_values(
+    matrix: Float[Array, "n n"],
+    squares: Float[Array, " n"],
+    noise: Scalar,
+    algebra: Algebra = PLAIN,
+) -> Inverse:
+    """Return the inverse of least norm, by ``A V = U S`` with the smallest left out."""
+    scaled, outer, present = _scaled(matrix, squares)
+    s, vt = algebra.singular_values(scaled)
+    kept = s > _cutoff(matrix, noise) * jnp.max(s)
+    weights = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)
+    images = algebra.product(vt.T, scaled)
+    inverse = algebra.product(weights[:, None] ** 2 * vt, images)
+    rank = jnp.sum(kept, dtype=jnp.int32)
+    return _in_units(inverse, outer, present, rank, jnp.array(False))
+
+
+def _cutoff(matrix: Float[Array, "n n"], noise: Scalar) -> Scalar:
+    """Return the share of the largest singular value that may be rounding.
+
+    8 n eps is what the products behind the matrix round to, with a margin.
+    """
+    return 8.0 * len(matrix) * jnp.finfo(matrix.dtype).eps + noise
+
+
+def _scaled(matrix: Float[Array, "n n"], squares: Float[Array, " n"]):
+    """Return a matrix in units of its columns, these units, and which are present."""
+    eye = identity(len(matrix), len(matrix), matrix.dtype)
+    diagonal = jnp.sum(jnp.where(eye == 1.0, matrix, 0.0), axis=0)
+    squares = jnp.maximum(jnp.abs(diagonal), squares)
     present = squares > 0.0
     scale = jnp.sqrt(jnp.where(present, squares, 1.0))
     outer = scale[:, None] * scale[None, :]
     both = present[:, None] & present[None, :]
-    scaled = jnp.where(both, matrix / outer, eye)
-    # 8 n eps: what the products behind the matrix round to, with a margin
-    cutoff = 8.0 * n * jnp.finfo(matrix.dtype).eps + noise
+    return jnp.where(both, matrix / outer, eye), outer, present
 
-    def through_singular_values(operands):
-        scaled, cutoff = operands
-        u, s, vt = singular_values(scaled)
-        kept = s > cutoff * jnp.max(s)
-        weights = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)
-        inverse = jnp.dot(vt.T * weights[None, :], u.T, precision=PRECISION)
-        return inverse, jnp.sum(kept, dtype=jnp.int32)
 
-    inverse = solve_positive(scaled, eye)
-    # the largest entry of the inverse is at least the inverse of the least eigenvalue
-    # divided by n; NaN compares false, in `all` and not in a maximum
-    healthy = jnp.all(jnp.diagonal(inverse) * cutoff < 0.1 / n)
-    usual = inverse, jnp.int32(n)
-    inverse, rank = rarely(~healthy, through_singular_values, usual, (scaled, cutoff))
+def _in_units(inverse, outer, present, rank, healthy) -> Inverse:
     rank = rank - jnp.sum(~present, dtype=jnp.int32)
-    inverse = 0.5 * (inverse + inverse.T)
-    return Inverse(jnp.where(both, inverse / outer, 0.0), rank, healthy)
+    both = present[:, None] & present[None, :]
+    inverse = jnp.where(both, 0.5 * (inverse + inverse.T) / outer, 0.0)
+    return Inverse(inverse, rank, healthy)
 
 
 def solve_dense(

@@ -98,6 +98,11 @@ def no_tangent(x: Any) -> Any:
     return np.zeros(x.shape, jax.dtypes.float0)
 
 
+def zero_tangent(x: Any) -> Any:
+    """Return the tangent of an array that does not move."""
+    return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else no_tangent(x)
+
+
 def tangent_like(primal: Any, tangent: Any) -> Any:
     """Return a tangent of the type that belongs to a primal value."""
     if not is_mapped():

@@ -11,8 +11,9 @@ pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
 
 from lmjax._fused import machine
 from lmjax._fused.elementary import LIBRARY
-from lmjax._fused.ir import Code, Name
+from lmjax._fused.ir import Code
 from lmjax._fused.module import Module
+from lmjax._fused.values import Name
 
 ULPS = {"float32": 2.0, "float64": 4.0}  # what the engine promises
 # Of each function: whether its argument is positive, and the largest one of interest.

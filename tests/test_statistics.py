@@ -22,7 +22,7 @@ def parabola(p, x):
 def inverse_and_rank(jac):
     jac = jnp.asarray(jac)
     squares = jnp.sum(jac**2, axis=0)
-    return inverse(jac.T @ jac, squares, lambda jac: jac, jac, jac.shape[0])
+    return inverse(jac.T @ jac, squares, lambda jac: jac, jac, jac.shape[0])[:3]
 
 
 def data(rng, noise=0.1):

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._fused.ir import Code, Name
+from lmjax._fused.ir import Code
+from lmjax._fused.values import Name
 
 # Functions of the C library, which have the name of jax's with an "f" for float32.
 LIBRARY = {

@@ -16,6 +16,7 @@ from jax.interpreters import mlir
 from jaxtyping import Array
 
 from lmjax import _varying
+from lmjax._batches import each, with_batch
 from lmjax._fused import machine
 from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
@@ -131,6 +132,29 @@ def run(
     program = Program(kernel, in_jax)
     floats, counts = program_p.bind(*leaves, program=program, size=size)
     return _unstacked(floats, counts, planned.results, halves)
+
+
+def with_program(plan: Callable, alone: Callable, arrays: Any) -> Any:
+    """Return ``alone(arrays)``; of a batch, what a machine program makes of it.
+
+    Args:
+        plan: From the shapes of the arrays of one fit to what is to be done.
+        alone: The same for one fit in jax, for a batch without a program as well.
+        arrays: Pytree of the arrays of one fit.
+    """
+    last = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+    first = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
+
+    def batch(size, flags, arrays):
+        in_jax = lambda arrays: each(alone, size, flags, arrays)
+        elsewhere = lambda arrays: (last(in_jax(arrays)), jnp.zeros(size, jnp.int32))
+        try:
+            found, _ = run(plan, arrays, flags, size, elsewhere)
+        except Unsupported:
+            return in_jax(arrays)
+        return first(found)
+
+    return with_batch(alone, batch, arrays)
 
 
 def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:

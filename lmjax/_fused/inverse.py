@@ -7,11 +7,8 @@ import jax.numpy as jnp
 
 from lmjax import _inverse
 from lmjax._block import rows_of_one
-from lmjax._fused import lane
-from lmjax._fused.lane import Lane, Pass, Plan, loop, rows_of
-from lmjax._inverse import Algebra, Inverse
-
-ALGEBRA = Algebra(lane.inverse, lane.singular_values, lane.gram)
+from lmjax._fused.lane import ALGEBRA, Lane, Pass, Plan, loop, rows_of
+from lmjax._inverse import Inverse
 
 
 def plan(arrays: Any, rest: Any) -> Plan:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._fused.ir import Code, Name, kind
+from lmjax._fused.ir import Code
 from lmjax._fused.lane import Loop, Plan, places
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN
@@ -18,6 +18,7 @@ from lmjax._fused.passes import Passes
 from lmjax._fused.places import Place
 from lmjax._fused.queue import SLOT, queue
 from lmjax._fused.scalars import evaluate
+from lmjax._fused.values import Name, kind
 
 
 class Kernel(Passes):

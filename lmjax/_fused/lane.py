@@ -13,6 +13,7 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive
 from jaxtyping import Array
 
+from lmjax._algebra import Algebra
 from lmjax._block import Lanes
 from lmjax._linearize import (
     UNROLL_UP_TO,
@@ -52,7 +53,7 @@ class Triangle(DenseLinearization):
 
     def normal_matrix(self) -> Array:
         """Return ``J^T J``."""
-        return gram(self.jac)
+        return product(self.jac, self.jac)
 
 
 class Lane(Lanes):
@@ -125,10 +126,13 @@ def singular_values(matrix: Array) -> list[Array]:
     return routine("svd", [matrix.T], [(n,), (n, n)], (m, n))
 
 
-def gram(matrix: Array) -> Array:
-    """Return ``A^T A``."""
-    k, n = matrix.shape
-    return routine("gram", [matrix], [(n, n)], (k, n))[0]
+def product(a: Array, b: Array) -> Array:
+    """Return ``A^T B`` of two matrices of the same shape."""
+    k, n = a.shape
+    return routine("product", [a, b], [(n, n)], (k, n))[0]
+
+
+ALGEBRA = Algebra(inverse, singular_values, product)
 
 
 class Loop(NamedTuple):

@@ -7,8 +7,9 @@ import numpy as np
 
 from lmjax._fused import operations as operations  # writes its rules into `ir`
 from lmjax._fused.elementary import LIBRARY, Functions
-from lmjax._fused.ir import Code, Name, kind, name_of, number
+from lmjax._fused.ir import Code
 from lmjax._fused.places import Unsupported
+from lmjax._fused.values import Name, kind, name_of, number
 
 ALIGN = 64
 # Numbers of an array that is written into the program.

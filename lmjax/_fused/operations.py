@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._fused.ir import RULES, SUFFIX, Code, Name, is_known, name_of
+from lmjax._fused.ir import RULES, Code
 from lmjax._fused.places import Unsupported
+from lmjax._fused.values import SUFFIX, Name, is_known, name_of
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")

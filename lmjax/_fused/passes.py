@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._fused.algebra import ROUTINES, Routine
-from lmjax._fused.ir import NOTHING, Code, Name, address, is_known, kind, read_common
+from lmjax._fused.algebra import ROUTINES
+from lmjax._fused.ir import Code, address, read_common
 from lmjax._fused.lane import Pass, Plan
 from lmjax._fused.listing import Listing
 from lmjax._fused.module import ALIGN, Module
 from lmjax._fused.places import Along, Place, Unsupported
+from lmjax._fused.routine import Routine
 from lmjax._fused.scalars import evaluate
+from lmjax._fused.values import NOTHING, Name, is_known, kind
 from lmjax._linearize import gram_pairs
 
 # Points that are added up before they join the total: their order keeps the sum of
