@@ -201,8 +201,7 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
         p0 = jnp.broadcast_to(p0, (size, *p0.shape))
     batch = Batch((problem, solver, p0), (*batched[:2], True), rest)
     ended, ran = _fitted(batch, size)
-    first = lambda x: jnp.moveaxis(x, -1, 0)
-    judged = {name: first(getattr(ended, name)) for name in Judged._fields}
+    judged = {name: getattr(ended, name) for name in Judged._fields}
     axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
     # For whoever wants it; XLA drops it where nobody does.
     residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
@@ -219,7 +218,7 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
 
 
 def _fitted(batch: Batch, size: int) -> tuple[Ended, Ran]:
-    """Return what a batch leaves behind, fits last, and what ran it."""
+    """Return what a batch leaves behind, fits first, and what ran it."""
     asked = batch.rest[1].engine
     reason = "the solver asks for another engine"
     if asked != "xla":
@@ -256,7 +255,8 @@ def _by_program(batch: Batch, size: int) -> tuple[Ended, Ran]:
 def _in_jax(batch: Batch, size: int) -> tuple[Ended, Ran]:
     """Fit a batch by blocks of fits, or one loop for all where those are too long."""
     n = batch.arrays[2].shape[1]
-    return (_by_blocks if n <= UNROLL_UP_TO else _by_loop)(batch, size)
+    ended, ran = (_by_blocks if n <= UNROLL_UP_TO else _by_loop)(batch, size)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), ended), ran
 
 
 def _by_loop(batch: Batch, size: int) -> tuple[Ended, Ran]:

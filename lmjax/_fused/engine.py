@@ -20,7 +20,7 @@ from lmjax._batches import each, with_batch
 from lmjax._fused import machine
 from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
-from lmjax._fused.lane import Plan, places
+from lmjax._fused.lane import Plan
 from lmjax._fused.places import Unsupported
 
 # Beyond this many parameters the program grows faster than what it saves.
@@ -45,12 +45,11 @@ class Program:
         self.target = machine.assemble(kernel.text() + handler(kernel))
 
     def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
-        """Return the types of the two results."""
-        floats, counts = (self.kernel.floats, size), (self.kernel.counts, size)
-        return [
-            jax.ShapeDtypeStruct(floats, self.kernel.dtype),
-            jax.ShapeDtypeStruct(counts, np.dtype("int32")),
-        ]
+        """Return the types of the results: those of the plan, and the steps."""
+        kernel = self.kernel
+        steps = jax.ShapeDtypeStruct((), np.dtype("int32"))
+        every = [*jax.tree.leaves(kernel.plan.results), steps]
+        return [jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for x in every]
 
 
 def _types(*arrays, program: Program, size: int):
@@ -108,7 +107,7 @@ def run(
         elsewhere: From the arrays to the same results in jax, for other platforms.
 
     Returns:
-        The results of the plan with the fits on the last axis, and an array.
+        The results of the plan with the fits on the first axis, and an array.
 
     Raises:
         Unsupported: If there is no program for such a batch; says why.
@@ -122,16 +121,14 @@ def run(
     width = machine.vector_bytes() // planned.start.dtype.itemsize
     inputs = [(x.shape, x.dtype, flag) for x, flag in zip(shapes, marks, strict=True)]
     kernel = Kernel(planned, inputs, width)
-    halves = planned.loops[-1].results
 
     def in_jax(*leaves):
-        results, steps = elsewhere(jax.tree.unflatten(structure, leaves))
-        return _stacked(results, steps, halves)
+        return jax.tree.leaves(elsewhere(jax.tree.unflatten(structure, leaves)))
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
     program = Program(kernel, in_jax)
-    floats, counts = program_p.bind(*leaves, program=program, size=size)
-    return _unstacked(floats, counts, planned.results, halves)
+    *found, steps = program_p.bind(*leaves, program=program, size=size)
+    return jax.tree.unflatten(jax.tree.structure(planned.results), found), steps
 
 
 def with_program(plan: Callable, alone: Callable, arrays: Any) -> Any:
@@ -142,17 +139,14 @@ def with_program(plan: Callable, alone: Callable, arrays: Any) -> Any:
         alone: The same for one fit in jax, for a batch without a program as well.
         arrays: Pytree of the arrays of one fit.
     """
-    last = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
-    first = lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
 
     def batch(size, flags, arrays):
         in_jax = lambda arrays: each(alone, size, flags, arrays)
-        elsewhere = lambda arrays: (last(in_jax(arrays)), jnp.zeros(size, jnp.int32))
+        elsewhere = lambda arrays: (in_jax(arrays), jnp.zeros(size, jnp.int32))
         try:
-            found, _ = run(plan, arrays, flags, size, elsewhere)
+            return run(plan, arrays, flags, size, elsewhere)[0]
         except Unsupported:
             return in_jax(arrays)
-        return first(found)
 
     return with_batch(alone, batch, arrays)
 
@@ -164,46 +158,3 @@ def _of_one(x: Any, per_fit: bool) -> jax.ShapeDtypeStruct:
         raise Unsupported(f"it works with {x.dtype}")
     shape = x.shape[1:] if per_fit else x.shape
     return jax.ShapeDtypeStruct(shape, x.dtype, weak_type=kind.weak_type)
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
-
-
-def _stacked(results: Any, steps: Array, halves: list[bool]) -> list[Array]:
-    """Return the two arrays in which a program leaves its results, fits last."""
-    leaves = jax.tree.leaves(results)
-    pairs = zip([*leaves, steps], [*halves, False], strict=True)
-    rows = [_rows(x, half) for x, half in pairs]
-    floats = [x for x in rows if _is_float(x)]
-    counts = [x.astype(jnp.int32) for x in rows if not _is_float(x)]
-    return [jnp.concatenate(floats), jnp.concatenate(counts)]
-
-
-def _rows(x: Array, half: bool) -> Array:
-    """Return the elements of an array as rows, of a symmetric matrix one half."""
-    if half:
-        return x[np.triu_indices(x.shape[0])]
-    return x.reshape(-1, x.shape[-1])
-
-
-def _unstacked(
-    floats: Array, counts: Array, results: Any, halves: list[bool]
-) -> tuple[Any, Array]:
-    """Return what `_stacked` put together."""
-    at = [0, 0]
-
-    def taken(x: Any, half: bool) -> Array:
-        which, count = (0 if _is_float(x) else 1), len(places(x.shape, half))
-        rows = (floats, counts)[which][at[which] : at[which] + count]
-        at[which] += count
-        if half:
-            upper = np.triu_indices(x.shape[0])
-            index = np.zeros(x.shape, np.int32)
-            index[upper] = index.T[upper] = np.arange(count)
-            return rows[index]
-        return rows.reshape(*x.shape, rows.shape[-1]).astype(x.dtype)
-
-    leaves, structure = jax.tree.flatten(results)
-    arrays = [taken(x, half) for x, half in zip(leaves, halves, strict=True)]
-    return jax.tree.unflatten(structure, arrays), counts[-1]

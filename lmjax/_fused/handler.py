@@ -23,11 +23,11 @@ def handler(kernel: Kernel) -> str:
     """Return the IR of the function that XLA calls, ``@handler``."""
     arguments = len(kernel.leaves)
     head = 8 * len(_SHARED)
-    size = head + 8 * (arguments + 2)
+    size = head + 8 * (arguments + len(kernel.results))
     lines = []
     for i in range(arguments):
         lines += _data(f"a{i}", "%args", i, head + 8 * i)
-    for i in range(2):
+    for i in range(len(kernel.results)):
         lines += _data(f"r{i}", "%rets", i, head + 8 * (arguments + i))
     field = lambda name, owner="%shared": (
         f"getelementptr i8, ptr {owner}, i64 {_AT[name]}"
@@ -114,8 +114,7 @@ run:
 {chr(10).join(lines)}
   %dimsp = getelementptr i8, ptr %br0, i64 40
   %dims = load ptr, ptr %dimsp
-  %fitsp = getelementptr i64, ptr %dims, i64 1
-  %fits = load i64, ptr %fitsp
+  %fits = load i64, ptr %dims
   %share = udiv i64 %fits, {UNITS * width}
   %most = call i64 @llvm.umin.i64(i64 %share, i64 {MOST})
   %many = call i64 @llvm.umax.i64(i64 %most, i64 {FEWEST})

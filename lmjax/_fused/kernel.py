@@ -6,8 +6,9 @@ out point by point, so that each pass over them reads vectors.
 """
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lmjax._fused.ir import Code
@@ -21,12 +22,26 @@ from lmjax._fused.scalars import evaluate
 from lmjax._fused.values import Name, kind
 
 
+class Result(NamedTuple):
+    """An array that a program leaves behind.
+
+    Attributes:
+        row: Row of the memory of a block that holds its first element.
+        size: Elements per fit.
+        dtype: Its dtype; flags are held as numbers.
+    """
+
+    row: int
+    size: int
+    dtype: str
+
+
 class Kernel(Passes):
     """The whole program.
 
     Attributes:
         states: Names of what a fit is between two steps.
-        floats, counts: Rows of the two results.
+        results: What it leaves behind.
     """
 
     def __init__(self, plan: Plan, leaves: list, width: int):
@@ -258,19 +273,26 @@ class Kernel(Passes):
 
     def _results(self, code: Code, left: list[Any]) -> list[str]:
         """Return the lines that store what the fits of a block leave behind."""
-        rows: list[list[Any]] = [[], []]
-        for value in left:
-            if np.dtype(value.dtype) == self.dtype:
-                rows[0].append(value)
-            else:
-                rows[1].append(code.emit("convert_element_type", [value], "int32"))
-        rows[1].append(self.states[-1])
-        self.floats, self.counts = len(rows[0]), len(rows[1])
-        count = self.floats + self.counts
-        self.result_offset = self._reserve(count * self.width * SLOT)
+        given, values = iter(left), []
+        self.results: list[Result] = []
+        shapes = jax.tree.leaves(self.plan.results)
+        for x, half in zip(shapes, self.plan.loops[-1].results, strict=True):
+            array = np.empty(x.shape, object)
+            for place in places(x.shape, half):
+                array[place] = next(given)
+                if half:
+                    array[place[::-1]] = array[place]
+            self.results.append(Result(len(values), array.size, str(x.dtype)))
+            values += list(array.flat)
+        self.results.append(Result(len(values), 1, "int32"))
+        values.append(self.states[-1])
+        self.result_offset = self._reserve(len(values) * self.width * SLOT)
         lines = []
-        for row, value in enumerate([*rows[0], *rows[1]]):
-            dtype = self.dtype if row < self.floats else np.dtype("int32")
+        for row, value in enumerate(values):
+            dtype = np.dtype(value.dtype)
+            if dtype == bool:
+                value = code.emit("convert_element_type", [value], "int32")
+                dtype = np.dtype("int32")
             lines += [
                 f"  %result{row} = {self._slot(self.result_offset, row)}",
                 f"  store {code.vector(dtype)} {code.text(value)}, ptr %result{row}, "

@@ -49,13 +49,20 @@ def queue(kernel: Any) -> str:
     """Return the IR of ``@unit``, which fits a range of fits, and what it calls."""
     width, size, row = kernel.width, kernel.dtype.itemsize, kernel.width * SLOT
     many = kernel.float_states, len(kernel.states) - kernel.float_states
-    state, results = kernel.state_offset, kernel.result_offset
+    state = kernel.state_offset
     held = state + len(kernel.states) * row  # of the queue, two vectors of each
     states = _groups(state, row, size, *many)
     waiting = _groups(held, 2 * row, size, *many)
-    left = _groups(results, row, size, kernel.floats, kernel.counts)
-    write = _written("w0", "write", left[0], "%floats", "w1")
-    write += _written("w1", "w0", left[1], "%counts", "on")
+    outputs, write = "", ""
+    for k, result in enumerate(kernel.results):
+        outputs += f"""  %at{k} = getelementptr ptr, ptr %outputs, i64 {k}
+  %out{k} = load ptr, ptr %at{k}
+"""
+        bytes_ = 4 if result.dtype in ("bool", "int32") else size
+        rows = _Rows(kernel.result_offset + result.row * row, row, bytes_, result.size)
+        before = f"w{k - 1}" if k else "write"
+        after = f"w{k + 1}" if k + 1 < len(kernel.results) else "on"
+        write += _written(k, before, rows, result.dtype == "bool", after)
     push = _moved("s0", "push", (states[0], "%lane"), (waiting[0], "%place"), "s1")
     push += _moved("s1", "s0", (states[1], "%lane"), (waiting[1], "%place"), "on")
     pop = _moved("r0", "next", (waiting[0], "%from"), (states[0], "%lane"), "r1")
@@ -67,10 +74,7 @@ define internal void @sort(
   ptr noalias %outputs,
   i64 %fits, i64 %count, i64 %mask, ptr noalias %scratch) noinline {{
 entry:
-  %floats = load ptr, ptr %outputs
-  %countsp = getelementptr ptr, ptr %outputs, i64 1
-  %counts = load ptr, ptr %countsp
-  %rows = getelementptr i8, ptr %scratch, i64 {kernel.rows_offset}
+{outputs}  %rows = getelementptr i8, ptr %scratch, i64 {kernel.rows_offset}
   %waiting = getelementptr i8, ptr %scratch, i64 {kernel.queue_offset}
   br label %next
 next:
@@ -195,15 +199,19 @@ def _loop(label: str, before: str, count: int, body: str, after: str) -> str:
 """
 
 
-def _written(label: str, before: str, rows: _Rows, into: str, after: str) -> str:
-    """Return a loop that copies the results of a lane into rows of the batch."""
-    kind = f"i{8 * rows.size}"
+def _written(k: int, before: str, rows: _Rows, flags: bool, after: str) -> str:
+    """Return a loop that copies a result of a lane to where the batch wants it."""
+    label, kind = f"w{k}", f"i{8 * rows.size}"
+    stored, value, narrow = kind, f"%v{label}", ""
+    if flags:  # a byte each in the batch
+        stored, value = "i8", f"%b{label}"
+        narrow = f"\n  %b{label} = trunc {kind} %v{label} to i8"
     body = f"""{rows.number(label, "%lane")}
-  %v{label} = load {kind}, ptr %a{label}
-  %i{label} = mul i64 %fits, %n{label}
-  %j{label} = add i64 %i{label}, %fit
-  %d{label} = getelementptr {kind}, ptr {into}, i64 %j{label}
-  store {kind} %v{label}, ptr %d{label}"""
+  %v{label} = load {kind}, ptr %a{label}{narrow}
+  %i{label} = mul i64 %fit, {rows.many}
+  %j{label} = add i64 %i{label}, %n{label}
+  %d{label} = getelementptr {stored}, ptr %out{k}, i64 %j{label}
+  store {stored} {value}, ptr %d{label}"""
     return _loop(label, before, rows.many, body, after)
 
 
