@@ -87,6 +87,20 @@ class Problem(eqx.Module):
         r = self.residual_fn(p)
         return jnp.sum(self.half_terms(r)), r, self.linearize(p, r, False)
 
+    def largest(
+        self, p: Float[Array, " n"], v: Float[Array, " n"], matrix_free: bool
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Return the largest entries of the residual at ``p`` and of ``J v``."""
+        residual, effect = self.sizes(p, v, matrix_free)
+        return jnp.max(jnp.abs(residual)), jnp.max(jnp.abs(effect))
+
+    def sizes(
+        self, p: Float[Array, " n"], v: Float[Array, " n"], matrix_free: bool
+    ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        """Return the residual at ``p`` and ``J v``."""
+        here = self.linearize(p, self.residual_fn(p), matrix_free)
+        return here.residual, here.mv(v)
+
     @staticmethod
     def eliminate(columns: Float[Array, "n m"], r: Float[Array, " m"]) -> tuple:
         """Return weights of a basis of J, the rest of r, and its coefficients.

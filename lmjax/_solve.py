@@ -75,13 +75,11 @@ def solve(
 ) -> Outcome:
     """Run one fit, its linear parameters (if any are marked) solved out."""
     if problem.linear is None:
-        outcome = _run(problem, p0, solver)
-    else:
-        separated, reduced = _separable.separate(problem, p0)
-        q = p0[_separable.indices(problem, False)]
-        inner = _run(reduced, q, solver) if q.size else None
-        outcome = _whole(separated, inner, p0, solver)
-    return outcome._replace(status=_range.status(problem, p0, outcome, solver))
+        return _run(problem, p0, solver)
+    separated, reduced = _separable.separate(problem, p0)
+    q = p0[_separable.indices(problem, False)]
+    inner = _run(reduced, q, solver) if q.size else None
+    return _whole(separated, inner, p0, solver)
 
 
 def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> Outcome:
@@ -114,7 +112,12 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
     size = jnp.max(state.point.norms * jnp.abs(p))
     affine = separated.is_affine(p, start, size)
     status = jnp.where(affine, status, Status.NOT_AFFINE).astype(jnp.int32)
-    return outcome._replace(status=status)
+    return _in_range(problem, p0, outcome._replace(status=status), solver)
+
+
+def _in_range(problem: Problem, p0, outcome: Outcome, solver) -> Outcome:
+    """Return an outcome, its status told apart from squares out of range."""
+    return outcome._replace(status=_range.status(problem, p0, outcome, solver))
 
 
 def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
@@ -163,11 +166,12 @@ def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
     symptoms = symptoms_of(state, p0, effect, problem.conditions)
     explained = _stopping.explained(outcome.status, *symptoms.of_fit)
     outcome = outcome._replace(status=explained, lost=symptoms.lost)
-    if not fit.squares_condition:
-        return outcome
-    given = Judged(*(getattr(outcome, name) for name in Judged._fields))
-    judged = _last_look.judge(problem, p0, given, state.scale, solver)
-    return outcome._replace(r=problem.residual_fn(judged.p), **judged._asdict())
+    if fit.squares_condition:
+        given = Judged(*(getattr(outcome, name) for name in Judged._fields))
+        judged = _last_look.judge(problem, p0, given, state.scale, solver)
+        r = problem.residual_fn(judged.p)
+        outcome = outcome._replace(r=r, **judged._asdict())
+    return _in_range(problem, p0, outcome, solver)
 
 
 def outcome_of(state: _loop.State, problem: Problem, solver) -> Outcome:
@@ -284,7 +288,8 @@ def _by_blocks(batch: Batch, size: int) -> tuple[Ended, Ran]:
 
     def last_look(problem, solver, p0, given, scale):
         problem, solver = eqx.combine((problem, solver), rest[:2])
-        return _last_look.judge(problem, p0, given, scale, solver)
+        judged = _last_look.judge(problem, p0, given, scale, solver)
+        return judged._replace(status=_range.status(problem, p0, judged, solver))
 
     last_look = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0))
     judged = last_look(problem, solver, p0, given, ended.scale.T)

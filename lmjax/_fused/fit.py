@@ -4,16 +4,18 @@ from contextlib import suppress
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from lmjax import _last_look, _loop, _stopping
+from lmjax import _last_look, _loop, _range, _stopping
 from lmjax._block import Ended, bends_of_one, end, rows_of_one
-from lmjax._fused.lane import Lane, Loop, Pass, Plan, loop, rows_of
+from lmjax._fused.lane import Lane, Loop, Plan, loop, pass_of
 from lmjax._last_look import Judged, Looking
 from lmjax._linearize import NormalLinearization
 from lmjax._problem import NOT_TWICE_DIFFERENTIABLE
 from lmjax._proposal import point_at
+from lmjax._range import Ranged
 from lmjax._status import Engine
 
 
@@ -30,12 +32,13 @@ def plan(arrays: Any, rest: Any) -> Plan:
         return eqx.combine(arrays[0], rest[0])
 
     problem = problem_of(arrays)
-    rows = rows_of(lambda a, *args: rows_of_one(problem_of(a), *args), arrays, start)
-    passes = {"rows": Pass(rows, "products"), "triangle": Pass(rows, "triangle")}
+    rows = lambda a, *args: rows_of_one(problem_of(a), *args)
+    products = pass_of(rows, "products", arrays, start)
+    passes = {"rows": products, "triangle": products._replace(adds="triangle")}
     if problem.has_second_derivatives:
         bends = lambda a, *args: bends_of_one(problem_of(a), *args)
         with suppress(*NOT_TWICE_DIFFERENTIABLE):  # the first scale does without them
-            passes["bends"] = Pass(rows_of(bends, arrays, start), "squares")
+            passes["bends"] = pass_of(bends, "squares", arrays, start)
 
     def of(arrays):
         problem, solver, p0 = eqx.combine(arrays, rest)
@@ -44,7 +47,16 @@ def plan(arrays: Any, rest: Any) -> Plan:
 
     fit, ended = _fit(of, arrays)
     look, results = _look(of, ended, arrays)
-    return Plan("fits", [fit, look], passes, results, start, problem.m)
+    loops = [fit, look]
+    if _range.matters(problem, start.dtype):
+        n = start.shape[0]
+        both = jax.ShapeDtypeStruct((2 * n,), start.dtype)
+        sizes = lambda a, p, _: problem_of(a).sizes(p[:n], p[n:], False)
+        passes["largest"] = pass_of(sizes, "largest", arrays, both)
+        ended, kind = results
+        checked, results = _checked(of, ended, kind, arrays)
+        loops.append(checked)
+    return Plan("fits", loops, passes, results, start, problem.m)
 
 
 def _pack(state: _loop.State) -> list[Array]:
@@ -99,3 +111,20 @@ def _look(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
         return ended, jnp.int32(Engine.FUSED)
 
     return loop(begin, _last_look.going, turn, finish, ended, arrays)
+
+
+def _checked(of: Any, ended: Any, kind: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the look at the range of squares as a loop, and what it ends in."""
+
+    def begin(ended, kind, arrays) -> Ranged:
+        return _range.begin(of(arrays)[0], ended)
+
+    def turn(state: Ranged, ended, kind, arrays) -> Ranged:
+        lane, _ = of(arrays)
+        return _range.look(lane.largest, lane.p0, ended.p, ended.norms, state)
+
+    def finish(state: Ranged, ended, kind, arrays):
+        return ended._replace(status=state.status), kind
+
+    going = lambda state: state.doubtful
+    return loop(begin, going, turn, finish, ended, kind, arrays)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lmjax import _hessian
-from lmjax._fused.lane import ALGEBRA, Pass, Plan, loop, routine, rows_of
+from lmjax._fused.lane import ALGEBRA, Plan, loop, pass_of, routine
 from lmjax._hessian import Hessian
 from lmjax._linearize import gram_pairs
 
@@ -41,7 +41,7 @@ def plan(arrays: Any, rest: Any) -> Plan:
     going = lambda known: known.doubtful
     finish = lambda known, arrays: _hessian.finish(known, arrays[1])
     of = lambda arrays, *args: bends_of_cost(problem_of(arrays), *args)
-    passes = {"cost": Pass(rows_of(of, arrays, start), "sums")}
+    passes = {"cost": pass_of(of, "sums", arrays, start)}
     whole, results = loop(begin, going, turn, finish, arrays)
     problem = problem_of(arrays)
     return Plan("hessian", [whole], passes, results, start, problem.m)

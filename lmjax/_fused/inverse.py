@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lmjax import _inverse
 from lmjax._block import rows_of_one
-from lmjax._fused.lane import ALGEBRA, Lane, Pass, Plan, loop, rows_of
+from lmjax._fused.lane import ALGEBRA, Lane, Plan, loop, pass_of
 from lmjax._inverse import Inverse
 
 
@@ -39,7 +39,7 @@ def plan(arrays: Any, rest: Any) -> Plan:
     start = arrays[1]
     problem = eqx.combine(arrays[0], rest[0])
     of = lambda arrays, *args: rows_of_one(eqx.combine(arrays[0], rest[0]), *args)
-    passes = {"triangle": Pass(rows_of(of, arrays, start), "triangle")}
+    passes = {"triangle": pass_of(of, "triangle", arrays, start)}
     going = lambda found: ~found.healthy
     whole, results = loop(begin, going, turn, finish, arrays)
     return Plan("inverse", [whole], passes, results, start, problem.m)

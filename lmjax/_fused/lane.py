@@ -104,6 +104,10 @@ class Lane(Lanes):
         step, pivots = routine("solve", [matrix, rhs], [(n,), (n,)], (n,))
         return -step, pivots
 
+    def largest(self, p: Array, v: Array) -> list[Array]:
+        """Return what `Problem.largest` does."""
+        return routine("largest", [p, v], [(), ()])
+
     def eliminate(self, columns: Array, r: Array) -> list[Array]:
         """Return what `Problem.eliminate` does; ``columns`` are those of `look`."""
         n, m = columns.shape
@@ -163,18 +167,20 @@ class Pass(NamedTuple):
     Attributes:
         rows: From the arrays of one fit, the parameters and the unit vectors to a list
             of arrays over the points.
-        adds: What becomes of them: "sums", sums of "squares", sums of "products" of all
-            pairs of the first n + 1, or the "triangle" to which these are rotated; what
-            comes after the first n + 1 is summed.
+        adds: What becomes of them: "sums", sums of "squares", the "largest" sizes, sums
+            of "products" of all pairs of the first n + 1, or the "triangle" to which
+            these are rotated; what comes after the first n + 1 is summed.
+        given: How many numbers it is given.
     """
 
     rows: ClosedJaxpr
     adds: str
+    given: int
 
     def count(self, n: int) -> int:
         """Return how many numbers it leaves."""
         arrays = len(self.rows.out_avals)
-        if self.adds in ("sums", "squares"):
+        if self.adds in ("sums", "squares", "largest"):
             return arrays
         return len(gram_pairs(n)) + arrays - n - 1
 
@@ -239,7 +245,7 @@ def _symmetric(tree: Any) -> list[bool]:
     return [getattr(path[-1], "name", "") in SYMMETRIC for path in paths]
 
 
-def rows_of(fn: Any, arrays: Any, start: jax.ShapeDtypeStruct) -> ClosedJaxpr:
+def pass_of(fn: Any, adds: str, arrays: Any, start: jax.ShapeDtypeStruct) -> Pass:
     """Trace what a pass adds up, a function of arrays, parameters and unit vectors."""
     units = jax.ShapeDtypeStruct((*start.shape, *start.shape), start.dtype)
-    return jax.make_jaxpr(fn)(arrays, start, units)
+    return Pass(jax.make_jaxpr(fn)(arrays, start, units), adds, *start.shape)

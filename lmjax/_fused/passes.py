@@ -163,12 +163,12 @@ class Passes(Module):
         """Write the loop over the points: what it adds up, by runs of points."""
         count = one.count(self.n)
         self.regions[name] = (
-            self._reserve(self.n * self.vector_bytes),
+            self._reserve(one.given * self.vector_bytes),
             self._reserve(count * self.vector_bytes),
         )
         entry = Code(self, "h")
         code = Code(self, "k", point="%k", still=entry)
-        p = [self._load_p(entry, name, j) for j in range(self.n)]
+        p = [self._load_p(entry, name, j) for j in range(one.given)]
         inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
         point = Along(1, self.points) if self.points > 1 else 0
         wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
@@ -189,12 +189,14 @@ class Passes(Module):
         code.moving.update(held.text for held in before)
         after = self._added(code, one.adds, columns, before)
         slots = zip(sums, before, after, strict=True)
-        self._function(name, self._points(name, count, entry, code, list(slots)))
+        total = "max" if one.adds == "largest" else "add"
+        self._function(name, self._points(name, count, entry, code, list(slots), total))
 
-    def _points(self, name: str, count: int, entry: Code, code: Code, slots: list):
+    def _points(self, name, count: int, entry: Code, code: Code, slots: list, total):
         """Return the lines of the loop, given how a point changes each of the sums."""
         vector, made = code.vector(self.dtype), self.regions[name][1]
-        zeros, phis, stores = [], [], []
+        run = Code(self, "r")
+        zeros, phis = [], []
         for j in range(count):
             zeros += [
                 f"  %q{j} = getelementptr i8, ptr %scratch, "
@@ -202,11 +204,9 @@ class Passes(Module):
                 f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
             ]
         for j, old, new in slots:
-            stores += [
-                f"  %t{j} = load {vector}, ptr %q{j}, align {ALIGN}",
-                f"  %u{j} = fadd {vector} %t{j}, {code.text(new)}",
-                f"  store {vector} %u{j}, ptr %q{j}, align {ALIGN}",
-            ]
+            before = run.add(f"load {vector}, ptr %q{j}, align {ALIGN}", self.dtype)
+            after = run.text(run.emit(total, [before, new], self.dtype))
+            run.lines.append(f"  store {vector} {after}, ptr %q{j}, align {ALIGN}")
             phis.append(
                 f"  {old.text} = phi {vector} [zeroinitializer, %run], "
                 f"[{code.text(new)}, %point]"
@@ -229,7 +229,7 @@ class Passes(Module):
             "  %more = icmp ult i64 %k1, %end",
             "  br i1 %more, label %point, label %ran",
             "ran:",
-            *stores,
+            *run.lines,
             f"  %again = icmp ult i64 %end, {self.points}",
             "  br i1 %again, label %run, label %done",
             "done:",
@@ -238,6 +238,10 @@ class Passes(Module):
     def _added(self, code: Code, adds: str, columns: list, before: list) -> list:
         """Return what is summed after a point."""
         one, rest = self.dtype.type(1), columns[self.n + 1 :]
+        if adds == "largest":
+            sizes = [code.emit("abs", [x], self.dtype) for x in columns]
+            pairs = zip(before, sizes, strict=True)
+            return [code.emit("max", [*pair], self.dtype) for pair in pairs]
         if adds in ("sums", "squares"):
             terms = [(x if adds == "squares" else one, x) for x in columns]
         else:
