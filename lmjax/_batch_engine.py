@@ -1,21 +1,21 @@
-"""Many independent fits: what `jax.vmap` of a fit runs.
+"""Many independent fits in XLA: what `jax.vmap` of a fit runs that is not fused.
 
-The step is that of `lmjax._loop`, on blocks of fits (`lmjax._block`) that stay in a
-core's cache. A block runs until most of its lanes are done; the unfinished of all
-blocks are then gathered into fewer blocks, so that a batch does not wait for its
-slowest fit.
+Blocks of fits take the steps of `lmjax._loop` together. A block runs until half of its
+fits have ended. The unfinished of all blocks are then gathered into fewer blocks, so
+that a batch does not wait for its slowest fit. A fit that begins and one that is under
+way need the same: the linear model at one point. So a turn of the loop contains it
+once, which halves the time to compile.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lmjax import _loop, _varying
-from lmjax._block import Ended, Lanes, Packed, end, pack, unpack
+from lmjax._block import Ended, Lanes, Packed, curvatures, end, pack, unpack
 from lmjax._bounds import Conditions
 from lmjax._linearize import gram_pairs
 from lmjax._problem import Problem
@@ -23,30 +23,31 @@ from lmjax._rarely import indices_of
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
-# What a block of fits may take of a core's cache: data, columns of J and residual.
-CACHE_BYTES = 2**19
-# A GPU wants every fit at once; this bounds the memory of one block.
-GPU_LANES = 2**17
-# Lanes of the last block: about as many as cost no more than one does.
-NARROW = 48
-# From so many blocks on the narrow one, half of all there is to compile, pays off.
-MANY_BLOCKS = 4
+# What a block may take of a core's cache, and of the memory of any other device: data,
+# columns of J and residual.
+CACHE_BYTES, DEVICE_BYTES = 2**19, 2**30
+# Most fits of a block on a device that computes thousands at once.
+DEVICE_LANES = 2**17
 # A block is broken up when this share of its lanes is still running.
 LEFT_OVER = 0.5
 
 
-def lanes_per_block(problem: Problem, n: int, dtype, size: int) -> int:
-    """Return how many fits run side by side.
+def lanes_on_cpu(bytes_per_fit: int) -> int:
+    """Return how many fits run side by side in a core's cache.
 
-    On CPU the size of the batch plays no part: a fit meets the same instructions in
-    every batch of two or more, and its answer has the same bits. The number is an odd
+    The size of the batch plays no part: a fit meets the same instructions in every
+    batch of two or more, and its answer has the same bits. The number is an odd
     multiple of 16, because rows a power of two apart share the same sets of the cache:
     1,024 lanes ran four times slower than 1,008.
     """
-    if jax.default_backend() != "cpu":
-        return min(GPU_LANES, -(-size // 128) * 128)
-    lanes = CACHE_BYTES // (problem.m * (n + 2) * dtype.itemsize)
+    lanes = CACHE_BYTES // bytes_per_fit
     return min(max(lanes, 64), 1024) // 32 * 32 + 16
+
+
+def lanes_elsewhere(bytes_per_fit: int, size: int) -> int:
+    """Return how many of ``size`` fits run side by side on a GPU or the like."""
+    lanes = min(size, DEVICE_LANES, DEVICE_BYTES // bytes_per_fit)
+    return max(-(-lanes // 128), 1) * 128
 
 
 class Batch(NamedTuple):
@@ -62,9 +63,12 @@ class Batch(NamedTuple):
     flags: Any
     rest: Any
 
-    def block(self, rows) -> tuple[Problem, LevenbergMarquardt, Float[Array, "n f"]]:
-        """Return the fits that ``rows`` picks from a leaf, lanes on the last axis."""
-        pick = lambda x, flag: jnp.moveaxis(rows(x), 0, -1) if flag else x
+    def block(
+        self, index: Int[Array, " f"]
+    ) -> tuple[Problem, LevenbergMarquardt, Float[Array, "n f"]]:
+        """Return the fits of these indices on the last axis."""
+        row = lambda x: jnp.moveaxis(jnp.take(x, index, axis=0, mode="clip"), 0, -1)
+        pick = lambda x, flag: row(x) if flag else x
         arrays = jax.tree.map(pick, self.arrays, self.flags)
         return eqx.combine(arrays, self.rest)
 
@@ -84,15 +88,16 @@ def run(batch: Batch, size: int) -> tuple[Ended, Float[Array, ""]]:
     """
     problem, _, p0 = eqx.combine(batch.arrays, batch.rest)
     n = p0.shape[1]
-    width = lanes_per_block(problem, n, p0.dtype, size)
-    whole = batch
-    if size < width:
-        # the last fit repeated: the lanes are there anyway
-        index = jnp.minimum(jnp.arange(width), size - 1)
-        spread = lambda x, flag: x[index] if flag else x
-        whole = batch._replace(arrays=jax.tree.map(spread, batch.arrays, batch.flags))
-    packed, steps = _blocks(whole, max(size, width), width, n, p0.dtype)
-    packed = jax.tree.map(lambda x: x[:, :size], packed)
+    bytes_per_fit = problem.m * (n + 2) * p0.dtype.itemsize
+
+    def by(width):
+        return lambda arrays: _blocks(batch._replace(arrays=arrays), size, width)
+
+    packed, steps = _varying.platform_dependent(
+        batch.arrays,
+        cpu=by(lanes_on_cpu(bytes_per_fit)),
+        default=by(lanes_elsewhere(bytes_per_fit, size)),
+    )
     last = lambda x, flag: jnp.moveaxis(x, 0, -1) if flag else x
     bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
     problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
@@ -100,109 +105,66 @@ def run(batch: Batch, size: int) -> tuple[Ended, Float[Array, ""]]:
     return end(unpack(packed, conditions, n), p0.T, conditions), steps
 
 
-def _blocks(batch: Batch, size: int, width: int, n: int, dtype):
-    """Run blocks of ``width`` lanes over ``size`` fits, at last a narrow one.
+def _blocks(batch: Batch, size: int, width: int) -> tuple[Packed, Float[Array, ""]]:
+    """Run ``size`` fits in blocks of ``width`` lanes until all have ended."""
+    p0 = batch.arrays[2]
+    n, dtype = p0.shape[1], p0.dtype
+    floats = jnp.zeros((2 * n + len(gram_pairs(n)) + 4, size), dtype)
+    # the number of steps says that none has begun
+    counts = jnp.full((3, size), -1, jnp.int32).at[2].set(Status.RUNNING)
 
-    The first round takes the fits as they lie; each later one gathers those that are
-    still running. The last few may take many times the steps of the others; in a large
-    batch they go on in a block of their own size.
-    """
-    if size == width:
-        problem, solver, p0 = batch.block(lambda x: x)
-        going = 0.0 * p0[0, 0] != 1.0  # NaN as well
-        conditions = batch.conditions(problem, width)
-        fit = Lanes(problem, batch.flags[0], conditions, p0, going)
-        block = fit.stage(lambda: pack(_loop.init(fit, p0, solver)))
-        packed, turns = _advance(fit, solver, block, 0)
-        return packed, turns.astype(dtype) * width
-    q = len(gram_pairs(n))
-    packed = Packed(
-        jnp.zeros((2 * n + q + 4, size), dtype), jnp.zeros((3, size), jnp.int32)
-    )
-    carry = (packed, jnp.array(True), jnp.zeros((), dtype))
-    narrow = min(NARROW, width)
-    small = size < MANY_BLOCKS * width
-    stages = ((width, 0),) if small else ((width, narrow), (narrow, 0))
-    for lanes, most in stages:
-        unfinished = lambda carry, most=most: (
-            carry[1] | (jnp.sum(carry[0].running, dtype=jnp.int32) > most)
-        )
-        begins = lanes == width
-        one_round = partial(_round, batch, size, lanes, most, begins)
-        carry = _varying.while_loop(unfinished, one_round, carry)
-    packed, _, steps = carry
-    return packed, steps
+    def one_round(carry):
+        packed, steps = carry
+        count = jnp.sum(packed.running, dtype=jnp.int32)
+        lanes = indices_of(packed.running, -(-size // width) * width)
+        least = jnp.where(count <= width, 0, int(LEFT_OVER * width))
 
-
-def _round(batch: Batch, size: int, width: int, most: int, begins: bool, carry):
-    """Run blocks over all that are running; leave off when few of a block are left.
-
-    ``begins`` tells whether it may be the first round: if not, nothing is compiled that
-    only the first one does.
-    """
-    packed, first, steps = carry
-
-    def either(at_first, later):
-        return _varying.cond(first, at_first, later) if begins else later()
-
-    padded = -(-size // width) * width
-    unfinished = indices_of(packed.running, padded)
-    lanes = jnp.where(first, jnp.arange(padded, dtype=jnp.int32), unfinished)
-    count = jnp.where(first, size, jnp.sum(packed.running, dtype=jnp.int32))
-    limit = jnp.where(count <= width, most, int(LEFT_OVER * width))
-
-    def one_block(carry):
-        k, packed, steps = carry
-        index = jax.lax.dynamic_slice_in_dim(lanes, k, width)
-        # the last block overlaps the one before it: the same work, the same answer
-        start = jnp.minimum(k, size - width)
-
-        def read(x, axis):
-            return either(
-                lambda: jax.lax.dynamic_slice_in_dim(x, start, width, axis),
-                lambda: jnp.take(x, index, axis=axis, mode="clip"),
-            )
-
-        problem, solver, p0 = batch.block(lambda x: read(x, 0))
-        conditions = batch.conditions(problem, width)
-        fit = Lanes(problem, batch.flags[0], conditions, p0, k >= 0)
-
-        def resume():
+        def one_block(carry):
+            k, packed, steps = carry
+            index = jax.lax.dynamic_slice_in_dim(lanes, k, width)
             pick = lambda x: jnp.take(x, index, axis=1, mode="clip")
             block = jax.tree.map(pick, packed)
             # lanes without a fit wait for the others
             status = jnp.where(index < size, block.counts[2], Status.STALLED)
-            return Packed(block.floats, block.counts.at[2].set(status))
+            block = Packed(block.floats, block.counts.at[2].set(status))
+            block, turns = _advance(batch, index, block, least)
+            write = lambda x, new: x.at[:, index].set(new, mode="drop")
+            packed = jax.tree.map(write, packed, block)
+            return k + width, packed, steps + turns.astype(dtype) * width
 
-        begin = lambda: pack(_loop.init(fit, p0, solver))
-        block = either(begin, resume)
-        block, turns = _advance(fit, solver, block, limit)
-        write = lambda x, new: either(
-            lambda: jax.lax.dynamic_update_slice_in_dim(x, new, start, 1),
-            lambda: x.at[:, index].set(new, mode="drop"),
+        left = lambda carry: carry[0] < count
+        carry = jnp.int32(0), packed, steps
+        return _varying.while_loop(left, one_block, carry)[1:]
+
+    unfinished = lambda carry: jnp.any(carry[0].running)
+    start = Packed(floats, counts), jnp.zeros((), dtype)
+    return _varying.while_loop(unfinished, one_round, start)
+
+
+def _advance(batch: Batch, index: Int[Array, " f"], block: Packed, least):
+    """Step a block until no more than ``least`` of its fits are running."""
+    problem, solver, p0 = batch.block(index)
+    conditions = batch.conditions(problem, index.size)
+    lanes = lambda begun: Lanes(problem, batch.flags[0], conditions, p0, begun)
+    fresh = lanes(block.counts[0] >= 0)
+    bends = fresh.bends(fresh.first)
+
+    def turn(carry):
+        block, turns = carry
+        state = unpack(block, conditions, fresh.n)
+        begun = state.num_steps >= 0
+        fit = lanes(begun)
+        aim = _loop.aimed(state, fit, solver)
+        visit = fit.visit(aim.p)
+        stepped = _loop.judged(state, aim, visit, fit, solver)
+        start = fit.point(fit.first, visit)
+        started = _loop.begin(start, curvatures(start, bends), fit, solver)
+        done = ~block.running
+        choose = lambda old, new, first: jnp.where(
+            done, old, jnp.where(begun, new, first)
         )
-        packed = jax.tree.map(write, packed, block)
-        return k + width, packed, steps + turns.astype(steps.dtype) * width
+        block = jax.tree.map(choose, block, pack(stepped), pack(started))
+        return block, turns + 1
 
-    unstarted = lambda carry: carry[0] < count
-    _, packed, steps = _varying.while_loop(
-        unstarted, one_block, (jnp.int32(0), packed, steps)
-    )
-    return packed, jnp.array(False), steps
-
-
-def _advance(fit: Lanes, solver: LevenbergMarquardt, packed: Packed, limit):
-    """Step a block until no more than ``limit`` lanes are running."""
-
-    def body(carry):
-        packed, turns = carry
-        state = unpack(packed, fit.conditions, fit.n)
-        new = _loop.step(state, fit, solver)
-        # a fit that is done takes no step: its point and scale stay by themselves
-        done = ~packed.running
-        rest = ("lam", "growth", "mark", "num_steps", "status")
-        keep = lambda name: jnp.where(done, getattr(state, name), getattr(new, name))
-        return pack(new._replace(**{name: keep(name) for name in rest})), turns + 1
-
-    going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > limit
-    return _varying.while_loop(going, body, (packed, jnp.int32(0)))
+    going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > least
+    return _varying.while_loop(going, turn, (block, jnp.int32(0)))

@@ -6,7 +6,7 @@ ever in memory for longer than a block of fits. The damped system is solved by a
 Cholesky factorisation written out entry by entry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -17,17 +17,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax import _loop, _stopping, _varying
 from lmjax._bounds import Conditions
-from lmjax._callables import hoisted
 from lmjax._lanes import evaluate
 from lmjax._linear_solvers.dense import solve_written_out
-from lmjax._linearize import NormalLinearization, gram_pairs, sums
+from lmjax._linearize import NormalLinearization, gram_pairs
 from lmjax._problem import NOT_TWICE_DIFFERENTIABLE, Problem
 from lmjax._proposal import Point, Proposal, free_part, point_at
-from lmjax._sums import dot_points, sum_points
 from lmjax._symptoms import symptoms_of
-
-# Kernels in a stage: XLA runs up to eight in order without asking other threads.
-STAGE = 7
 
 
 class Lanes(eqx.Module):
@@ -38,14 +33,14 @@ class Lanes(eqx.Module):
         flags: Which leaves do, in the structure of the arrays among them.
         conditions: Bounds and fixed parameters per lane.
         p0: Where they start.
-        going: True, unknown to the compiler: see `stage`.
+        begun: Which fits are under way; the others have not seen their start.
     """
 
     data: Problem
     flags: Any
     conditions: Conditions
     p0: Float[Array, "n f"]
-    going: Bool[Array, ""]
+    begun: Bool[Array, "*f"]
 
     squares_condition: ClassVar[bool] = True
 
@@ -59,94 +54,61 @@ class Lanes(eqx.Module):
         """Number of residuals."""
         return self.data.m
 
+    @property
+    def first(self) -> Float[Array, "n f"]:
+        """The first points of the fits."""
+        return self.conditions.project(self.p0)
+
     def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
-        """Return the normal equations and the cost at ``p``."""
-        columns = self._evaluate(rows_of_one, p)
-        gram = self.gram_of(columns[: self.n + 1])
+        """Return the normal equations and the cost: at ``p``, or of the first point."""
+        here = jnp.where(self.begun, p, self.first)
+        columns = self._evaluate(rows_of_one, here)
+        pairs = gram_pairs(self.n)
+        sums = [jnp.sum(columns[i] * columns[j], axis=0) for i, j in pairs]
+        gram = jnp.stack(sums)
         cost = 0.5 * gram[-1]
         if self.data.term is not None:
-            cost = self.stage(lambda: sum_points(columns[-1]))
+            cost = jnp.sum(columns[-1], axis=0)
         return NormalLinearization(gram, self.n), cost
 
     def _evaluate(self, fn: Any, p: Float[Array, "n f"]) -> list[Float[Array, "m f"]]:
-        """Return ``fn(problem, p)``, a list of arrays over the points, on each lane."""
+        """Return ``fn(problem, p, units)``, arrays over the points, on each lane."""
         arrays, rest = eqx.partition(self.data, eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
 
-        def rows(*leaves):
-            problem = eqx.combine(jax.tree.unflatten(structure, leaves[:-1]), rest)
-            return fn(problem, leaves[-1])
+        def rows(units, p, *leaves):
+            problem = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+            return fn(problem, p, units, _one_by_one)
 
-        flags = [*jax.tree.leaves(self.flags), True]
-        return evaluate(rows, flags, [*leaves, p], p.shape[-1], self.stage)
+        units = np.eye(self.n, dtype=p.dtype)
+        flags = [True, *jax.tree.leaves(self.flags)]
+        return evaluate(rows, units, flags, [p, *leaves], p.shape[-1])
 
-    def curvatures(self, point: Point) -> Float[Array, "n f"] | None:
-        """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
+    def bends(self, p: Float[Array, "n f"]) -> Sequence[Float[Array, " f"]] | None:
+        """Return `squared_bends`, None where they are not known."""
         if not self.data.has_second_derivatives:
             return None
         try:
-            squares = self.squared_bends(point.p)
+            return self.squared_bends(p)
         except NOT_TWICE_DIFFERENTIABLE:
             return None
-        size = point.linearization.moments()[2]
-        return size * jnp.sqrt(jnp.stack(squares))
 
     def squared_bends(self, p: Float[Array, "n f"]) -> Sequence[Float[Array, " f"]]:
         """Return the square of each second derivative, summed over the points."""
-        return sums(*(bend * bend for bend in self._evaluate(bends_of_one, p)))
+        bends = self._evaluate(bends_of_one, p)
+        return [jnp.sum(bend * bend, axis=0) for bend in bends]
 
-    def gram_of(self, columns: list[Float[Array, "m f"]]) -> tuple[Array, ...]:
-        """Return the products of all pairs of columns, summed over the points.
-
-        On CPU the columns are stored (in cache: a block is small) and each sum is
-        written out as rounds of plain additions, which vectorise across fits. A
-        ``reduce`` would be handed to a library kernel that wakes up every core for 50
-        kB, and a single pass over all products does not vectorise: 22 ns per point, 3.5
-        this way, 7 with ``reduce`` (5 parameters, AVX2, jaxlib 0.10.2). On a GPU XLA
-        itself decides how many sums share a pass over the points.
-        """
-        pairs = gram_pairs(self.n)
-
-        def stored(*columns):
-            sums = []
-            for k in range(0, len(pairs), STAGE):
-                part = pairs[k : k + STAGE]
-                dots = lambda part=part: [
-                    dot_points(columns[i], columns[j]) for i, j in part
-                ]
-                sums += self.stage(dots)
-            return tuple(sums)
-
-        def separate(*columns):
-            return tuple(jnp.sum(columns[i] * columns[j], axis=0) for i, j in pairs)
-
-        return _varying.platform_dependent(*columns, cpu=stored, default=separate)
-
-    def stage(self, fn: Any) -> Any:
-        """Return ``fn()``, finished and in memory before anyone uses it.
-
-        XLA fuses on CPU without regard to what it computes twice: left alone, it worked
-        out the cost of a trial again in each of the 21 kernels that ask whether the
-        trial was accepted. It does not fuse across the branches of a conditional, and
-        it runs the few kernels of a branch one after the other, where a longer list is
-        handed from thread to thread. A GPU, where a conditional costs a
-        synchronisation, needs none of this.
-        """
-        traced = hoisted(fn)  # once for the three uses below
-        fn = lambda: traced()
-        nothing = lambda: jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn)
-        )
-        return _varying.platform_dependent(
-            cpu=lambda: _varying.cond(self.going, fn, nothing), default=fn
-        )
+    def curvatures(self, point: Point) -> Float[Array, "n f"] | None:
+        """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
+        return curvatures(point, self.bends(point.p))
 
     def start(self, p: Float[Array, "n f"]) -> Point:
         """Return the first point."""
-        return self._point(p, *self.visit(p))
+        return self.point(p, self.visit(p))
 
-    def _point(self, p, linearization, cost) -> Point:
-        return point_at(self.conditions, p, None, linearization, cost)
+    def point(self, p: Float[Array, "n f"], visit) -> Point:
+        """Return the point ``p``, once visited."""
+        return point_at(self.conditions, p, None, *visit)
 
     def compare(self, point: Point, dp, visit) -> tuple[Array, ...]:
         """Return the visit's cost, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
@@ -160,7 +122,7 @@ class Lanes(eqx.Module):
 
     def settle_if(self, accept, trial: Proposal, point: Point) -> Point:
         """Return the trial point: it is linearised already."""
-        return self._point(trial.p, *trial.visit)
+        return self.point(trial.p, trial.visit)
 
     def either(self, first: Bool[Array, " f"], a: Point, b: Point) -> Point:
         """Return one of two points for each lane."""
@@ -172,7 +134,7 @@ class Lanes(eqx.Module):
         And the pivots behind it.
         """
         rows, grad = linearization.rows(), linearization.grad()
-        step, pivots = self.stage(lambda: solve_written_out(rows, grad, lam))
+        step, pivots = solve_written_out(rows, grad, lam)
         return -jnp.stack(step), jnp.stack(pivots)
 
     def cost_rounding(self, cost: Float[Array, " f"]) -> Float[Array, " f"]:
@@ -180,13 +142,20 @@ class Lanes(eqx.Module):
         return jnp.finfo(cost.dtype).eps * self.m**0.5 * cost
 
 
+def curvatures(point: Point, bends: Sequence[Array] | None) -> Array | None:
+    """Return ``|r| |d^2 r / dp_j^2|``, given the squares of the second factors."""
+    if bends is None:
+        return None
+    return point.linearization.moments()[2] * jnp.sqrt(jnp.stack(bends))
+
+
 def rows_of_one(
-    problem: Problem, p: Float[Array, " n"], units: Any = None
+    problem: Problem, p: Float[Array, " n"], units: Array, each: Callable = jax.vmap
 ) -> list[Float[Array, " m"]]:
     """Return the columns of J, the residual and, with a term, the cost per point.
 
-    ``units`` are the unit vectors, for whoever knows more of their zeros; the columns
-    are then one array.
+    ``units`` are the unit vectors, whose zeros the caller may know. ``each(fn)(units)``
+    is what ``fn`` makes of each of them.
     """
     if problem.user_jac is not None:
         r = problem.residual_fn(p)
@@ -194,10 +163,7 @@ def rows_of_one(
         columns = [jac[:, j] for j in range(p.size)]
     else:
         r, linear = _varying.linearize(problem.residual_fn, p)
-        if units is None:
-            columns = [linear(unit) for unit in np.eye(p.size, dtype=p.dtype)]
-        else:
-            columns = list(jax.vmap(linear)(units))
+        columns = list(each(linear)(units))
     if problem.term is None:
         return [*columns, r]
     residual, row = problem.term.rows(r)
@@ -206,13 +172,15 @@ def rows_of_one(
 
 
 def bends_of_one(
-    problem: Problem, p: Float[Array, " n"], units: Any = None
+    problem: Problem, p: Float[Array, " n"], units: Array, each: Callable = jax.vmap
 ) -> list[Float[Array, " m"]]:
     """Return the second derivative of the residual by each parameter."""
-    bend = lambda unit: problem.second_derivative(p, unit)
-    if units is None:
-        return [bend(unit) for unit in jnp.eye(p.size, dtype=p.dtype)]
-    return list(jax.vmap(bend)(units))
+    return list(each(lambda unit: problem.second_derivative(p, unit))(units))
+
+
+def _one_by_one(fn: Callable) -> Callable:
+    """Return what makes a list of its own of each unit vector: their zeros differ."""
+    return lambda units: [fn(units[j]) for j in range(units.shape[0])]
 
 
 class Ended(NamedTuple):
@@ -296,9 +264,8 @@ class Packed(NamedTuple):
 def pack(state: _loop.State) -> Packed:
     """Return what cannot be derived of a state."""
     point = state.point
-    gram = [entry[None] for entry in point.linearization.gram]
     scalars = [x[None] for x in (point.cost, state.lam, state.growth, state.mark)]
-    rows = [point.p, *gram, state.scale, *scalars]
+    rows = [point.p, point.linearization.gram, state.scale, *scalars]
     counts = [state.num_steps, state.num_accepted, state.status]
     return Packed(jnp.concatenate(rows), jnp.stack(counts))
 
@@ -307,7 +274,7 @@ def unpack(packed: Packed, conditions: Conditions, n: int) -> _loop.State:
     """Return the state of a block."""
     q = len(gram_pairs(n))
     p, gram, scale, rest = jnp.split(packed.floats, [n, n + q, 2 * n + q])
-    point = point_at(conditions, p, None, NormalLinearization(tuple(gram), n), rest[0])
+    point = point_at(conditions, p, None, NormalLinearization(gram, n), rest[0])
     num_steps, num_accepted, status = packed.counts
     return _loop.State(
         point,

@@ -194,12 +194,11 @@ class MatrixFreeLinearization(eqx.Module):
 class NormalLinearization(eqx.Module):
     """Normal equations alone, for a batch of fits on the last axis.
 
-    J is gone; what is left of ``[J r]`` is the upper triangle of its Gram matrix, entry
-    by entry: XLA fuses plain arithmetic on many short arrays, and stumbles over
-    stacking and unstacking them.
+    J is gone. What is left of ``[J r]`` is the upper triangle of its Gram matrix: an
+    array of the entries, or a tuple of them. One array is chosen from by one kernel.
     """
 
-    gram: tuple[Float[Array, " f"], ...]
+    gram: Float[Array, "q f"] | tuple[Float[Array, " f"], ...]
     n: int = eqx.field(static=True)
 
     def entry(self, i: int, j: int) -> Float[Array, " f"]:

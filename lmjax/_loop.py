@@ -10,23 +10,17 @@ then follows the damping rule. `lmjax._rounding` and `lmjax._stopping` have the 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax import _rounding, _stopping, _varying
+from lmjax import _proposal, _rounding, _stopping, _varying
 from lmjax._linearize import sums
 from lmjax._one_fit import OneFit
 from lmjax._problem import Problem
-from lmjax._proposal import (
-    Point,
-    Proposal,
-    first_scale,
-    isfinite,
-    propose,
-)
+from lmjax._proposal import Aim, Point, Proposal, first_scale, isfinite, measure
 from lmjax._solver import LevenbergMarquardt
 from lmjax._status import Status
 
@@ -95,9 +89,13 @@ def run(
 
 
 def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
-    """Return the state before the first step of one fit or of a block of fits."""
-    conditions = fit.conditions
-    point = fit.start(conditions.project(p0))
+    """Return the state before the first step."""
+    point = fit.start(fit.conditions.project(p0))
+    return begin(point, fit.curvatures(point), fit, solver)
+
+
+def begin(point: Point, curvatures: Any, fit, solver: LevenbergMarquardt) -> State:
+    """Return the state at the first point, of one fit or of a block of fits."""
     batch, dtype = point.cost.shape, point.cost.dtype
     lam, growth = (
         jnp.broadcast_to(number, batch) for number in solver.damping.start(dtype)
@@ -111,16 +109,16 @@ def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
         (jnp.all(point.norms == 0.0, axis=0), Status.SINGULAR),
         ((gtol > 0.0) & (point.optimality <= gtol), Status.GTOL),
     )
-    infeasible = conditions.infeasible()
+    infeasible = fit.conditions.infeasible()
     if infeasible is not None:
         status = jnp.where(infeasible, Status.INFEASIBLE, status)
     zero = jnp.zeros(batch, jnp.int32)
     record = None
     if solver.record_history:
         rows = jnp.full((solver.max_steps,), jnp.nan, dtype)
-        points = jnp.full((solver.max_steps, p0.size), jnp.nan, dtype)
+        points = jnp.full((solver.max_steps, point.p.size), jnp.nan, dtype)
         record = Record(points, rows, rows, rows, jnp.zeros(rows.shape, bool))
-    scale = first_scale(point, fit)
+    scale = first_scale(point, curvatures)
     return State(point, lam, growth, point.cost, scale, zero, zero, status, record)
 
 
@@ -131,65 +129,64 @@ def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
     lambda, the square of what QR cannot tell from 0 with a margin, keeps directions
     without effect from promising a share of the residual (8 eps did not).
     """
-    looks, lost = (
-        _stopping.looking(state.status),
-        _rounding.LOST * jnp.finfo(state.lam.dtype).eps,
-    )
+    looks = _stopping.looking(state.status)
+    lost = _rounding.LOST * jnp.finfo(state.lam.dtype).eps
     lam = jnp.where(looks, lost**2, state.lam).astype(state.lam.dtype)
     return lam, jnp.where(looks, state.point.norms, state.scale)
 
 
 def step(state: State, fit, solver: LevenbergMarquardt) -> State:
     """Propose one step, judge it, and stop or go on."""
+    aim = aimed(state, fit, solver)
+    return judged(state, aim, fit.visit(aim.p), fit, solver)
+
+
+def aimed(state: State, fit, solver: LevenbergMarquardt) -> Aim:
+    """Return where the next step leads."""
+    closer = state.status == _stopping.CLOSER
+    return _proposal.aim(state.point, *metric(state), fit, solver.geodesic, closer)
+
+
+def judged(state: State, aim: Aim, visit: Any, fit, solver) -> State:
+    """Return the state after a step whose end ``fit`` has visited."""
     point, running = state.point, state.status == Status.RUNNING
     closer = state.status == _stopping.CLOSER
     lam, scale = metric(state)
-    trial = propose(point, lam, scale, fit, solver.geodesic, closer)
-    worthy = fit.stage(lambda: _worthy(state, trial, solver))
+    trial = measure(aim, visit, point, lam, scale, fit)
+    worthy = _worthy(state, trial, solver)
     new = fit.settle_if(worthy | closer, trial, point)
-
-    def decide():
-        # per unit of the residual: these products would underflow first of all
-        dp, r = trial.p - point.p, jnp.sqrt(2.0 * point.cost)
-        before, after, size = sums(
-            (point.grad / r) * dp, (new.grad / r) * dp, new.norms + jnp.abs(new.grad)
-        )
-        ratio = after / before
-        by_gradients = _rounding.gain_by_gradients(trial.predicted, trial.slope, ratio)
-        gain = jnp.where(trial.below_rounding, by_gradients, trial.gain)
-        # every number of J and r enters the gradient and the norms
-        accept = worthy & jnp.isfinite(size)
-        if solver.damping.guarded:
-            accept &= gain > MIN_GAIN
-        lam_new, growth = _next_damping(state, gain, accept, solver)
-        fade = jnp.where(accept & (gain > 0.5), FADE, 1.0)
-        # If one parameter alone could gain more than rounding hides, only the memory of
-        # its column held it back: forget that.
-        alone = _stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
-        held = trial.below_rounding & (alone > 2.0 * trial.cost_rounding)
-        fade = jnp.where(accept & held, 0.0, fade).astype(scale.dtype)
-        newton = _stopping.newton_decrement(trial.slope, ratio)
-        return accept, gain, alone, newton, lam_new, growth, fade
-
-    accept, gain, alone, newton, lam_new, growth, fade = fit.stage(decide)
+    # per unit of the residual: these products would underflow first of all
+    dp, r = trial.p - point.p, jnp.sqrt(2.0 * point.cost)
+    before, after, size = sums(
+        (point.grad / r) * dp, (new.grad / r) * dp, new.norms + jnp.abs(new.grad)
+    )
+    ratio = after / before
+    by_gradients = _rounding.gain_by_gradients(trial.predicted, trial.slope, ratio)
+    gain = jnp.where(trial.below_rounding, by_gradients, trial.gain)
+    # every number of J and r enters the gradient and the norms
+    accept = worthy & jnp.isfinite(size)
+    if solver.damping.guarded:
+        accept &= gain > MIN_GAIN
+    lam_new, growth = _next_damping(state, gain, accept, solver)
+    fade = jnp.where(accept & (gain > 0.5), FADE, 1.0)
+    # If one parameter alone could gain more than rounding hides, only the memory of its
+    # column held it back: forget that.
+    alone = _stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
+    held = trial.below_rounding & (alone > 2.0 * trial.cost_rounding)
+    fade = jnp.where(accept & held, 0.0, fade).astype(scale.dtype)
+    newton = _stopping.newton_decrement(trial.slope, ratio)
     new = fit.either(accept, new, point)
     # a look is a step only if it is taken
     counted = running | accept
     num_steps = state.num_steps + counted.astype(jnp.int32)
-
-    def outcome():
-        promise = _stopping.promised_reduction(
-            trial.predicted, lam, alone, trial.cost_rounding
-        )
-        after = _after_step(
-            state, trial, new, accept, promise, lam_new, num_steps, fit, solver
-        )
-        looked = _after_look(state, trial, accept, newton, fit, solver)
-        late = (looked == Status.RUNNING) & (num_steps >= solver.max_steps)
-        looked = jnp.where(late, Status.MAX_STEPS, looked)
-        return jnp.where(_stopping.looking(state.status), looked, after)
-
-    status = fit.stage(outcome)
+    noise = trial.cost_rounding
+    promise = _stopping.promised_reduction(trial.predicted, lam, alone, noise)
+    given = state, trial, new, accept, promise, lam_new, num_steps
+    stepped = _after_step(*given, fit, solver)
+    looked = _after_look(state, trial, accept, newton, fit, solver)
+    late = (looked == Status.RUNNING) & (num_steps >= solver.max_steps)
+    looked = jnp.where(late, Status.MAX_STEPS, looked)
+    status = jnp.where(_stopping.looking(state.status), looked, stepped)
     record = state.record
     if record is not None:
         row = Record(trial.p, trial.cost, lam, gain, accept)

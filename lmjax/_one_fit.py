@@ -1,7 +1,7 @@
 """One fit as the loop sees it: the residual first, the Jacobian when it pays."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +118,6 @@ class OneFit(NamedTuple):
     def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""
         return self.problem.second_derivative(point.p, dp)
-
-    def stage(self, fn: Callable) -> Any:
-        """Return ``fn()``: XLA may fuse one fit as it likes."""
-        return fn()
 
     def cost_rounding(self, cost: Scalar) -> Scalar:
         """Return the rounding of a difference of costs: `compare` has none."""

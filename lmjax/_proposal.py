@@ -102,15 +102,20 @@ def free_part(point: Point) -> Float[Array, "n *f"]:
     return point.p if point.free is None else jnp.where(point.free, point.p, 0.0)
 
 
-def first_scale(point: Point, fit) -> Float[Array, "n *f"]:
+def first_scale(
+    point: Point, curvatures: Float[Array, "n *f"] | None
+) -> Float[Array, "n *f"]:
     """Return the scale of the first step: the norms of the columns, and their change.
 
     ``sqrt(|J_j|^2 + |r| |d^2 r / dp_j^2|)``, the second term an upper bound of what the
     linear model leaves out of the Hessian's diagonal. The columns alone let the first
     step leap onto plateaus where every gradient vanishes: of 198 decays from (1, 1, 0)
     it left 59 short of their minimum, MINPACK 53, this scale none.
+
+    Args:
+        point: The first point.
+        curvatures: The second terms, None where they are not known.
     """
-    curvatures = fit.curvatures(point)
     if curvatures is None:
         return point.norms
     scale = jnp.sqrt(point.norms**2 + curvatures)
@@ -122,15 +127,35 @@ def isfinite(point: Point) -> Bool[Array, "*f"]:
     return jnp.all(jnp.isfinite(point.grad) & jnp.isfinite(point.norms), axis=0)
 
 
-def propose(
+class Aim(NamedTuple):
+    """A trial point before it is visited.
+
+    Attributes:
+        p: Trial parameters, inside the bounds.
+        pivots: Pivots of the damped linear problem.
+        fits: False where the bend along the step says it goes too far.
+        rounding: Norm of what rounding may do to the residual.
+        noise: What that may do to the cost.
+        free_effects: See `lmjax._rounding.squared_effects`, summed.
+    """
+
+    p: Float[Array, "n *f"]
+    pivots: Float[Array, "n *f"]
+    fits: Bool[Array, "*f"]
+    rounding: Float[Array, "*f"]
+    noise: Float[Array, "*f"]
+    free_effects: list[Float[Array, "*f"]]
+
+
+def aim(
     point: Point,
     lam: Float[Array, "*f"],
     scale: Float[Array, "n *f"],
     fit: Any,
-    geodesic: bool,
+    geodesic: bool = False,
     closer: Bool[Array, "*f"] | None = None,
-) -> Proposal:
-    """Solve the damped linear problem and evaluate the residual at the trial point.
+) -> Aim:
+    """Solve the damped linear problem.
 
     With ``closer`` the step is cut to where the cost falls by about its rounding.
     """
@@ -151,58 +176,61 @@ def propose(
         # disagree
         fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
         dp = dp + 0.5 * factor * correction
-
-    def aim():
-        free = free_part(point)
-        effects, *free_effects, slope = sums(
-            (point.norms * point.p) ** 2,
-            *_rounding.squared_effects(point.norms, free, fit.p0),
-            point.grad * dp,
-        )
-        rounding = _rounding.residual_rounding(effects, point.cost)
-        noise = _rounding.cost_rounding(rounding, point.cost)
-        cut = 1.0
-        if closer is not None:
-            slope = jnp.where(slope == 0.0, 1.0, jnp.abs(slope))
-            cut = jnp.where(closer, jnp.minimum(1.0, noise / slope), 1.0)
-        return point.p + cut * dp, rounding, noise, free_effects
-
-    # in one stage, or a multiplication and this addition might be rounded once here and
-    # twice there, depending on what else the compiler has in hand
-    aimed, rounding, noise, free_effects = fit.stage(aim)
+    free = free_part(point)
+    effects, *free_effects, slope = sums(
+        (point.norms * point.p) ** 2,
+        *_rounding.squared_effects(point.norms, free, fit.p0),
+        point.grad * dp,
+    )
+    rounding = _rounding.residual_rounding(effects, point.cost)
+    noise = _rounding.cost_rounding(rounding, point.cost)
+    if closer is not None:
+        slope = jnp.where(slope == 0.0, 1.0, jnp.abs(slope))
+        dp = jnp.where(closer, jnp.minimum(1.0, noise / slope), 1.0) * dp
+    aimed = point.p + dp
     trial = conditions.project(aimed)
     if conditions.box is not None:
         trial = _slide(point, lam, factor, aimed, trial, fit)
-    dp = trial - point.p
-    visit = fit.visit(trial)
+    return Aim(trial, pivots, fits, rounding, noise, free_effects)
 
-    def measure():
-        cost, actual, bend_squared, effect = fit.compare(point, dp, visit)
-        slope, step_size, size = sums(
-            point.grad * dp, (scale * dp) ** 2, (scale * point.p) ** 2
-        )
-        predicted = -slope - 0.5 * bend_squared
-        total = noise + fit.cost_rounding(point.cost)
-        least = lambda lam: _rounding.least_pivot(
-            pivots, lam, point.norms, point.free, fit.squares_condition
-        )
-        return {
-            "cost": cost,
-            "slope": slope,
-            "predicted": predicted,
-            "actual": actual,
-            "residual_rounding": rounding,
-            "cost_rounding": total,
-            "below_rounding": _rounding.below_rounding(predicted, actual, total),
-            "gain": _rounding.gain_ratio(predicted, actual, total),
-            "step_size": jnp.sqrt(step_size),
-            "size": jnp.sqrt(size),
-            "cancels": _rounding.cancels(effect, *free_effects),
-            "pivot": least(lam),
-            "damped_pivot": least(0.0),
-        }
 
-    return Proposal(p=trial, visit=visit, fits=fits, **fit.stage(measure))
+def measure(
+    aim: Aim,
+    visit: Any,
+    point: Point,
+    lam: Float[Array, "*f"],
+    scale: Float[Array, "n *f"],
+    fit: Any,
+) -> Proposal:
+    """Return what is known of a trial point once ``fit`` has visited it."""
+    dp = aim.p - point.p
+    cost, actual, bend_squared, effect = fit.compare(point, dp, visit)
+    slope, step_size, size = sums(
+        point.grad * dp, (scale * dp) ** 2, (scale * point.p) ** 2
+    )
+    predicted = -slope - 0.5 * bend_squared
+    total = aim.noise + fit.cost_rounding(point.cost)
+    least = lambda lam: _rounding.least_pivot(
+        aim.pivots, lam, point.norms, point.free, fit.squares_condition
+    )
+    return Proposal(
+        p=aim.p,
+        visit=visit,
+        cost=cost,
+        slope=slope,
+        predicted=predicted,
+        actual=actual,
+        residual_rounding=aim.rounding,
+        cost_rounding=total,
+        below_rounding=_rounding.below_rounding(predicted, actual, total),
+        gain=_rounding.gain_ratio(predicted, actual, total),
+        step_size=jnp.sqrt(step_size),
+        size=jnp.sqrt(size),
+        cancels=_rounding.cancels(effect, *aim.free_effects),
+        pivot=least(lam),
+        damped_pivot=least(0.0),
+        fits=aim.fits,
+    )
 
 
 def _slide(point: Point, lam, factor, aimed, projected, fit):

@@ -18,7 +18,7 @@ from lmjax._damping import Nielsen
 from lmjax._linear_solvers import Cholesky, Dual
 from lmjax._linearize import DenseLinearization
 from lmjax._one_fit import OneFit
-from lmjax._proposal import propose
+from lmjax._proposal import aim, measure
 from lmjax._solver import LevenbergMarquardt
 from lmjax._types import Params, Scalar
 
@@ -142,7 +142,9 @@ def _tried(rule, linear_solver, residual_fn, params, state):
     fit = OneFit(problem, _choose(linear_solver, problem.m, p.size), p)
     point = fit.start(p)
     scale = jnp.maximum(state.scale.astype(p.dtype), point.norms)
-    trial = propose(point, state.damping.astype(p.dtype), scale, fit, False)
+    given = point, state.damping.astype(p.dtype), scale, fit
+    aimed = aim(*given)
+    trial = measure(aimed, fit.visit(aimed.p), *given)
     accept = jnp.isfinite(trial.cost)
     if rule.guarded:
         accept &= (trial.predicted >= 0.0) & (trial.gain > _loop.MIN_GAIN)

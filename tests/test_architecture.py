@@ -33,7 +33,6 @@ ORDER = [
     "lmjax._inputs",
     "lmjax._ragged",
     "lmjax._rarely",
-    "lmjax._sums",
     "lmjax._lanes",
     "lmjax.losses",
     "lmjax._rice",

@@ -37,23 +37,28 @@ class Case(NamedTuple):
         return jax.tree.leaves(mapped(*args))
 
 
-def in_order(run):
-    """Compute a stage as it stands."""
-    return run()
-
-
-def by_lanes(fn, args, wide, stage=in_order):
+def by_lanes(fn, args, wide):
     """Return ``fn`` evaluated for all fits."""
+    return by_units(lambda _, *args: fn(*args), np.eye(3), args, wide)
+
+
+def by_units(fn, units, args, wide):
+    """Return ``fn`` evaluated for all fits, from unit vectors as well."""
     one = lambda *args: jax.tree.leaves(fn(*args))
-    # a NumPy array may be looked at; what differs per fit is none in the engine
-    args = [jnp.asarray(x) if flag else x for x, flag in zip(args, wide, strict=True)]
-    return evaluate(one, list(wide), args, WIDTH, stage)
+    args = [jnp.asarray(x) for x in args]
+    return evaluate(one, units, list(wide), args, WIDTH)
 
 
 def jaxpr_of(fn, *args, wide=None):
     """Return what the interpreter computes."""
     wide = [True] * len(args) if wide is None else wide
     return jax.make_jaxpr(lambda *args: by_lanes(fn, args, wide))(*args).jaxpr
+
+
+def jaxpr_of_units(fn, units, *args):
+    """Return what the interpreter computes from unit vectors and what differs."""
+    wide = [True] * len(args)
+    return jax.make_jaxpr(lambda *args: by_units(fn, units, args, wide))(*args).jaxpr
 
 
 def names_in(jaxpr):
@@ -424,7 +429,7 @@ def test_products_of_vectors_are_sums_over_points():
     assert_fits_stay_last(computed)
 
 
-# ---- zeros, ones and other constants
+# ---- zeros and ones of the unit vectors, and those of the model
 
 BAD = np.full((3, WIDTH), np.nan)  # what is multiplied by a known zero plays no part
 ZERO, UNIT = np.zeros(3), np.ones(3)
@@ -433,73 +438,86 @@ ZERO, UNIT = np.zeros(3), np.ones(3)
 @pytest.mark.parametrize(
     ("fn", "expected"),
     [
-        (lambda x: x * ZERO, 0.0),
-        (lambda x: ZERO * x, 0.0),
-        (lambda x: lax.mul(jnp.sin(x), -ZERO), 0.0),
-        (lambda x: lax.div(ZERO, x), 0.0),
-        (lambda x: lax.add(lax.mul(x, ZERO), ONE), ONE[:, None]),
-        (lambda x: lax.sub(ONE, lax.mul(x, ZERO)), ONE[:, None]),
+        (lambda zero, x: x * zero, 0.0),
+        (lambda zero, x: zero * x, 0.0),
+        (lambda zero, x: lax.mul(jnp.sin(x), -zero), 0.0),
+        (lambda zero, x: lax.div(zero, x), 0.0),
+        (lambda zero, x: lax.add(lax.mul(x, zero), ONE), ONE[:, None]),
+        (lambda zero, x: lax.sub(ONE, lax.mul(x, zero)), ONE[:, None]),
     ],
     ids=["x 0", "0 x", "f(x) 0", "0 / x", "x 0 + c", "c - x 0"],
 )
-def test_known_zero_ends_a_term(fn, expected):
-    (got,) = by_lanes(fn, [BAD], [True])
+def test_zero_of_a_unit_vector_ends_a_term(fn, expected):
+    (got,) = by_units(fn, ZERO, [BAD], [True])
     np.testing.assert_array_equal(got, np.broadcast_to(expected, BAD.shape))
     assert got.dtype == BAD.dtype
 
 
 @pytest.mark.parametrize(
     "fn",
+    [lambda x: x * ZERO, lambda x: 0.0 * x, lambda x: lax.div(ZERO, x)],
+    ids=["x 0", "0 x", "0 / x"],
+)
+def test_zero_of_the_model_keeps_what_it_is_multiplied_with(fn):
+    (got,) = by_lanes(fn, [BAD], [True])
+    np.testing.assert_array_equal(got, BAD)
+    # nor is a unit vector times such a zero one of its own zeros
+    (got,) = by_units(lambda one, x: x * (one * ZERO), UNIT, [BAD], [True])
+    np.testing.assert_array_equal(got, BAD)
+
+
+@pytest.mark.parametrize(
+    ("units", "fn"),
     [
-        lambda x: lax.mul(x, UNIT),
-        lambda x: lax.mul(UNIT, x),
-        lambda x: x * 1.0,
-        lambda x: 1.0 * x,
-        lambda x: lax.div(x, UNIT),
-        lambda x: lax.add(x, ZERO),
-        lambda x: lax.add(ZERO, x),
-        lambda x: x + 0.0,
-        lambda x: 0.0 + x,
-        lambda x: lax.sub(x, ZERO),
-        lambda x: lax.add(x, lax.mul(ZERO, x)),
+        (UNIT, lambda one, x: lax.mul(x, one)),
+        (UNIT, lambda one, x: lax.mul(one, x)),
+        (UNIT, lambda one, x: lax.div(x, one)),
+        (ZERO, lambda zero, x: lax.add(x, zero)),
+        (ZERO, lambda zero, x: lax.add(zero, x)),
+        (ZERO, lambda zero, x: lax.sub(x, zero)),
+        (ZERO, lambda zero, x: lax.add(x, lax.mul(zero, x))),
     ],
 )
-def test_known_one_or_zero_changes_nothing(fn):
-    computed = jaxpr_of(fn, A)
+def test_one_or_zero_of_a_unit_vector_changes_nothing(units, fn):
+    computed = jaxpr_of_units(fn, units, A)
     assert computed.eqns == []
     assert computed.outvars == computed.invars
 
 
 @pytest.mark.parametrize(
-    ("fn", "expected"),
+    ("units", "fn", "expected"),
     [
-        (lambda x: lax.sub(ZERO, x), -A),
-        (lambda x: lax.div(UNIT, x), 1.0 / A),
-        (lambda x: lax.div(x, ZERO), np.full(A.shape, np.inf)),
-        (lambda x: lax.max(x, ZERO), A),
-        (lambda x: lax.add(x, UNIT), 1.0 + A),
-        (lambda x: lax.pow(x, ZERO), np.ones(A.shape)),
+        (ZERO, lambda zero, x: lax.sub(zero, x), -A),
+        (UNIT, lambda one, x: lax.div(one, x), 1.0 / A),
+        (ZERO, lambda zero, x: lax.div(x, zero), np.full(A.shape, np.inf)),
+        (ZERO, lambda zero, x: lax.max(x, zero), A),
+        (UNIT, lambda one, x: lax.add(x, one), 1.0 + A),
+        (ZERO, lambda zero, x: lax.pow(x, zero), np.ones(A.shape)),
     ],
     ids=["0 - x", "1 / x", "x / 0", "max(x, 0)", "x + 1", "x ** 0"],
 )
-def test_other_uses_of_zero_and_one_are_computed(fn, expected):
-    assert jaxpr_of(fn, A).eqns != []
-    (got,) = by_lanes(fn, [A], [True])
+def test_other_uses_of_zero_and_one_are_computed(units, fn, expected):
+    assert jaxpr_of_units(fn, units, A).eqns != []
+    (got,) = by_units(fn, units, [A], [True])
     np.testing.assert_allclose(got, expected, rtol=1e-15)
 
 
 def test_terms_that_vanish_are_not_computed():
     """Each column of J needs its own terms only."""
 
-    def hidden(p, x):
-        # the same, with the zeros of the units out of sight
+    def rows(units, p, x):
         r, linear = jax.linearize(lambda p: gaussian(p, x), p)
-        return [linear(e + (p - p)) for e in np.eye(3)] + [r]
+        return [linear(units[j]) for j in range(3)] + [r]
+
+    def hidden(units, p, x):
+        # the same, with the zeros of the units out of sight
+        return rows(units + (p - p)[None], p, x)
 
     def count(fn):
-        return len(names_in(jaxpr_of(fn, A, X, wide=SHARED)))
+        run = lambda p, x: by_units(fn, np.eye(3), (p, x), SHARED)
+        return len(names_in(jax.make_jaxpr(run)(A, X).jaxpr))
 
-    assert count(columns) < 0.6 * count(hidden)
+    assert count(rows) < 0.6 * count(hidden)
 
 
 TABLE = np.arange(12.0).reshape(3, 4)
@@ -523,14 +541,16 @@ FOLDED = {
 def test_constant_is_worked_out_at_once(name):
     fold = lambda t: jax.tree.leaves(FOLDED[name](t))
     assert name in names_in(jax.make_jaxpr(fold)(TABLE).jaxpr)
-    got = by_lanes(lambda x, t: fold(t), [A, TABLE], SHARED)
+    got = by_units(lambda t, x: fold(t), TABLE, [A], [True])
     for part, expected in zip(got, fold(TABLE), strict=True):
         repeated = np.repeat(np.asarray(expected)[..., None], WIDTH, axis=-1)
         np.testing.assert_array_equal(part, repeated, strict=True)
     # a factor that is known to be one is left out
-    for k, part in enumerate(fold(np.ones((3, 4)))):
-        scaled = lambda x, k=k: lax.mul(x, fold(np.ones((3, 4)))[k])
-        assert jaxpr_of(scaled, np.ones((*part.shape, WIDTH), part.dtype)).eqns == []
+    ones = np.ones((3, 4))
+    for k, part in enumerate(fold(ones)):
+        scaled = lambda t, x, k=k: lax.mul(x, fold(t)[k])
+        x = np.ones((*part.shape, WIDTH), part.dtype)
+        assert jaxpr_of_units(scaled, ones, x).eqns == []
 
 
 # zero in, zero out
@@ -545,13 +565,14 @@ LINEAR = {
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_function_of_zero_is_a_known_zero(name):
-    parts = lambda: jax.tree.leaves(LINEAR[name](jnp.zeros((4, 6))))
+    parts = lambda zeros: jax.tree.leaves(LINEAR[name](zeros))
 
-    def fn(x):
-        return [lax.mul(jnp.full_like(z, 1.0) * x.astype(z.dtype), z) for z in parts()]
+    def fn(zeros, x):
+        return [jnp.full_like(z, 1.0) * x.astype(z.dtype) * z for z in parts(zeros)]
 
-    got = by_lanes(fn, [np.full(WIDTH, np.nan)], [True])
-    for part, expected in zip(got, parts(), strict=True):
+    zeros = np.zeros((4, 6))
+    got = by_units(fn, zeros, [np.full(WIDTH, np.nan)], [True])
+    for part, expected in zip(got, parts(zeros), strict=True):
         repeated = np.zeros((*expected.shape, WIDTH), expected.dtype)
         np.testing.assert_array_equal(part, repeated, strict=True)
 
@@ -562,58 +583,3 @@ def test_what_all_fits_share_is_worked_out_once():
     shapes = {eqn.primitive.name: eqn.outvars[0].aval.shape for eqn in eqns}
     assert shapes["sin"] == shapes["exp"] == (3,)
     assert shapes["mul"] == (3, WIDTH)
-
-
-# ---- stages
-
-
-def barred(x, t):
-    """Return what takes three stages, some of it known beforehand."""
-    first, zero, narrow = lax.optimization_barrier(
-        (jnp.sin(x), jnp.zeros(3) * x, jnp.exp(t))
-    )
-    second, kept, same = lax.optimization_barrier(
-        (first * narrow + zero, jnp.ones(3), first * jnp.ones(3))
-    )
-    return second * kept + same, x
-
-
-BARRED = np.sin(A) * np.exp(ONE)[:, None] + np.sin(A)
-
-
-def test_barriers_part_the_stages():
-    stages = []
-
-    def stage(run):
-        arrays = run()
-        stages.append([np.shape(array) for array in arrays])
-        return arrays
-
-    got = by_lanes(barred, [A, ONE], SHARED, stage)
-    np.testing.assert_allclose(got[0], BARRED, rtol=1e-14)
-    np.testing.assert_array_equal(got[1], A)
-    # neither constants nor what an earlier stage has finished is finished again
-    assert stages == [[(3, WIDTH), (3,)], [(3, WIDTH)], [(3, WIDTH)]]
-
-
-def test_what_a_stage_returns_is_what_the_next_one_reads():
-    moved = lambda run: [array + 1.0 for array in run()]
-    fn = lambda x: jnp.cos(lax.optimization_barrier(jnp.sin(x)))
-    (got,) = by_lanes(fn, [A], [True], moved)
-    np.testing.assert_allclose(got, np.cos(np.sin(A) + 1.0) + 1.0, rtol=1e-14)
-
-
-def test_stages_may_be_branches_of_a_conditional():
-    """As the batch engine has them on CPU."""
-
-    @jax.jit
-    def fit(going, x, t):
-        def stage(run):
-            shapes = jax.eval_shape(run)
-            nothing = lambda: [jnp.zeros(s.shape, s.dtype) for s in shapes]
-            return lax.cond(going, run, nothing)
-
-        return by_lanes(barred, [x, t], SHARED, stage)
-
-    np.testing.assert_allclose(fit(True, A, ONE)[0], BARRED, rtol=1e-14)
-    np.testing.assert_array_equal(fit(False, A, ONE)[0], np.zeros((3, WIDTH)))
