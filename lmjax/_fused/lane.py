@@ -114,10 +114,6 @@ class Lane(Lanes):
         least = np.asarray(cutoff(r.dtype, max(self.m, n)), r.dtype)
         return routine("eliminate", [columns, r, least], [(n,), (m,), (n,)], (m, n))
 
-    def stage(self, fn: Any) -> Any:
-        """Return ``fn()``."""
-        return fn()
-
 
 def inverse(matrix: Array) -> Array:
     """Return the inverse of a symmetric positive definite matrix; NaN if it is not."""
