@@ -222,13 +222,11 @@ def test_twenty_parameters():
 
 
 REASONS = {
-    "accumulates along the points": lambda p, t: p["a"] * jnp.cumsum(t * p["k"]),
     "it calls": lambda p, t: p["a"] * jnp.interp(t, t + p["k"], t),
     "complex": lambda p, t: jnp.abs(jax.lax.complex(p["a"] * t, p["k"] * t)),
     "loops": lambda p, t: jax.lax.while_loop(
         lambda c: jnp.all(c < 4.0), lambda c: c * 2.0, p["a"] + t * p["k"] + 5.0
     ),
-    "joins arrays": lambda p, t: p["a"] * jnp.roll(t, 1) * p["k"],
 }
 
 
