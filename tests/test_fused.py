@@ -276,6 +276,14 @@ def test_a_sum_begins_where_it_is_told():
 
 KEY = jax.random.key(0)
 ODD = {
+    "it loops at each point": lambda p, t: jax.lax.fori_loop(
+        0, 50, lambda i, z: z - 0.1 * (z - p["a"] * jnp.exp(-p["k"] * z)), t
+    ),
+    "it loops within a loop": lambda p, t: jax.lax.scan(
+        lambda c, x: 2 * (jax.lax.fori_loop(0, 50, lambda i, c: c * p["k"] + x, c),),
+        p["a"],
+        t,
+    )[1],
     "fewer bits": lambda p, t: p["a"] * jax.lax.reduce_precision(t, 8, 3) + p["k"],
     "key<": lambda p, t: p["a"] * t + p["k"] + jax.random.normal(KEY, t.shape),
     "loops 0 times": lambda p, t: (

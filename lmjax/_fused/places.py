@@ -26,6 +26,8 @@ class Along(NamedTuple):
         return self.start + self.step * turn
 
 
+# Places at which the points may be cut.
+MOST_BREAKS = 64
 _PART = "it reads a part of an array that was reshaped"
 Index = int | Along
 Place = tuple[Index, ...]
@@ -47,17 +49,33 @@ class Undecided(Unsupported):
 def decided(index: Index, answer: Callable[[int], Any], reason: str) -> Any:
     """Return the answer that is the same for all values of an index.
 
+    Args:
+        index: The index.
+        answer: Its answers are equal only to those of its neighbours.
+        reason: What is said if they are not all equal.
+
     Raises:
-        Undecided: If it is not; gives ``reason``.
+        Undecided: If they are not.
+        Unsupported: If there are too many of them.
     """
     if isinstance(index, int):
         return answer(index)
-    answers = [answer(index.at(turn)) for turn in range(index.size)]
-    pairs = zip(answers, answers[1:], strict=False)
-    breaks = [turn for turn, (a, b) in enumerate(pairs, 1) if a != b]
-    if breaks:
-        raise Undecided(reason, index, breaks)
-    return answers[0]
+    at = lambda turn: answer(index.at(turn))
+    last, breaks = at(index.size - 1), [0]
+    while at(breaks[-1]) != last:
+        if len(breaks) > MOST_BREAKS:
+            raise Unsupported(reason)
+        same, other = breaks[-1], index.size - 1
+        while other - same > 1:
+            middle = (same + other) // 2
+            if at(middle) == at(breaks[-1]):
+                same = middle
+            else:
+                other = middle
+        breaks.append(other)
+    if len(breaks) > 1:
+        raise Undecided(reason, index, breaks[1:])
+    return last
 
 
 def along(size: int, start: int = 0, step: int = 1, every: int = 1) -> Index:

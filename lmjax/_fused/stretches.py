@@ -8,10 +8,7 @@ that part is worked out, and what it reads is there.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lmjax._fused.places import Along, Index, Undecided, Unsupported, along
-
-# Each is a loop of its own in the program.
-MOST_STRETCHES = 64
+from lmjax._fused.places import MOST_BREAKS, Along, Index, Undecided, Unsupported, along
 
 
 class Stretch(NamedTuple):
@@ -49,7 +46,7 @@ def stretches(
             ask(index)
         except Undecided as undecided:
             left = [*_pieces(index, undecided), *left]
-            if len(left) + len(found) > MOST_STRETCHES:
+            if len(left) + len(found) > MOST_BREAKS:
                 raise Unsupported(str(undecided)) from undecided
         else:
             found.append(index)

@@ -16,6 +16,7 @@ from lmjax._fused.places import (
     Along,
     Index,
     Place,
+    Undecided,
     Unsupported,
     decided,
     moved,
@@ -24,6 +25,7 @@ from lmjax._fused.places import (
 
 Need = list[tuple[int, Place]]
 _JOINS = "it joins arrays along the points"
+_PADS = "it pads along the points"
 
 FOLDS = {
     "reduce_sum": "add",
@@ -167,13 +169,20 @@ def _pad(params, shapes, shape, place) -> Need:
     ):
         step = within + 1
         last = low + step * (size - 1)
-        is_given = lambda at, low=low, last=last, step=step: (
-            low <= at <= last and (at - low) % step == 0
-        )
-        if not decided(index, is_given, "it pads along the points"):
+        side = lambda at, low=low, last=last: int(at > last) - int(at < low)
+        if decided(index, side, _PADS) or not _is_kept(index, low, step):
             return [(1, ())]
         inside.append(_unpadded(index, low, step))
     return [(0, tuple(inside))]
+
+
+def _is_kept(index: Index, low: int, step: int) -> bool:
+    """Return whether an index between the ends of what was padded is not padding."""
+    if isinstance(index, int):
+        return (index - low) % step == 0
+    if index.step % step:
+        raise Undecided(_PADS, index, list(range(1, index.size)))
+    return (index.start - low) % step == 0
 
 
 def _unpadded(index: Index, low: int, step: int) -> Index:
