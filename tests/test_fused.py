@@ -222,13 +222,11 @@ def test_twenty_parameters():
 
 
 REASONS = {
-    "accumulates along the points": lambda p, t: p["a"] * jnp.cumsum(t * p["k"]),
     "it calls": lambda p, t: p["a"] * jnp.interp(t, t + p["k"], t),
     "complex": lambda p, t: jnp.abs(jax.lax.complex(p["a"] * t, p["k"] * t)),
     "loops": lambda p, t: jax.lax.while_loop(
         lambda c: jnp.all(c < 4.0), lambda c: c * 2.0, p["a"] + t * p["k"] + 5.0
     ),
-    "joins arrays": lambda p, t: p["a"] * jnp.roll(t, 1) * p["k"],
 }
 
 
@@ -278,6 +276,14 @@ def test_a_sum_begins_where_it_is_told():
 
 KEY = jax.random.key(0)
 ODD = {
+    "it loops at each point": lambda p, t: jax.lax.fori_loop(
+        0, 50, lambda i, z: z - 0.1 * (z - p["a"] * jnp.exp(-p["k"] * z)), t
+    ),
+    "it loops within a loop": lambda p, t: jax.lax.scan(
+        lambda c, x: 2 * (jax.lax.fori_loop(0, 50, lambda i, c: c * p["k"] + x, c),),
+        p["a"],
+        t,
+    )[1],
     "fewer bits": lambda p, t: p["a"] * jax.lax.reduce_precision(t, 8, 3) + p["k"],
     "key<": lambda p, t: p["a"] * t + p["k"] + jax.random.normal(KEY, t.shape),
     "loops 0 times": lambda p, t: (

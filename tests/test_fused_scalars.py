@@ -7,8 +7,10 @@ import pytest
 
 from lmjax._fused.ir import RULES
 from lmjax._fused.listing import Listing
-from lmjax._fused.places import Along, Unsupported, reshaped
-from lmjax._fused.scalars import evaluate
+from lmjax._fused.places import Along, Undecided, Unsupported, along, reshaped
+from lmjax._fused.recurrences import check
+from lmjax._fused.scalars import demand, evaluate
+from lmjax._fused.stretches import stretches
 
 NUMPY = {
     "add": np.add,
@@ -29,6 +31,13 @@ NUMPY = {
 }
 
 
+def value_at(index, k):
+    """Return the value of an index at point k."""
+    if isinstance(index, Along):
+        return index.at((k // index.every) % index.size)
+    return index
+
+
 class AtPoint:
     """A builder that computes at one point, with NumPy."""
 
@@ -36,9 +45,7 @@ class AtPoint:
         self.k = k
 
     def at(self, index):
-        if isinstance(index, Along):
-            return index.start + index.step * ((self.k // index.every) % index.size)
-        return index
+        return value_at(index, self.k)
 
     def emit(self, name, values, dtype, params=None):
         if name == "integer_pow":
@@ -58,16 +65,23 @@ def at_every_point(fn, *args):
     """Return ``fn(*args)``, whose result is flat, one element at a time."""
     listing = Listing(jax.make_jaxpr(fn)(*args))
     (m,) = listing.shapes[listing.outputs[0]]
-    found = []
-    for k in range(m):
-        build = AtPoint(k)
-        reads = [
-            lambda place, x=x, b=build: np.asarray(x)[tuple(map(b.at, place))]
-            for x in args
-        ]
-        wanted = [[(Along(1, m),)]]
-        found.append(evaluate(listing, reads, wanted, build)[0][0])
-    return np.array(found)
+
+    def ask(index):
+        asked = demand(listing, [[(index,)]]).asked
+        check(asked, {listing.inputs[0]: 0})
+
+    found = np.full(m, np.nan)
+    for size, residuals in stretches(ask, m):
+        for k in range(size):
+            build = AtPoint(k)
+            reads = [
+                lambda place, x=x, b=build: np.asarray(x)[tuple(map(b.at, place))]
+                for x in args
+            ]
+            wanted = [[(index,) for index in residuals]]
+            values = evaluate(listing, reads, wanted, build)[0]
+            found[[value_at(index, k) for index in residuals]] = values
+    return found
 
 
 X = np.linspace(0.1, 2.0, 12)
@@ -105,6 +119,46 @@ FUNCTIONS = {
         X,
     ),
     "static cumulative": (lambda p, x: x * jnp.cumsum(p)[1], X),
+    "joined": (lambda p, x: jnp.concatenate([x * p[0], x[:3] + p[1], x[:1]]), X),
+    "joined within": (
+        lambda p, x: jnp.exp(jnp.concatenate([x[:3] / p[0], x[3:] * p[1]])) + x,
+        X,
+    ),
+    "joined twice": (
+        lambda p, x: jnp.concatenate([x[:3], jnp.concatenate([x[5:], x[2:7] * p[0]])]),
+        X,
+    ),
+    "joined grids": (
+        lambda p, x: jnp.concatenate([x * p[0], x[:2] - p[1]], 0).ravel(),
+        GRID,
+    ),
+    "joined rows": (
+        lambda p, x: jnp.concatenate([x * p[0], x[:, :2] - p[1]], 1).ravel(),
+        GRID,
+    ),
+    "rolled": (lambda p, x: jnp.roll(x, 2) * p[0] + x, X),
+    "grid rolled": (lambda p, x: (jnp.roll(x, 1, 1) * p[0] + x).ravel(), GRID),
+    "all of a grid rolled": (lambda p, x: (jnp.roll(x, 5) * p[0] + x).ravel(), GRID),
+    "grid backwards": (lambda p, x: x.ravel()[::-1].reshape(4, 3).ravel(), GRID),
+    "every second of a grid": (lambda p, x: x.ravel()[::2] * p[0], GRID),
+    "padded along": (lambda p, x: jnp.pad(x * p[0], (2, 1)) + 1.0, X),
+    "padded between": (
+        lambda p, x: jax.lax.pad(x * p[0], 0.5, ((1, 2, 1),))[1::2] + 1.0,
+        X,
+    ),
+    "padded grid": (
+        lambda p, x: jnp.pad(x * p[0], ((1, 1), (2, 0)), mode="edge").ravel(),
+        GRID,
+    ),
+    "stacked first": (lambda p, x: jnp.stack([x * p[0], x + p[1]]).ravel(), X),
+    "stacked last": (lambda p, x: jnp.stack([x * p[0], x + p[1]], -1).ravel(), X),
+    "stacked between": (
+        lambda p, x: jnp.stack([x * p[0], x + p[1]], 1).ravel(),
+        GRID,
+    ),
+    "a parameter per set": (lambda p, x: (p[:, None] * x[None, :]).ravel(), X),
+    "spaced": (lambda p, x: jnp.linspace(0.0, 2.0, 12) * p[0] + x, X),
+    "one of a kind": (lambda p, x: jnp.concatenate([p, x[:1]]), X),
 }
 
 
@@ -115,7 +169,7 @@ def test_each_element_is_that_of_jax(name):
 
 
 REFUSED = {
-    "joins arrays": lambda p, x: jnp.concatenate([x[:3], x[3:] * p[0]]),
+    "joins arrays": lambda p, x: jnp.stack([x[i] * p[0] for i in range(70)]),
     "accumulates": lambda p, x: jnp.cumsum(x) * p[0],
     "it calls sort": lambda p, x: jnp.sort(x) * p[0],
     "it loops": lambda p, x: jax.lax.while_loop(
@@ -124,7 +178,9 @@ REFUSED = {
     "loops 100 times": lambda p, x: jax.lax.scan(
         lambda c, _: (c * p[0], None), x, length=100
     )[0],
-    "it pads along": lambda p, x: jnp.pad(x[2:], (1, 1)) * p[0],
+    "it pads along": lambda p, x: jax.lax.pad(
+        jnp.concatenate([x] * 6), p[0], ((0, 0, 1),)
+    ),
 }
 
 
@@ -149,6 +205,33 @@ def test_places_of_a_reshaped_array(old, new):
     numbers = np.arange(24).reshape(old)
     for place in np.ndindex(new):
         assert numbers[reshaped(place, new, old)] == numbers.reshape(new)[place]
+
+
+RUNS = [(24, 0, 1), (6, 3, 1), (8, 1, 3), (5, 23, -1), (4, 2, 6), (7, 2, 2), (20, 4, 1)]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=str)
+@pytest.mark.parametrize("old", SHAPES, ids=str)
+def test_places_that_move_with_the_point(old, run):
+    """Each is that of the flat array, or says where to cut."""
+    numbers = np.arange(24).reshape(old)
+    left = [run]
+    while left:
+        size, start, step = left.pop()
+        try:
+            place = reshaped((along(size, start, step),), (24,), old)
+        except Undecided as undecided:
+            inner = undecided.index
+            assert inner.every * inner.size == size
+            ends = [turn * inner.every for turn in (0, *undecided.breaks, inner.size)]
+            left += [
+                (b - a, start + step * a, step)
+                for a, b in zip(ends, ends[1:], strict=False)
+            ]
+            continue
+        for k in range(size):
+            at = tuple(value_at(index, k) for index in place)
+            assert numbers[at] == start + step * k
 
 
 def test_every_operation_has_one_rule():

@@ -72,12 +72,21 @@ class Code:
         lines: The instructions.
         module: Where functions and declarations go that the body calls.
         point: Name of the number of the point, a scalar i64.
+        points: How many points are visited.
         still: Where instructions go that are the same for all points, if not here.
         moving: Names of what differs from point to point.
     """
 
-    def __init__(self, module: Any, prefix: str, point: str = "", still: Any = None):
+    def __init__(
+        self,
+        module: Any,
+        prefix: str,
+        point: str = "",
+        still: Any = None,
+        points: int = 1,
+    ):
         self.module, self.prefix, self.point = module, prefix, point
+        self.points = points
         self.still, self.moving = still, {point}
         self.width = module.width
         self.lines: list[str] = []
@@ -135,7 +144,7 @@ class Code:
         k = self.point
         if index.every != 1:
             k = self.scalar(f"udiv i64 {k}, {index.every}")
-        if index.every * index.size != self.module.points:
+        if index.every * index.size != self.points:
             k = self.scalar(f"urem i64 {k}, {index.size}")
         if index.step != 1:
             k = self.scalar(f"mul i64 {k}, {index.step}")

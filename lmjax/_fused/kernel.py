@@ -58,7 +58,7 @@ class Kernel(Passes):
         others leave behind, and puts these into a queue.
         """
         entry, last = Code(self, "i"), Code(self, "w")
-        data = [self._reader(entry, entry, i) for i in range(len(self.leaves))]
+        data = [leaf.reader(i, entry, entry) for i, leaf in enumerate(self.leaves)]
         loops, found, made = [], [], []
         for i, loop in enumerate(self.plan.loops):
             loops.append(f"  br label %l{i}_entry")

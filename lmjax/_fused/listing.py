@@ -1,6 +1,7 @@
 """A jaxpr written out: one list of operations on numbered variables.
 
 Calls are inlined, branches become selections, short scans are written out turn by turn.
+Of long ones the body is a list of its own.
 """
 
 from typing import Any, NamedTuple
@@ -55,16 +56,22 @@ class Listing:
         equations: In order.
         shapes, dtypes: Of each variable.
         constants: Values of the variables that are known.
+        turns: Of a scan that is written out, at most.
         inputs, outputs: Numbers of variables.
     """
 
-    def __init__(self, closed: ClosedJaxpr):
+    def __init__(self, closed: ClosedJaxpr, turns: int = MOST_TURNS):
+        self.turns = turns
         self.equations: list[Equation] = []
         self.shapes: list[tuple[int, ...]] = []
         self.dtypes: list[np.dtype] = []
         self.constants: dict[int, np.ndarray] = {}
         self.inputs = [self._new(var.aval) for var in closed.jaxpr.invars]
         self.outputs = self._inline(closed.jaxpr, closed.consts, self.inputs)
+
+    def scans(self) -> list[Equation]:
+        """Return the scans that stayed what they are."""
+        return [eqn for eqn in self.equations if eqn.name == "scan"]
 
     def _new(self, aval: Any) -> int:
         if not isinstance(aval.dtype, np.dtype):
@@ -128,6 +135,8 @@ class Listing:
             return [self._constant(np.int32(found[0]))]
         if name == "scan":
             return self._scan(params, operands, avals)
+        if name == "cumsum" and avals[0].shape[params["axis"]] > self.turns:
+            return self._cumsum(params, operands, avals)
         if name == "while":
             raise Unsupported("it loops")
         return self._add(name, params, operands, avals)
@@ -151,8 +160,8 @@ class Listing:
 
     def _scan(self, params: dict, operands: list[int], avals: list) -> list[int]:
         length = params["length"]
-        if not 0 < length <= MOST_TURNS:
-            raise Unsupported(f"it loops {length} times")
+        if not length:
+            raise Unsupported("it loops 0 times")
         # What is cut into rows has an axis more than the body sees. jax names the
         # numbers of constants and carries differently in each version.
         body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
@@ -163,6 +172,11 @@ class Listing:
         kept = [len(a.shape) == len(b) for a, b in zip(avals, made, strict=True)]
         c, last = sum(kept), len(operands) - sum(cut)
         k = last - c
+        if length > self.turns:
+            closed = params["jaxpr"]
+            if not isinstance(closed, ClosedJaxpr):
+                closed = ClosedJaxpr(closed, ())
+            return self._loop(closed, length, params["reverse"], (k, last), operands)
         consts, carry, xs = operands[:k], operands[k:last], operands[last:]
         turns = range(length)
         rows: list[list[int]] = [[] for _ in avals[c:]]
@@ -180,6 +194,46 @@ class Listing:
             )
             stacked += self._add("stack", {"axis": 0}, row, [like])
         return [*carry, *stacked]
+
+    def _loop(
+        self,
+        closed: ClosedJaxpr,
+        length: int,
+        reverse: bool,
+        numbers: tuple[int, int],
+        operands: list[int],
+    ) -> list[int]:
+        """Add a scan that stays one; ``numbers`` are of its first carry and row."""
+        body = Listing(closed)
+        if body.scans():
+            raise Unsupported("it loops within a loop")
+        params = {"body": body, "length": length, "reverse": reverse}
+        params |= {"first_carry": numbers[0], "first_row": numbers[1]}
+        count = numbers[1] - numbers[0]
+        avals = [
+            jax.ShapeDtypeStruct(
+                (length, *body.shapes[var])[i < count :], body.dtypes[var]
+            )
+            for i, var in enumerate(body.outputs)
+        ]
+        return self._add("scan", params, operands, avals)
+
+    def _cumsum(self, params: dict, operands: list[int], avals: list) -> list[int]:
+        """Add a long sum of sums as a scan over its axis."""
+        shape, axis = avals[0].shape, params["axis"]
+        order = (axis, *(i for i in range(len(shape)) if i != axis))
+        turned = lambda x, order: self._add(
+            "transpose",
+            {"permutation": order},
+            [x],
+            [jax.ShapeDtypeStruct([self.shapes[x][i] for i in order], avals[0].dtype)],
+        )[0]
+        xs = turned(operands[0], order)
+        row = jax.ShapeDtypeStruct(self.shapes[xs][1:], avals[0].dtype)
+        body = jax.make_jaxpr(lambda total, x: (total + x, total + x))(row, row)
+        nothing = self._constant(np.zeros(row.shape, row.dtype))
+        found = self._loop(body, shape[axis], params["reverse"], (0, 1), [nothing, xs])
+        return [turned(found[1], np.argsort(order).tolist())]
 
     def _row(self, x: int, turn: int) -> int:
         row = jax.ShapeDtypeStruct(self.shapes[x][1:], self.dtypes[x])

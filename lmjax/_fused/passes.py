@@ -1,18 +1,21 @@
 """Passes over the data of a block of fits: sums over the points, in LLVM IR."""
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lmjax._fused.algebra import ROUTINES
-from lmjax._fused.ir import Code, address, read_common
+from lmjax._fused.course import Course, chart
+from lmjax._fused.ir import Code
+from lmjax._fused.kept import Kept
 from lmjax._fused.lane import Pass, Plan
-from lmjax._fused.listing import Listing
+from lmjax._fused.leaves import Leaf
 from lmjax._fused.module import ALIGN, Module
 from lmjax._fused.places import Along, Place, Unsupported
 from lmjax._fused.routine import Routine
-from lmjax._fused.scalars import evaluate
+from lmjax._fused.scalars import Read, evaluate
+from lmjax._fused.stretches import Stretch
 from lmjax._fused.values import NOTHING, Name, is_known, kind
 from lmjax._linearize import gram_pairs
 
@@ -22,27 +25,6 @@ RUN = 64
 # Instructions for a point: more than any model of curves has, fewer than LLVM needs
 # ten seconds for.
 MOST_PER_POINT = 12_000
-
-
-class Leaf(NamedTuple):
-    """An array of a batch.
-
-    Attributes:
-        shape: Of one fit.
-        dtype: Its dtype.
-        per_fit: Whether fits have one each, on a leading axis.
-        offset: Bytes before it in the scratch memory of a block, if they have.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    per_fit: bool
-    offset: int
-
-    @property
-    def stored(self) -> str:
-        """Type of an element in memory."""
-        return "i8" if self.dtype == bool else kind(self.dtype)
 
 
 def _bytes(dtype: Any) -> int:
@@ -82,10 +64,15 @@ class Passes(Module):
         # the numbers of the fits of a block; then the queue: how many, their numbers
         self.rows_offset = self._reserve(width * 8)
         self.queue_offset = self._reserve(8 + 2 * width * 8)
-        listings: dict[int, Listing] = {}
+        most = max(one.given for one in plan.passes.values())
+        self.p_offset = self._reserve(most * self.vector_bytes)
+        courses: dict[int, Course] = {}
         for name, one in plan.passes.items():
-            listing = listings.setdefault(id(one.rows), Listing(one.rows))
-            self._pass(name, one, listing)
+            if id(one.rows) not in courses:
+                courses[id(one.rows)] = chart(
+                    self, one.rows, self._given, self._reserve, MOST_PER_POINT
+                )
+            self._pass(name, one, courses[id(one.rows)])
 
     def _reserve(self, size: int) -> int:
         offset = self.scratch
@@ -159,51 +146,74 @@ class Passes(Module):
 
     # the passes over the data
 
-    def _pass(self, name: str, one: Pass, listing: Listing) -> None:
-        """Write the loop over the points: what it adds up, by runs of points."""
-        count = one.count(self.n)
-        self.regions[name] = (
-            self._reserve(one.given * self.vector_bytes),
-            self._reserve(count * self.vector_bytes),
-        )
-        entry = Code(self, "h")
-        code = Code(self, "k", point="%k", still=entry)
-        p = [self._load_p(entry, name, j) for j in range(one.given)]
-        inputs = [self._reader(entry, code, i) for i in range(len(self.leaves))]
-        point = Along(1, self.points) if self.points > 1 else 0
-        wanted: list[list[Place]] = [[(point,)]] * len(listing.outputs)
-        given = [*inputs, self._reader_of_p(p), self._unit]
-        found = evaluate(listing, given, wanted, code)
-        if len(entry.lines) + len(code.lines) > MOST_PER_POINT:
+    def _given(self, entry: Code, code: Code) -> list[Read]:
+        """Return what reads the data, the parameters and the unit vectors."""
+        data = [leaf.reader(i, entry, code) for i, leaf in enumerate(self.leaves)]
+        return [*data, self._reader_of_p(entry), self._unit]
+
+    def _pass(self, name: str, one: Pass, course: Course) -> None:
+        """Write a pass: what recurs, then the points, stretch by stretch."""
+        count, calls, length = one.count(self.n), list(course.calls), 0
+        totals = self._reserve(count * self.vector_bytes)
+        self.regions[name] = self.p_offset, totals
+        for i, stretch in enumerate(course.stretches):
+            calls.append(f"@{name}_{i}")
+            length += self._stretch(name, one, course.kept, stretch, f"{name}_{i}")
+        if length > MOST_PER_POINT:
             raise Unsupported(f"it has more than {MOST_PER_POINT} operations")
-        columns = [values[0] for values in found]
-        rotated, first = one.adds == "triangle", 0
-        if rotated:  # in memory; what comes after the first columns is summed here
+        vector, lines = f"<{self.width} x {kind(self.dtype)}>", []
+        for j in range(count):
+            at = self.regions[name][1] + j * self.vector_bytes
+            lines += [
+                f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
+                f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
+            ]
+        lines += [f"  call void {full}(ptr %inputs, ptr %scratch)" for full in calls]
+        self._function(name, lines)
+
+    def _stretch(
+        self, name: str, one: Pass, kept: Kept, stretch: Stretch, full: str
+    ) -> int:
+        """Write the loop over a stretch of points: what it adds up, by runs.
+
+        Returns:
+            How many instructions it has.
+        """
+        entry = Code(self, "h")
+        code = Code(self, "k", point="%k", still=entry, points=stretch.size)
+        wanted: list[list[Place]] = [[(index,) for index in stretch.residuals]]
+        wanted *= len(kept.listing.outputs)
+        found = evaluate(kept.listing, kept.given(entry, code), wanted, code)
+        first = 0
+        if one.adds == "triangle":  # in memory; what else there is is summed here
             first = len(gram_pairs(self.n))
-            row = list(enumerate(columns[: self.n + 1]))
-            self.routine(code, "rotate", (self.n + 1,), row, [])
+            for columns in zip(*found, strict=True):
+                row = list(enumerate(columns[: self.n + 1]))
+                self.routine(code, "rotate", (self.n + 1,), row, [])
             _, place = self.regions[f"rotate_{self.n + 1}"]
             self.regions[name] = self.regions[name][0], place
-        sums = range(first, count)
+        sums = range(first, one.count(self.n))
         before = [Name(f"%a{j}", str(self.dtype)) for j in sums]
         code.moving.update(held.text for held in before)
-        after = self._added(code, one.adds, columns, before)
+        after = before
+        for columns in zip(*found, strict=True):
+            after = self._added(code, one.adds, list(columns), after)
         slots = zip(sums, before, after, strict=True)
         total = "max" if one.adds == "largest" else "add"
-        self._function(name, self._points(name, count, entry, code, list(slots), total))
+        lines = self._points(name, entry, code, list(slots), total)
+        self._function(full, lines)
+        return len(entry.lines) + len(code.lines)
 
-    def _points(self, name, count: int, entry: Code, code: Code, slots: list, total):
+    def _points(self, name, entry: Code, code: Code, slots: list, total) -> list[str]:
         """Return the lines of the loop, given how a point changes each of the sums."""
         vector, made = code.vector(self.dtype), self.regions[name][1]
         run = Code(self, "r")
-        zeros, phis = [], []
-        for j in range(count):
-            zeros += [
-                f"  %q{j} = getelementptr i8, ptr %scratch, "
-                f"i64 {made + j * self.vector_bytes}",
-                f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
-            ]
+        places, phis = [], []
         for j, old, new in slots:
+            places.append(
+                f"  %q{j} = getelementptr i8, ptr %scratch, "
+                f"i64 {made + j * self.vector_bytes}"
+            )
             before = run.add(f"load {vector}, ptr %q{j}, align {ALIGN}", self.dtype)
             after = run.text(run.emit(total, [before, new], self.dtype))
             run.lines.append(f"  store {vector} {after}, ptr %q{j}, align {ALIGN}")
@@ -213,13 +223,13 @@ class Passes(Module):
             )
         return [
             *entry.lines,
-            *zeros,
+            *places,
             "  br label %run",
             "run:",
             "  %first = phi i64 [0, %entry], [%end, %ran]",
             f"  %last = add i64 %first, {RUN}",
-            f"  %past = icmp ugt i64 %last, {self.points}",
-            f"  %end = select i1 %past, i64 {self.points}, i64 %last",
+            f"  %past = icmp ugt i64 %last, {code.points}",
+            f"  %end = select i1 %past, i64 {code.points}, i64 %last",
             "  br label %point",
             "point:",
             "  %k = phi i64 [%first, %run], [%k1, %point]",
@@ -230,7 +240,7 @@ class Passes(Module):
             "  br i1 %more, label %point, label %ran",
             "ran:",
             *run.lines,
-            f"  %again = icmp ult i64 %end, {self.points}",
+            f"  %again = icmp ult i64 %end, {code.points}",
             "  br i1 %again, label %run, label %done",
             "done:",
         ]
@@ -261,49 +271,13 @@ class Passes(Module):
         """Return an element of a unit vector."""
         return self.dtype.type(1) if place[0] == place[1] else NOTHING[str(self.dtype)]
 
-    @staticmethod
-    def _reader_of_p(p: list[Name]):
+    def _reader_of_p(self, entry: Code) -> Read:
         def read(place: Place) -> Name:
             if isinstance(place[0], Along):
                 raise Unsupported("it reads parameters along the points")
-            return p[place[0]]
-
-        return read
-
-    def _load_p(self, entry: Code, name: str, j: int) -> Name:
-        at = self.regions[name][0] + j * self.vector_bytes
-        pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
-        vector = entry.vector(self.dtype)
-        return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)
-
-    def _reader(self, entry: Code, code: Code, i: int):
-        """Return what reads an element of an array of the batch.
-
-        Where an array begins is worked out in ``entry``, once.
-        """
-        leaf = self.leaves[i]
-
-        def base() -> str:
-            if leaf.per_fit:
-                return entry.scalar(
-                    f"getelementptr i8, ptr %scratch, i64 {leaf.offset}"
-                )
-            slot = entry.scalar(f"getelementptr ptr, ptr %inputs, i64 {i}")
-            return entry.scalar(f"load ptr, ptr {slot}")
-
-        def read(place: Place) -> Name:
-            into = code if any(isinstance(x, Along) for x in place) else entry
-            if not leaf.per_fit:
-                return read_common(into, base(), leaf.shape, leaf.dtype, place)
-            at = address(into, leaf.shape, place)
-            stored = f"[{self.width} x {leaf.stored}]"
-            pointer = into.scalar(f"getelementptr {stored}, ptr {base()}, i64 {at}")
-            memory = f"<{self.width} x {leaf.stored}>"
-            loaded = into.add(
-                f"load {memory}, ptr {pointer}, align {leaf.dtype.itemsize}", leaf.dtype
-            )
-            if leaf.dtype != bool:
-                return loaded
-            return into.add(f"icmp ne {memory} {loaded.text}, zeroinitializer")
+            at = self.p_offset + place[0] * self.vector_bytes
+            pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
+            vector = entry.vector(self.dtype)
+            return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)
 
         return read

@@ -4,8 +4,9 @@ The residual of a fit is an array over points. A machine program visits one poin
 time, so an index into an array is either a number or moves with the point.
 """
 
+from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Unsupported(Exception):
@@ -20,18 +21,71 @@ class Along(NamedTuple):
     start: int = 0
     step: int = 1
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it runs through all of an axis, in order."""
-        return self.start == 0 and self.step == 1
+    def at(self, turn: int) -> int:
+        """Return its value after so many steps."""
+        return self.start + self.step * turn
 
 
+# Places at which the points may be cut.
+MOST_BREAKS = 64
+_PART = "it reads a part of an array that was reshaped"
 Index = int | Along
 Place = tuple[Index, ...]
 
 
+class Undecided(Unsupported):
+    """What is true of some points is not of others.
+
+    Attributes:
+        index: The index that decides.
+        breaks: Steps of it at which another answer begins.
+    """
+
+    def __init__(self, reason: str, index: Along, breaks: list[int]):
+        super().__init__(reason)
+        self.index, self.breaks = index, breaks
+
+
+def decided(index: Index, answer: Callable[[int], Any], reason: str) -> Any:
+    """Return the answer that is the same for all values of an index.
+
+    Args:
+        index: The index.
+        answer: Its answers are equal only to those of its neighbours.
+        reason: What is said if they are not all equal.
+
+    Raises:
+        Undecided: If they are not.
+        Unsupported: If there are too many of them.
+    """
+    if isinstance(index, int):
+        return answer(index)
+    at = lambda turn: answer(index.at(turn))
+    last, breaks = at(index.size - 1), [0]
+    while at(breaks[-1]) != last:
+        if len(breaks) > MOST_BREAKS:
+            raise Unsupported(reason)
+        same, other = breaks[-1], index.size - 1
+        while other - same > 1:
+            middle = (same + other) // 2
+            if at(middle) == at(breaks[-1]):
+                same = middle
+            else:
+                other = middle
+        breaks.append(other)
+    if len(breaks) > 1:
+        raise Undecided(reason, index, breaks[1:])
+    return last
+
+
+def along(size: int, start: int = 0, step: int = 1, every: int = 1) -> Index:
+    """Return an index that moves, if there is more than one value."""
+    return Along(every, size, start, step) if size > 1 else start
+
+
 def moved(index: Index, start: int, step: int) -> Index:
     """Return ``start + step * index``."""
+    start, step = int(start), int(step)  # jax also has integers of NumPy there
     if isinstance(index, int):
         return start + step * index
     return index._replace(start=start + step * index.start, step=step * index.step)
@@ -58,20 +112,19 @@ def reshaped(place: Place, shape: tuple[int, ...], old: tuple[int, ...]) -> Plac
 def _flat(place: Place, shape: tuple[int, ...]) -> Index:
     """Return the index into the flattened array."""
     total: Index = 0
-    size = 1  # of what `total` runs through, while that moves with the point
     for axis in reversed(range(len(shape))):
         index, stride = place[axis], prod(shape[axis + 1 :])
         if isinstance(index, int):
             total = moved(total, index * stride, 1)
         elif isinstance(total, int):
-            total, size = moved(index, total, stride), index.size
+            total = moved(index, total, stride)
         else:
             # the axis before one that the point runs through: one longer run
-            joined = index.is_plain and total.is_plain and stride == size
-            if not (joined and index.every == total.every * total.size):
+            run = total.every * total.size, total.step * total.size
+            if run != (index.every, index.step * stride):
                 raise Unsupported("it reads two axes in an order of its own")
-            size *= index.size
-            total = Along(total.every, size)
+            start = total.start + index.start * stride
+            total = Along(total.every, total.size * index.size, start, total.step)
     return total
 
 
@@ -79,16 +132,28 @@ def _spread(flat: Index, shape: tuple[int, ...]) -> list[Index]:
     """Return the index along each axis, given that into the flattened array."""
     wide = [axis for axis, size in enumerate(shape) if size != 1]
     result: list[Index] = [0] * len(shape)
-    if isinstance(flat, Along) and len(wide) > 1 and flat.size != prod(shape):
-        raise Unsupported("it reads a part of an array that was reshaped")
-    for axis in wide:
-        stride, size = prod(shape[axis + 1 :]), shape[axis]
-        if isinstance(flat, int):
-            result[axis] = flat // stride % size
-        elif len(wide) == 1:
-            result[axis] = flat
-        elif flat.is_plain:
-            result[axis] = Along(flat.every * stride, size)
-        else:
-            raise Unsupported("it reads a part of an array that was reshaped")
+    for axis in reversed(wide[1:]):
+        flat, result[axis] = _divided(flat, shape[axis])
+    for axis in wide[:1]:
+        result[axis] = flat
     return result
+
+
+def _divided(flat: Index, size: int) -> tuple[Index, Index]:
+    """Return the row and the column of an index, given how long a row is."""
+    if isinstance(flat, int):
+        return divmod(flat, size)
+    every, count, start, step = flat
+    if step % size == 0:  # down a column
+        return Along(every, count, start // size, step // size), start % size
+    first = start % size
+    if step > 0 and size % step == 0:
+        row, head = size // step, -(-(size - first) // step)
+        if head == row and count % row == 0:  # whole rows
+            rows = along(count // row, start // size, every=every * row)
+            return rows, along(row, first, step, every)
+        if count > head:  # the rest of a row, or whole rows before a part of one
+            breaks = [count - count % row if head == row else head]
+            raise Undecided(_PART, flat, breaks)
+    row = decided(flat, lambda value: value // size, _PART)
+    return row, moved(flat, -row * size, 1)

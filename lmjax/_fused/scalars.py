@@ -9,7 +9,7 @@ and reshapes vanish on the way; what is left are scalar operations, which go to 
 from collections.abc import Callable
 from functools import reduce
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -53,6 +53,28 @@ class Builder(Protocol):
         """Return numbers that a routine makes of (place, value) pairs."""
 
 
+class Demand(NamedTuple):
+    """What a program needs for the elements that are wanted of it.
+
+    Attributes:
+        asked: Elements of each variable.
+        needs: What each of them is made of.
+    """
+
+    asked: list[dict[Place, None]]
+    needs: dict[tuple[int, Place], Need]
+
+
+def demand(
+    listing: Listing, wanted: list[list[Place]], most: int = MOST_ELEMENTS
+) -> Demand:
+    """Return which elements it takes; `evaluate` says of what."""
+    asked: list[dict[Place, None]] = [{} for _ in listing.shapes]
+    for var, places in zip(listing.outputs, wanted, strict=True):
+        asked[var].update(dict.fromkeys(places))
+    return Demand(asked, _needs(listing, asked, most))
+
+
 def evaluate(
     listing: Listing,
     inputs: list[Read],
@@ -72,10 +94,7 @@ def evaluate(
     Raises:
         Unsupported: If there are more, or some cannot be told.
     """
-    asked: list[dict[Place, None]] = [{} for _ in listing.shapes]
-    for var, places in zip(listing.outputs, wanted, strict=True):
-        asked[var].update(dict.fromkeys(places))
-    needs = _needs(listing, asked, most)
+    asked, needs = demand(listing, wanted, most)
     found: list[dict[Place, Any]] = [{} for _ in listing.shapes]
     for var, array in listing.constants.items():
         for place in asked[var]:

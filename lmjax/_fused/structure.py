@@ -4,16 +4,28 @@ A rule per primitive that moves elements about or adds them up; all others work 
 by element.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
 
 from lmjax._fused.listing import Equation, Listing
-from lmjax._fused.places import Along, Index, Place, Unsupported, moved, reshaped
+from lmjax._fused.places import (
+    Along,
+    Index,
+    Place,
+    Undecided,
+    Unsupported,
+    decided,
+    moved,
+    reshaped,
+)
 
 Need = list[tuple[int, Place]]
+_JOINS = "it joins arrays along the points"
+_PADS = "it pads along the points"
 
 FOLDS = {
     "reduce_sum": "add",
@@ -39,6 +51,8 @@ def needs_of(listing: Listing, eqn: Equation, number: int, place: Place) -> Need
         return rule(params, shapes, shape, place)
     if name == "optimization_barrier":
         return [(number, place)]
+    if name == "scan":
+        raise Unsupported(f"it loops {params['length']} times")
     if name == "split":
         axis, sizes = params["axis"], params["sizes"]
         return [(0, _at(place, axis, moved(place[axis], sum(sizes[:number]), 1)))]
@@ -132,24 +146,16 @@ def _reverse(params, shapes, shape, place) -> Need:
 
 def _concatenate(params, shapes, shape, place) -> Need:
     axis = params["dimension"]
-    index, first = place[axis], 0
-    for i, part in enumerate(shapes):
-        last = first + part[axis]
-        if isinstance(index, Along):
-            ends = [index.start, index.start + index.step * (index.size - 1)]
-        else:
-            ends = [index]
-        if all(first <= end < last for end in ends):
-            return [(i, _at(place, axis, moved(index, -first, 1)))]
-        first = last
-    raise Unsupported("it joins arrays along the points")
+    ends = list(accumulate(part[axis] for part in shapes))
+    part = decided(place[axis], lambda at: bisect_right(ends, at), _JOINS)
+    first = ends[part] - shapes[part][axis]
+    return [(part, _at(place, axis, moved(place[axis], -first, 1)))]
 
 
 def _stack(params, shapes, shape, place) -> Need:
     axis = params["axis"]
-    if isinstance(place[axis], Along):
-        raise Unsupported("it joins arrays along the points")
-    return [(place[axis], (*place[:axis], *place[axis + 1 :]))]
+    part = decided(place[axis], lambda at: at, _JOINS)
+    return [(part, (*place[:axis], *place[axis + 1 :]))]
 
 
 def _row(params, shapes, shape, place) -> Need:
@@ -158,19 +164,32 @@ def _row(params, shapes, shape, place) -> Need:
 
 def _pad(params, shapes, shape, place) -> Need:
     inside = []
-    for index, size, (low, high, within) in zip(
+    for index, size, (low, _, within) in zip(
         place, shapes[0], params["padding_config"], strict=True
     ):
-        if isinstance(index, Along):
-            if (low, high, within) != (0, 0, 0):
-                raise Unsupported("it pads along the points")
-            inside.append(index)
-            continue
-        k, rest = divmod(index - low, within + 1)
-        if rest or not 0 <= k < size:
+        step = within + 1
+        last = low + step * (size - 1)
+        side = lambda at, low=low, last=last: int(at > last) - int(at < low)
+        if decided(index, side, _PADS) or not _is_kept(index, low, step):
             return [(1, ())]
-        inside.append(k)
+        inside.append(_unpadded(index, low, step))
     return [(0, tuple(inside))]
+
+
+def _is_kept(index: Index, low: int, step: int) -> bool:
+    """Return whether an index between the ends of what was padded is not padding."""
+    if isinstance(index, int):
+        return (index - low) % step == 0
+    if index.step % step:
+        raise Undecided(_PADS, index, list(range(1, index.size)))
+    return (index.start - low) % step == 0
+
+
+def _unpadded(index: Index, low: int, step: int) -> Index:
+    """Return the index of an element that stands at ``low + step * index``."""
+    if isinstance(index, int):
+        return (index - low) // step
+    return index._replace(start=(index.start - low) // step, step=index.step // step)
 
 
 def _dot(params, shapes, shape, place) -> Need:
