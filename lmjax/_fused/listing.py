@@ -4,6 +4,7 @@ Calls are inlined, branches become selections, short scans are written out turn 
 Of long ones the body is a list of its own.
 """
 
+import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -58,16 +59,24 @@ class Listing:
         constants: Values of the variables that are known.
         turns: Of a scan that is written out, at most.
         inputs, outputs: Numbers of variables.
+        demands: What `lmjax._fused.scalars.demand` has found out about it.
     """
 
     def __init__(self, closed: ClosedJaxpr, turns: int = MOST_TURNS):
         self.turns = turns
+        self.demands: dict[Any, Any] = {}
         self.equations: list[Equation] = []
         self.shapes: list[tuple[int, ...]] = []
         self.dtypes: list[np.dtype] = []
         self.constants: dict[int, np.ndarray] = {}
         self.inputs = [self._new(var.aval) for var in closed.jaxpr.invars]
         self.outputs = self._inline(closed.jaxpr, closed.consts, self.inputs)
+
+    def changed(self) -> "Listing":
+        """Return a copy that may be changed."""
+        other = copy.copy(self)
+        other.demands = {}
+        return other
 
     def scans(self) -> list[Equation]:
         """Return the scans that stayed what they are."""

@@ -5,7 +5,6 @@ Rows may then be read at any point, and scans of one length that do not need one
 share a loop: what they have in common is computed once.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -81,7 +80,7 @@ class Recurrence(NamedTuple):
 def opened(listing: Listing) -> tuple[Listing, list[Equation]]:
     """Return a program whose scans' results are inputs, and these scans."""
     scans = listing.scans()
-    rest = copy.copy(listing)
+    rest = listing.changed()
     rest.equations = [eqn for eqn in listing.equations if eqn.name != "scan"]
     rest.inputs = [*listing.inputs, *(var for eqn in scans for var in eqn.results)]
     return rest, scans
@@ -89,7 +88,7 @@ def opened(listing: Listing) -> tuple[Listing, list[Equation]]:
 
 def view(listing: Listing, outputs: list[int]) -> Listing:
     """Return the program with other outputs."""
-    other = copy.copy(listing)
+    other = listing.changed()
     other.outputs = outputs
     return other
 

@@ -68,11 +68,18 @@ class Demand(NamedTuple):
 def demand(
     listing: Listing, wanted: list[list[Place]], most: int = MOST_ELEMENTS
 ) -> Demand:
-    """Return which elements it takes; `evaluate` says of what."""
+    """Return which elements it takes; `evaluate` says of what.
+
+    Passes over the same rows ask alike, so the listing remembers.
+    """
+    key = tuple(map(tuple, wanted))
+    if key in listing.demands:
+        return listing.demands[key]
     asked: list[dict[Place, None]] = [{} for _ in listing.shapes]
     for var, places in zip(listing.outputs, wanted, strict=True):
         asked[var].update(dict.fromkeys(places))
-    return Demand(asked, _needs(listing, asked, most))
+    listing.demands[key] = Demand(asked, _needs(listing, asked, most))
+    return listing.demands[key]
 
 
 def evaluate(
