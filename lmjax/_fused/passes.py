@@ -180,7 +180,7 @@ class Passes(Module):
             How many instructions it has.
         """
         entry = Code(self, "h")
-        code = Code(self, "k", point="%k", still=entry, points=stretch.size)
+        code = Code(self, "v", point="%k", still=entry, points=stretch.size)
         wanted: list[list[Place]] = [[(index,) for index in stretch.residuals]]
         wanted *= len(kept.listing.outputs)
         found = evaluate(kept.listing, kept.given(entry, code), wanted, code)

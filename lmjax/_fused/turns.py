@@ -110,7 +110,7 @@ class Turns:
         """Return what a turn does."""
         module, listing = self.kept.module, self.kept.listing
         entry = Code(module, "h")
-        code = Code(module, "k", point="%k", still=entry, points=stretch.size)
+        code = Code(module, "v", point="%k", still=entry, points=stretch.size)
         code.moving.update(carry.name.text for carry in carries)
         (index,) = stretch.residuals
         asked = [
