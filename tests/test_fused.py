@@ -355,7 +355,9 @@ def test_other_processors_can_be_assembled_for(triple, dtype, monkeypatch):
     llvm.initialize_all_asmprinters()
     texts = []
     monkeypatch.setattr(machine, "vector_bytes", lambda: 16)
-    monkeypatch.setattr(machine, "assemble", lambda text: texts.append(text) or "none")
+    monkeypatch.setattr(
+        machine, "assemble", lambda text, effort: texts.append(text) or "none"
+    )
     y = curves(3).astype(dtype)
     t, start = T.astype(dtype), np.ones(3, dtype)
     model = lambda p, t: p[0] * jnp.exp(-p[1] * t) + jnp.sin(p[2] * t)
@@ -373,7 +375,7 @@ def test_other_processors_can_be_assembled_for(triple, dtype, monkeypatch):
 
 
 def test_program_that_llvm_refuses_is_left_to_xla(monkeypatch):
-    monkeypatch.setattr(machine, "assembled", lambda text: llvm_error())
+    monkeypatch.setattr(machine, "assembled", lambda text, effort: llvm_error())
 
     def llvm_error():
         raise RuntimeError("no such instruction")

@@ -22,6 +22,7 @@ from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
 from lmjax._fused.lane import Plan
 from lmjax._fused.places import Unsupported
+from lmjax._linearize import UNROLL_UP_TO
 
 # Beyond this many parameters the program grows faster than what it saves.
 MOST_PARAMETERS = 24
@@ -42,7 +43,11 @@ class Program:
 
     def __init__(self, kernel: Kernel, elsewhere: Callable):
         self.kernel, self.elsewhere = kernel, elsewhere
-        self.target = machine.assemble(kernel.text() + handler(kernel))
+        # inverting a matrix once is little beside a fit, and half of all there is to
+        # assemble where there are many parameters
+        brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
+        effort = machine.HURRY if brief else machine.BEST
+        self.target = machine.assemble(kernel.text() + handler(kernel), effort)
 
     def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
         """Return the types of the results: those of the plan, and the steps."""

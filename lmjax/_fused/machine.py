@@ -19,6 +19,10 @@ from lmjax._fused.places import Unsupported
 # The version of XLA's interface that `lmjax._fused.handler` speaks.
 INTERFACE = 3
 
+# How hard LLVM tries. Code made in a hurry runs two to six times as long, and takes a
+# fifth of the time to make.
+HURRY, BEST = 0, 2
+
 _lock = threading.Lock()
 # Machine code is never given back: compiled functions of jax hold no reference to it.
 _engines: dict[str, Any] = {}
@@ -34,15 +38,15 @@ def available() -> str:
     try:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        _machine()
+        _machine(BEST)
     except RuntimeError as error:
         return f"LLVM has no code for this machine: {error}"
     return ""
 
 
 @cache
-def _machine() -> Any:
-    """Return LLVM's description of this processor."""
+def _machine(effort: int) -> Any:
+    """Return LLVM's description of this processor, and how hard it is to try."""
     import llvmlite.binding as llvm
 
     library = ctypes.util.find_library("m")
@@ -51,7 +55,7 @@ def _machine() -> Any:
     features = llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True
+        cpu=llvm.get_host_cpu_name(), features=features, opt=effort, jit=True
     )
 
 
@@ -66,18 +70,18 @@ def vector_bytes() -> int:
     return 32 if features.get("avx2") or features.get("avx") else 16
 
 
-def assemble(text: str) -> str:
+def assemble(text: str, effort: int = BEST) -> str:
     """Return the name under which XLA finds a program, assembled if it is new.
 
     Raises:
         Unsupported: If LLVM refuses it.
     """
-    stamp = f"{jaxlib_version} {text}"
+    stamp = f"{jaxlib_version} {effort} {text}"
     name = "lmjax_" + hashlib.sha256(stamp.encode()).hexdigest()[:32]
     with _lock:
         if name not in _engines:
             try:
-                program = assembled(text.replace("VERSION", str(INTERFACE)))
+                program = assembled(text.replace("VERSION", str(INTERFACE)), effort)
             except RuntimeError as error:  # a program that this LLVM does not know
                 raise Unsupported(f"LLVM refuses the program: {error}") from error
             _engines[name] = program
@@ -90,10 +94,10 @@ def assemble(text: str) -> str:
     return name
 
 
-def assembled(text: str) -> Any:
+def assembled(text: str, effort: int = BEST) -> Any:
     import llvmlite.binding as llvm
 
-    machine = _machine()
+    machine = _machine(effort)
     module = llvm.parse_assembly(text)
     module.verify()
     # What LLVM's whole pipeline would do beyond this makes no fit faster: every
