@@ -90,18 +90,16 @@ def _honesty():
         """Successes at the best known minimum (right), at another one (local) and at
         none (false, runaways and plateaus included), by a judge in float64;
         right answers that are more than a twentieth of a standard error away (short);
-        no success at the best known minimum (unsure) and elsewhere (failed). Batches
-        are those of the XLA engine; the fused one has not been judged yet."""
+        no success at the best known minimum (unsure) and elsewhere (failed)."""
     )
 
 
 def _batches():
     """Return the tables of batches: rates at equal final cost, where there was one."""
-    engines = {"fused_cpu": "", "cpu": ", lmjax by its XLA engine", "gpu": ""}
-    for device, engine in engines.items():
+    for device in ("cpu", "gpu"):
         content = load(f"batch_{device}")
         where, workloads = content["environment"], content["workloads"]
-        on = where["device"] if device == "gpu" else f"{where['cores']} cores{engine}"
+        on = where["device"] if device == "gpu" else f"{where['cores']} cores"
         peers = list(dict.fromkeys(p for w in workloads.values() for p in w["peers"]))
         yield f"| fits per second, {on} | " + " | ".join(peers) + " |"
         yield "|---" * (len(peers) + 1) + "|"
@@ -127,8 +125,7 @@ def _beyond():
     few, many = growth[0], growth[-1]
     bad, good = linear["defeating"], linear["near"]
     return _prose(
-        f"""Measured with the XLA engine: from host to host `fit_batch` takes
-        {few["us_per_fit"]:.2f} µs for each of
+        f"""From host to host `fit_batch` takes {few["us_per_fit"]:.2f} µs for each of
         {few["fits"]:,} fits of 5 × 5 pixels, {many["us_per_fit"]:.2f} µs for each of
         {many["fits"]:,}, and {many["us_per_fit_own_chunks"]:.2f} µs in chunks as large
         as it chooses; two devices are {devices["speedup"]:.2f} times as fast as one.
