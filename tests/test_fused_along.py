@@ -311,3 +311,18 @@ def test_a_recurrence_keeps_its_lane(rng):
     same = lambda a, b: np.testing.assert_array_equal(a[keep], b[keep])
     jax.tree.map(same, spoiled, whole)
     assert spoiled[2][17] < 0
+
+
+def test_parameters_that_are_neighbours_along_the_points():
+    """Broyden's tridiagonal function, Moré, Garbow and Hillstrom (1981), no. 30."""
+
+    def broyden(p):
+        padded = jnp.pad(p, 1)
+        return (3 - 2 * p) * p - padded[:-2] - 2 * padded[2:] + 1
+
+    start = -np.ones((3, 10)) * np.array([[1.0], [1.1], [0.9]])
+    solver = LevenbergMarquardt(engine="fused")
+    fit = lambda p: lmjax.least_squares(broyden, p, solver=solver)
+    got = jax.vmap(lambda p: (fit(p).params, fit(p).cost))(start)
+    assert (got[1] < 1e-20).all()
+    np.testing.assert_allclose(got[0], np.tile(fit(start[0]).params, (3, 1)), rtol=1e-7)

@@ -272,7 +272,7 @@ def address(code: Code, shape: tuple[int, ...], place: Place) -> str:
     fixed, moving = 0, []
     for axis, index in enumerate(place):
         stride = prod(shape[axis + 1 :])
-        if isinstance(index, int):
+        if not isinstance(index, Along):
             fixed += index * stride
             continue
         k = code.where(index)

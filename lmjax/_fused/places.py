@@ -58,7 +58,7 @@ def decided(index: Index, answer: Callable[[int], Any], reason: str) -> Any:
         Undecided: If they are not.
         Unsupported: If there are too many of them.
     """
-    if isinstance(index, int):
+    if not isinstance(index, Along):
         return answer(index)
     at = lambda turn: answer(index.at(turn))
     last, breaks = at(index.size - 1), [0]
@@ -86,7 +86,7 @@ def along(size: int, start: int = 0, step: int = 1, every: int = 1) -> Index:
 def moved(index: Index, start: int, step: int) -> Index:
     """Return ``start + step * index``."""
     start, step = int(start), int(step)  # jax also has integers of NumPy there
-    if isinstance(index, int):
+    if not isinstance(index, Along):
         return start + step * index
     return index._replace(start=start + step * index.start, step=step * index.step)
 
@@ -114,9 +114,9 @@ def _flat(place: Place, shape: tuple[int, ...]) -> Index:
     total: Index = 0
     for axis in reversed(range(len(shape))):
         index, stride = place[axis], prod(shape[axis + 1 :])
-        if isinstance(index, int):
+        if not isinstance(index, Along):
             total = moved(total, index * stride, 1)
-        elif isinstance(total, int):
+        elif not isinstance(total, Along):
             total = moved(index, total, stride)
         else:
             # the axis before one that the point runs through: one longer run
@@ -141,7 +141,7 @@ def _spread(flat: Index, shape: tuple[int, ...]) -> list[Index]:
 
 def _divided(flat: Index, size: int) -> tuple[Index, Index]:
     """Return the row and the column of an index, given how long a row is."""
-    if isinstance(flat, int):
+    if not isinstance(flat, Along):
         return divmod(flat, size)
     every, count, start, step = flat
     if step % size == 0:  # down a column

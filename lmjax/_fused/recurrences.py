@@ -66,7 +66,7 @@ class Recurrence(NamedTuple):
         """Return which row belongs to a turn."""
         if not self.eqn.params["reverse"]:
             return index
-        if isinstance(index, int):
+        if not isinstance(index, Along):
             return self.length - 1 - index
         return index._replace(start=self.length - 1 - index.start, step=-index.step)
 

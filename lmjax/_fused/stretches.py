@@ -79,6 +79,6 @@ def _pieces(whole: Index, undecided: Undecided) -> list[Index]:
 
 
 def _part(whole: Index, first: int, size: int, step: int) -> Index:
-    if isinstance(whole, int):
+    if not isinstance(whole, Along):
         return whole
     return along(size, whole.at(first), whole.step * step)

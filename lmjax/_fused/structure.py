@@ -178,7 +178,7 @@ def _pad(params, shapes, shape, place) -> Need:
 
 def _is_kept(index: Index, low: int, step: int) -> bool:
     """Return whether an index between the ends of what was padded is not padding."""
-    if isinstance(index, int):
+    if not isinstance(index, Along):
         return (index - low) % step == 0
     if index.step % step:
         raise Undecided(_PADS, index, list(range(1, index.size)))
@@ -187,7 +187,7 @@ def _is_kept(index: Index, low: int, step: int) -> bool:
 
 def _unpadded(index: Index, low: int, step: int) -> Index:
     """Return the index of an element that stands at ``low + step * index``."""
-    if isinstance(index, int):
+    if not isinstance(index, Along):
         return (index - low) // step
     return index._replace(start=(index.start - low) // step, step=index.step // step)
 
