@@ -219,7 +219,7 @@ def _inverse(matrix, grad, place: Place) -> Inverse:
 
 def _arrow_inverse(matrix: ArrowMatrix, norms, free) -> ArrowInverse:
     matrix, norms = jax.lax.stop_gradient((matrix, norms))
-    matrix = matrix.kept(free).plus_diagonal(jnp.where(free, 0.0, 1.0))
+    matrix = matrix.kept(free).plus_diagonal((~free).astype(norms.dtype))
     return arrow_inverse(matrix, jnp.where(free, norms**2, 1.0))
 
 

@@ -168,12 +168,12 @@ def judged(state: State, aim: Aim, visit: Any, fit, solver) -> State:
     if solver.damping.guarded:
         accept &= gain > MIN_GAIN
     lam_new, growth = _next_damping(state, gain, accept, solver)
-    fade = jnp.where(accept & (gain > 0.5), FADE, 1.0)
+    fade = jnp.where(accept & (gain > 0.5), jnp.asarray(FADE, scale.dtype), 1.0)
     # If one parameter alone could gain more than rounding hides, only the memory of its
     # column held it back: forget that.
     alone = _stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
     held = trial.below_rounding & (alone > 2.0 * trial.cost_rounding)
-    fade = jnp.where(accept & held, 0.0, fade).astype(scale.dtype)
+    fade = jnp.where(accept & held, 0.0, fade)
     newton = _stopping.newton_decrement(trial.slope, ratio)
     new = fit.either(accept, new, point)
     # a look is a step only if it is taken

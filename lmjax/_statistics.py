@@ -22,7 +22,7 @@ def scaled(unscaled: Any, cost: Scalar, dof: Int[Array, ""]) -> Any:
     scale = 2.0 * cost / jnp.maximum(dof, 1).astype(cost.dtype)
 
     def one(block):
-        infinite = jnp.where(block != 0.0, jnp.inf, 0.0).astype(block.dtype)
+        infinite = jnp.where(block != 0.0, jnp.inf, jnp.zeros_like(block))
         return jnp.where(dof > 0, block * scale, infinite)
 
     return jax.tree.map(one, unscaled)

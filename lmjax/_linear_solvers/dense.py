@@ -294,8 +294,8 @@ def _jacobi(matrix: Float[Array, "m n"]):
         gamma = jnp.sum(top_a * top_b)
         turn = gamma != 0.0
         zeta = (beta - alpha) / (2.0 * jnp.where(turn, gamma, 1.0))
-        sign = jnp.where(zeta < 0.0, -1.0, 1.0)
-        tangent = sign / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
+        tangent = 1.0 / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
+        tangent = jnp.where(zeta < 0.0, -tangent, tangent)
         tangent = jnp.where(turn, tangent, 0.0)
         cosine = 1.0 / jnp.sqrt(1.0 + tangent**2)
         sine = cosine * tangent
