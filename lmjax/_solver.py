@@ -17,8 +17,9 @@ from lmjax._types import Scalar
 LARGE = 1000
 
 
-# What may run a batch, in the order of preference; None leaves it open.
-ENGINES = (None, "fused", "xla", "loop")
+# What may run a batch, in the order of preference, and what must be asked for; None
+# leaves it open.
+ENGINES = (None, "fused", "xla", "loop", "ptx")
 
 
 def _as_module(fn: Any) -> Any:
@@ -59,7 +60,9 @@ class LevenbergMarquardt(eqx.Module):
         engine: What runs a batch: "fused", a machine program for vectors of fits on a
             CPU; "xla", blocks of fits, as on every other device; "loop", the plain
             ``lax.while_loop`` of a single fit. None takes the first of them that the
-            fit allows; `explain` says why.
+            fit allows; `explain` says why. "ptx" is "fused" on a CPU, and the same
+            program on a GPU from NVIDIA, where it has not been run yet: compare it
+            with "xla" before you rely on it.
 
     Raises:
         ValueError: If a setting is out of range.

@@ -91,6 +91,7 @@ ORDER = [
     "lmjax._fused.kernel",
     "lmjax._fused.handler",
     "lmjax._fused.machine",
+    "lmjax._fused.threads",
     "lmjax._fused.engine",
     "lmjax._range",
     "lmjax._fused.fit",

@@ -171,7 +171,7 @@ def depth(op, functions):
 @pytest.fixture(autouse=True)
 def _no_machine_code(monkeypatch):
     """Spare the time for code that a CPU would run."""
-    monkeypatch.setattr(machine, "assemble", lambda text: "none")
+    monkeypatch.setattr(machine, "assemble", lambda *_: "none")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,8 @@
 """Work on all fits of a batch as one call of a machine program, where it can be had.
 
-The call is a primitive of its own: on CPU it lowers to the program, on any other
-platform to the same in jax, which is then traced, and not before.
+The call is a primitive of its own: on CPU it lowers to the program, on a GPU to the
+same as PTX if that was asked for, on any other platform to the same in jax, which is
+then traced, and not before.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from lmjax._fused.handler import handler
 from lmjax._fused.kernel import Kernel
 from lmjax._fused.lane import Plan
 from lmjax._fused.places import Unsupported
+from lmjax._fused.threads import Threads
 from lmjax._linearize import UNROLL_UP_TO
 
 # Beyond this many parameters the program grows faster than what it saves.
@@ -38,11 +40,12 @@ class Program:
     Attributes:
         kernel: The program as text, and the sizes of its results.
         elsewhere: The same batch in jax, for other platforms.
+        on_cuda: The same batch on a GPU.
         target: Name under which XLA finds it.
     """
 
-    def __init__(self, kernel: Kernel, elsewhere: Callable):
-        self.kernel, self.elsewhere = kernel, elsewhere
+    def __init__(self, kernel: Kernel, elsewhere: Callable, on_cuda: Callable):
+        self.kernel, self.elsewhere, self.on_cuda = kernel, elsewhere, on_cuda
         # inverting a matrix once is little beside a fit, and half of all there is to
         # assemble where there are many parameters
         brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
@@ -84,10 +87,15 @@ def _elsewhere(ctx, *arrays, program: Program, size: int):
     return mlir.lower_fun(program.elsewhere, multiple_results=True)(ctx, *arrays)
 
 
+def _on_cuda(ctx, *arrays, program: Program, size: int):
+    return mlir.lower_fun(program.on_cuda, multiple_results=True)(ctx, *arrays)
+
+
 program_p.def_abstract_eval(_types)
 program_p.def_impl(_compiled)
 mlir.register_lowering(program_p, _elsewhere)
 mlir.register_lowering(program_p, _on_cpu, platform="cpu")
+mlir.register_lowering(program_p, _on_cuda, platform="cuda")
 
 note_p.def_abstract_eval(lambda x, text: x)
 note_p.def_impl(lambda x, text: x)
@@ -100,7 +108,12 @@ def noted(x: Array, text: str) -> Array:
 
 
 def run(
-    plan: Callable[[Any], Plan], arrays: Any, flags: Any, size: int, elsewhere: Callable
+    plan: Callable[[Any], Plan],
+    arrays: Any,
+    flags: Any,
+    size: int,
+    elsewhere: Callable,
+    as_ptx: bool = False,
 ) -> tuple[Any, Array]:
     """Return what a plan makes of a batch, and the steps computed for each fit.
 
@@ -110,6 +123,7 @@ def run(
         flags: Which of them do, in the same structure.
         size: Number of fits.
         elsewhere: From the arrays to the same results in jax, for other platforms.
+        as_ptx: Whether a GPU runs the program, too.
 
     Returns:
         The results of the plan with the fits on the first axis, and an array.
@@ -131,7 +145,8 @@ def run(
         return jax.tree.leaves(elsewhere(jax.tree.unflatten(structure, leaves)))
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
-    program = Program(kernel, in_jax)
+    on_cuda = Threads(planned, inputs, size).assembled() if as_ptx else in_jax
+    program = Program(kernel, in_jax, on_cuda)
     *found, steps = program_p.bind(*leaves, program=program, size=size)
     return jax.tree.unflatten(jax.tree.structure(planned.results), found), steps
 

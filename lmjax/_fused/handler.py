@@ -7,7 +7,8 @@ they share lives until the last of them is gone.
 Offsets are those of ``xla/ffi/api/c_api.h``, version 0.3, whose structures only grow.
 """
 
-from lmjax._fused.kernel import ALIGN, Kernel
+from lmjax._fused.kernel import Kernel
+from lmjax._fused.module import ALIGN
 
 # Vectors of fits in a unit of work: some for each thread, and many, because the last
 # fits of a unit run in vectors that are not full.

@@ -14,7 +14,6 @@ import numpy as np
 from lmjax._fused.ir import Code
 from lmjax._fused.lane import Loop, Plan, places
 from lmjax._fused.listing import Listing
-from lmjax._fused.module import ALIGN
 from lmjax._fused.passes import Passes
 from lmjax._fused.places import Place
 from lmjax._fused.queue import SLOT, queue
@@ -69,7 +68,8 @@ class Kernel(Passes):
         results = self._results(last, made)
         lines = [
             "define internal void @block(ptr noalias %inputs, ptr noalias %outputs, "
-            "i64 %fits, i64 %count, i1 %fresh, i64 %limit, ptr noalias %scratch) {",
+            "i64 %fits, i64 %count, i1 %fresh, i64 %limit, ptr noalias %scratch) "
+            "noinline {",
             "entry:",
             *self._laid_out(),
             *entry.lines,
@@ -180,7 +180,7 @@ class Kernel(Passes):
             vector = f"<{self.width} x {kind(held.dtype)}>"
             lines += [
                 f"  %{name}_p{j} = {self._slot(self.state_offset, row)}",
-                f"  %{name}_r{j} = load {vector}, ptr %{name}_p{j}, align {ALIGN}",
+                f"  %{name}_r{j} = load {vector}, ptr %{name}_p{j}",
             ]
         return [*lines, f"  br label %{name}_loop"]
 
@@ -191,7 +191,7 @@ class Kernel(Passes):
             vector = f"<{self.width} x {kind(held.dtype)}>"
             lines += [
                 f"  %{name}_q{j} = {self._slot(self.state_offset, row)}",
-                f"  store {vector} {held.text}, ptr %{name}_q{j}, align {ALIGN}",
+                f"  store {vector} {held.text}, ptr %{name}_q{j}",
             ]
         return lines
 
@@ -295,8 +295,7 @@ class Kernel(Passes):
                 dtype = np.dtype("int32")
             lines += [
                 f"  %result{row} = {self._slot(self.result_offset, row)}",
-                f"  store {code.vector(dtype)} {code.text(value)}, ptr %result{row}, "
-                f"align {ALIGN}",
+                f"  store {code.vector(dtype)} {code.text(value)}, ptr %result{row}",
             ]
         return lines
 

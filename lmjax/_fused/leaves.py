@@ -17,13 +17,16 @@ class Leaf(NamedTuple):
         shape: Of one fit.
         dtype: Its dtype.
         per_fit: Whether fits have one each, on a leading axis.
-        offset: Bytes before it in the scratch memory of a block, if they have.
+        offset: Bytes before it in the scratch memory of a block, where it was laid out;
+            None if it is read where it is given.
+        side: How many fits have an element each side by side, if they have one each.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     per_fit: bool
-    offset: int
+    offset: int | None
+    side: int
 
     @property
     def stored(self) -> str:
@@ -42,7 +45,7 @@ class Leaf(NamedTuple):
         """
 
         def base() -> str:
-            if self.per_fit:
+            if self.offset is not None:
                 return entry.scalar(
                     f"getelementptr i8, ptr %scratch, i64 {self.offset}"
                 )
@@ -54,7 +57,7 @@ class Leaf(NamedTuple):
             if not self.per_fit:
                 return read_common(into, base(), self.shape, self.dtype, place)
             at = address(into, self.shape, place)
-            stored = f"[{code.width} x {self.stored}]"
+            stored = f"[{self.side} x {self.stored}]"
             pointer = into.scalar(f"getelementptr {stored}, ptr {base()}, i64 {at}")
             memory = f"<{code.width} x {self.stored}>"
             loaded = into.add(

@@ -7,6 +7,7 @@ compiled function that jax keeps on disk finds its program under the same name.
 import ctypes
 import ctypes.util
 import hashlib
+import re
 import threading
 from functools import cache
 from typing import Any
@@ -18,6 +19,9 @@ from lmjax._fused.places import Unsupported
 
 # The version of XLA's interface that `lmjax._fused.handler` speaks.
 INTERFACE = 3
+# The oldest GPU that programs are made for and the language of its assembler, which
+# drivers have known since 2020. A driver makes code for newer ones of it.
+GPU, GPU_LANGUAGE = "sm_70", "+ptx70"
 
 # How hard LLVM tries. Code made in a hurry runs two to six times as long, and takes a
 # fifth of the time to make.
@@ -112,3 +116,32 @@ def assembled(text: str, effort: int = BEST) -> Any:
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return engine
+
+
+def for_gpu(text: str) -> str:
+    """Return a program in the language of NVIDIA's assembler, PTX.
+
+    Raises:
+        Unsupported: If it calls what a GPU has not, or LLVM has no code for GPUs.
+    """
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    triple = "nvptx64-nvidia-cuda"
+    try:
+        target = llvm.Target.from_triple(triple)
+        machine = target.create_target_machine(cpu=GPU, features=GPU_LANGUAGE, opt=3)
+        module = llvm.parse_assembly(text)
+        module.triple, module.data_layout = triple, str(machine.target_data)
+        module.verify()
+        # the whole pipeline: what it leaves in memory costs a GPU most
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
+        ptx = machine.emit_assembly(module)
+    except RuntimeError as error:
+        raise Unsupported(f"LLVM refuses the program: {error}") from error
+    if missing := re.findall(r"^\.extern .func .*?(\w+)$", ptx, re.MULTILINE):
+        raise Unsupported(f"a GPU has no {missing[0]}")
+    return ptx

@@ -27,10 +27,6 @@ RUN = 64
 MOST_PER_POINT = 12_000
 
 
-def _bytes(dtype: Any) -> int:
-    return np.dtype(dtype).itemsize
-
-
 class Passes(Module):
     """The functions that loop, over the points or over small matrices, and the memory.
 
@@ -52,15 +48,11 @@ class Passes(Module):
         self.regions: dict[str, tuple[int, int]] = {}
         self.leaves: list[Leaf] = []
         for shape, dtype, per_fit in leaves:
-            dtype = np.dtype(dtype)
-            offset = 0
-            if per_fit:
-                offset = self._reserve(prod(shape) * width * _bytes(dtype))
-            self.leaves.append(Leaf(tuple(shape), dtype, per_fit, offset))
             kind(dtype)
+            self.leaves.append(self._leaf(tuple(shape), np.dtype(dtype), per_fit))
         self.dtype = np.dtype(plan.start.dtype)
         self.n = plan.start.shape[0]
-        self.vector_bytes = width * _bytes(self.dtype)
+        self.vector_bytes = width * self.dtype.itemsize
         # the numbers of the fits of a block; then the queue: how many, their numbers
         self.rows_offset = self._reserve(width * 8)
         self.queue_offset = self._reserve(8 + 2 * width * 8)
@@ -73,6 +65,13 @@ class Passes(Module):
                     self, one.rows, self._given, self._reserve, MOST_PER_POINT
                 )
             self._pass(name, one, courses[id(one.rows)])
+
+    def _leaf(self, shape: tuple[int, ...], dtype: np.dtype, per_fit: bool) -> Leaf:
+        """Return how an array is read: laid out, if fits have one each."""
+        offset = None
+        if per_fit:
+            offset = self._reserve(prod(shape) * self.width * dtype.itemsize)
+        return Leaf(shape, dtype, per_fit, offset, self.width)
 
     def _reserve(self, size: int) -> int:
         offset = self.scratch
@@ -103,15 +102,12 @@ class Passes(Module):
         arguments, results = self.regions[full]
         for j, value in given:
             pointer = self._element(code, arguments, j)
-            code.lines.append(
-                f"  store {vector} {code.text(value)}, ptr {pointer}, align {ALIGN}"
-            )
+            code.lines.append(f"  store {vector} {code.text(value)}, ptr {pointer}")
         code.lines.append(f"  call void @{full}(ptr %inputs, ptr %scratch)")
         found = []
         for j in wanted:
             pointer, value = self._element(code, results, j), code.fresh()
-            load = f"load {vector}, ptr {pointer}, align {ALIGN}"
-            code.lines.append(f"  {value} = {load}")
+            code.lines.append(f"  {value} = load {vector}, ptr {pointer}")
             found.append(Name(value, str(self.dtype)))
         return found
 
@@ -166,7 +162,7 @@ class Passes(Module):
             at = self.regions[name][1] + j * self.vector_bytes
             lines += [
                 f"  %q{j} = getelementptr i8, ptr %scratch, i64 {at}",
-                f"  store {vector} zeroinitializer, ptr %q{j}, align {ALIGN}",
+                f"  store {vector} zeroinitializer, ptr %q{j}",
             ]
         lines += [f"  call void {full}(ptr %inputs, ptr %scratch)" for full in calls]
         self._function(name, lines)
@@ -214,9 +210,9 @@ class Passes(Module):
                 f"  %q{j} = getelementptr i8, ptr %scratch, "
                 f"i64 {made + j * self.vector_bytes}"
             )
-            before = run.add(f"load {vector}, ptr %q{j}, align {ALIGN}", self.dtype)
+            before = run.add(f"load {vector}, ptr %q{j}", self.dtype)
             after = run.text(run.emit(total, [before, new], self.dtype))
-            run.lines.append(f"  store {vector} {after}, ptr %q{j}, align {ALIGN}")
+            run.lines.append(f"  store {vector} {after}, ptr %q{j}")
             phis.append(
                 f"  {old.text} = phi {vector} [zeroinitializer, %run], "
                 f"[{code.text(new)}, %point]"
@@ -278,6 +274,6 @@ class Passes(Module):
             at = self.p_offset + place[0] * self.vector_bytes
             pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")
             vector = entry.vector(self.dtype)
-            return entry.add(f"load {vector}, ptr {pointer}, align {ALIGN}", self.dtype)
+            return entry.add(f"load {vector}, ptr {pointer}", self.dtype)
 
         return read
