@@ -87,7 +87,7 @@ def over_free_inverse(inverse: Inverse, free: Bool[Array, " n"]) -> Inverse:
     """Return the inverse without the parameters that are not free."""
     held = jnp.sum(~free, dtype=jnp.int32)
     matrix = jnp.where(both(free), inverse.matrix, 0.0)
-    return Inverse(matrix, inverse.rank - held, inverse.healthy)
+    return Inverse(matrix, jnp.maximum(inverse.rank - held, 0), inverse.healthy)
 
 
 def units(grad: Float[Array, " n"], place: Place) -> tuple[Array, Scalar]:

@@ -182,7 +182,8 @@ def _scaled(matrix: Float[Array, "n n"], squares: Float[Array, " n"]):
 
 
 def _in_units(inverse, outer, present, rank, healthy) -> Inverse:
-    rank = rank - jnp.sum(~present, dtype=jnp.int32)
+    # of a matrix of NaN nothing is left
+    rank = jnp.maximum(rank - jnp.sum(~present, dtype=jnp.int32), 0)
     both = present[:, None] & present[None, :]
     inverse = jnp.where(both, 0.5 * (inverse + inverse.T) / outer, 0.0)
     return Inverse(inverse, rank, healthy)

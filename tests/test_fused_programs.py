@@ -177,3 +177,40 @@ def test_another_engine_needs_no_program(rng):
     rate = lambda y: lmjax.curve_fit(decay, T, y, start, solver=solver).stderr[1]
     text = str(jax.make_jaxpr(jax.vmap(jax.grad(rate)))(y))
     assert "lmjax_program" not in text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_errors_of_ill_conditioned_columns(dtype):
+    """Known singular values and vectors, 24 columns: Jacobi's method takes long."""
+    m, n, rng = 60, 24, np.random.default_rng(0)
+    conditions = np.array([1e2, 1e5, 1e7, 1e9, 1e10, 1e11])
+    conditions = conditions if dtype == "float64" else np.array([1e1, 1e2, 1e3, 1e4])
+    designs, errors = [], []
+    for condition in conditions:
+        u, _ = np.linalg.qr(rng.normal(size=(m, n)))
+        v, _ = np.linalg.qr(rng.normal(size=(n, n)))
+        s = np.logspace(0.0, -np.log10(condition), n)
+        designs.append((u * s) @ v.T)
+        errors.append(np.sqrt(np.sum((v / s) ** 2, axis=1)))
+    designs = np.stack(designs).astype(dtype)
+    y = designs @ np.ones(n, dtype) + 0.1 * rng.normal(size=(len(designs), m))
+
+    def one(x, y):
+        given = {"sigma": np.asarray(1.0, dtype), "absolute_sigma": True}
+        start = np.ones(n, dtype)
+        fit = lmjax.curve_fit(lambda p, x: x @ p, x, y, start, solver=FUSED, **given)
+        return fit.stderr, fit.rank
+
+    got, rank = jax.jit(jax.vmap(one))(designs, y.astype(dtype))
+    assert (rank == n).all()
+    worst = np.abs(np.asarray(got) / np.stack(errors) - 1.0).max(axis=1)
+    assert (worst < 100.0 * np.finfo(dtype).eps * conditions).all()
+
+
+def test_rank_is_at_most_the_number_of_points():
+    t = np.linspace(0.0, 3.0, 20)
+    model = lambda p, t: jnp.cos(jnp.outer(t, np.arange(24.0) / 2.0)) @ p
+    y = np.random.default_rng(1).normal(size=(5, 20))
+    fit = lambda y: lmjax.curve_fit(model, t, y, np.zeros(24)).rank
+    got, expected = single_and_batch(fit, y)
+    np.testing.assert_array_equal(got, expected)

@@ -8,11 +8,11 @@ of a block is one vector.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from lmjax._fused.routine import Index, Routine
 from lmjax._fused.values import Name
-
-# Rounds of rotations. Convergence is quadratic; six are enough for 24 columns.
-SWEEPS = 12
+from lmjax._linear_solvers.dense import SWEEPS
 
 
 def _factor(code: Routine, n: int, pivots: int) -> None:
@@ -84,8 +84,10 @@ def inverse(code: Routine, n: int) -> None:
 def svd(code: Routine, m: int, n: int) -> None:
     """Write Jacobi's method for the singular values and right vectors of a matrix.
 
-    Plane rotations from the right until the columns are orthogonal. Memory: the n
-    columns of m elements, then n singular values, then the vectors, one per row.
+    Plane rotations from the right until the columns of all fits are orthogonal to
+    rounding. Where they are, a rotation changes nothing: a fit does not notice how long
+    the others take. Memory: the n columns of m elements, then n singular values, then
+    the vectors, one per row, then how many rotations a sweep made.
 
     References:
         Golub and Van Loan, Matrix Computations, 4th edition, section 8.6.3.
@@ -93,18 +95,29 @@ def svd(code: Routine, m: int, n: int) -> None:
     a = lambda j, i: code.at(j, m, i)
     v = lambda j, i: code.at(j, n, i, m * n + n)
     zero, one, two = map(code.dtype.type, (0, 1, 2))
+    orthogonal = code.dtype.type(np.finfo(code.dtype).eps * m**0.5)
+    rotations = m * n + n + n * n
     with code.loop(0, n) as (j, _):
         with code.loop(0, n) as (i, _):
             code.store(v(j, i), zero)
         code.store(v(j, j), one)
-    with code.loop(0, SWEEPS), code.loop(0, n) as (p, _):
-        after = code.index("add", p, 1)
-        with code.loop(after, n) as (q, _):
+    code.store(rotations, one)
+    with code.loop(0, SWEEPS) as (_, _):
+        last = code.while_any(rotations, n)
+        code.store(rotations, zero)
+        with (
+            code.loop(0, last) as (p, _),
+            code.loop(code.index("add", p, 1), n) as (q, _),
+        ):
             product = lambda x, y: lambda i: code.op("mul", x(i), y(i))
             of_p, of_q = (lambda i, j=j: code.load(a(j, i)) for j in (p, q))
             pairs = product(of_p, of_p), product(of_q, of_q), product(of_p, of_q)
             alpha, beta, gamma = code.total(0, m, *pairs)
-            turn = code.emit("ne", [gamma, zero], bool)
+            sizes = code.op("mul", code.op("sqrt", alpha), code.op("sqrt", beta))
+            limit = code.op("mul", sizes, orthogonal)
+            turn = code.emit("gt", [code.op("abs", gamma), limit], bool)
+            made = code.emit("select_n", [turn, zero, one], code.dtype)
+            code.store(rotations, code.op("add", code.load(rotations), made))
             safe = code.emit("select_n", [turn, one, gamma], code.dtype)
             zeta = code.op("sub", beta, alpha)
             zeta = code.op("div", zeta, code.op("mul", two, safe))
@@ -233,7 +246,7 @@ class Layout(NamedTuple):
 ROUTINES = {
     "solve": Layout(solve, lambda n: n * n + n, lambda n: n * n + 3 * n, True),
     "inverse": Layout(inverse, lambda n: n * n, lambda n: 2 * n * n + n, True),
-    "svd": Layout(svd, lambda m, n: m * n, lambda m, n: m * n + n + n * n),
+    "svd": Layout(svd, lambda m, n: m * n, lambda m, n: m * n + n + n * n + 1),
     "rotate": Layout(rotate, lambda n: n, lambda n: n + n * (n + 1) // 2 + 1),
     "product": Layout(product, lambda k, n: 2 * k * n, lambda k, n: (2 * k + n) * n),
     "eliminate": Layout(

@@ -95,6 +95,16 @@ class Routine(Code):
         self._block = f"%done{label}"
         values[:] = held
 
+    def while_any(self, element: Index, size: int) -> str:
+        """Return ``size`` if a number of the memory is not 0 in some fit, else 0."""
+        zero = self.dtype.type(0)
+        flags = self.emit("ne", [self.load(element), zero], bool)
+        bits = self.scalar(
+            f"bitcast {self.vector(bool)} {self.text(flags)} to i{self.width}"
+        )
+        some = self.scalar(f"icmp ne i{self.width} {bits}, 0")
+        return self.scalar(f"select i1 {some}, i64 {size}, i64 0")
+
     def total(self, first: Index, last: Index, *terms: Callable) -> list[Any]:
         """Return the sums of functions of an index."""
         with self.loop(first, last, len(terms)) as (k, sums):

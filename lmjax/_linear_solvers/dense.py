@@ -17,6 +17,9 @@ from lmjax._linearize import (
 from lmjax._rarely import with_batched_twin
 from lmjax._types import Scalar
 
+# Sweeps of Jacobi's rotations at most. 24 columns of condition 1e12 take some 30.
+SWEEPS = 60
+
 
 class Cholesky(eqx.Module):
     """Normal equations ``(J^T J + damping I) dp = -J^T r`` by Cholesky.
@@ -274,8 +277,7 @@ class SVD(eqx.Module):
 def _jacobi(matrix: Float[Array, "m n"]):
     """Return ``u, s, vt`` of a small matrix by one-sided Jacobi rotations.
 
-    A fixed number of sweeps of plane rotations until the columns are orthogonal;
-    convergence is quadratic, and twelve sweeps are ample for the small matrices here.
+    Sweeps of plane rotations until the columns are orthogonal to rounding.
 
     References:
         Golub and Van Loan, Matrix Computations, 4th edition, section 8.6.3.
@@ -284,15 +286,18 @@ def _jacobi(matrix: Float[Array, "m n"]):
     if m < n:
         u, s, vt = _jacobi(matrix.T)
         return vt.T, s, u.T
+    orthogonal = float(jnp.finfo(matrix.dtype).eps) * m**0.5
     pairs = jnp.array([(p, q) for p in range(n) for q in range(p + 1, n)] or [(0, 0)])
 
-    def rotate(k, both):
-        p, q = pairs[k % len(pairs)]
+    def rotate(k, carry):
+        both, turned = carry
+        p, q = pairs[k]
         a, b = both[:, p], both[:, q]
         top_a, top_b = a[:m], b[:m]
         alpha, beta = jnp.sum(top_a**2), jnp.sum(top_b**2)
         gamma = jnp.sum(top_a * top_b)
-        turn = gamma != 0.0
+        sizes = jnp.sqrt(alpha) * jnp.sqrt(beta)
+        turn = jnp.abs(gamma) > orthogonal * sizes
         zeta = (beta - alpha) / (2.0 * jnp.where(turn, gamma, 1.0))
         tangent = 1.0 / (jnp.abs(zeta) + jnp.sqrt(1.0 + zeta**2))
         tangent = jnp.where(zeta < 0.0, -tangent, tangent)
@@ -300,11 +305,18 @@ def _jacobi(matrix: Float[Array, "m n"]):
         cosine = 1.0 / jnp.sqrt(1.0 + tangent**2)
         sine = cosine * tangent
         both = both.at[:, p].set(cosine * a - sine * b)
-        return both.at[:, q].set(sine * a + cosine * b)
+        return both.at[:, q].set(sine * a + cosine * b), turned | turn
+
+    def sweep(carry):
+        both, _, count = carry
+        still = jnp.zeros((), bool)
+        both, turned = _varying.fori_loop(0, len(pairs), rotate, (both, still))
+        return both, turned, count + 1
 
     both = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)])
-    turns = 12 * len(pairs) if n > 1 else 0
-    both = _varying.fori_loop(0, turns, rotate, both)
+    unfinished = lambda carry: carry[1] & (carry[2] < SWEEPS)
+    start = both, jnp.array(n > 1), jnp.int32(0)
+    both, *_ = _varying.while_loop(unfinished, sweep, start)
     s = jnp.sqrt(jnp.sum(both[:m] ** 2, axis=0))
     u = both[:m] / jnp.where(s > 0.0, s, 1.0)[None, :]
     return u, s, both[m:].T
