@@ -24,7 +24,8 @@ def decay(p, t):
 
 def fit_one(y):
     fit = lmjax.curve_fit(decay, T, y, {"a": 1.0, "k": 1.0})
-    return {"k": fit.params["k"], "error": fit.stderr["k"], "status": fit.status}
+    known = {"k": fit.params["k"], "error": fit.stderr["k"], "status": fit.status}
+    return known | {"engine": fit.engine}
 
 
 def make(count):

@@ -28,6 +28,7 @@ _AS_IT_IS = {
     "stop_gradient",
     "optimization_barrier",
     "pvary",
+    "reshard",
     "reduce_precision",
     "name",
 }
