@@ -15,10 +15,10 @@ from lmjax.likelihoods import Binomial, Poisson
 COUNT, POINTS = 300, 30
 T = np.linspace(0.0, 4.0, POINTS)
 PIXELS = tuple(x.ravel() for x in np.meshgrid(np.arange(5.0), np.arange(5.0)))
-# Loops within loops: rounds over blocks of fits, blocks of a round, turns of a block.
-# Beyond 8 parameters, and with engine="loop", there is one loop for all fits; the other
-# one of these looks for the singular values of small matrices.
-DEEPEST = {"10 parameters": 2, "loop": 2, "global_fit": 1}
+# Loops within loops: rounds over blocks of fits, blocks of a round, turns of a block; in
+# the rare branch of fits with many parameters blocks, sweeps and rotations of an SVD.
+# `loop` and `global_fit` have one loop for all fits.
+DEEPEST = {"loop": 2, "global_fit": 1}
 # Numbers written into a program, as arguments of `jnp.where`: jax makes float64 of them
 # where the x64 flag is on, and XLA rounds each before the program runs.
 MOST_LITERALS = 80
