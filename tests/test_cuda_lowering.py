@@ -15,7 +15,7 @@ from lmjax.likelihoods import Binomial, Poisson
 COUNT, POINTS = 300, 30
 T = np.linspace(0.0, 4.0, POINTS)
 PIXELS = tuple(x.ravel() for x in np.meshgrid(np.arange(5.0), np.arange(5.0)))
-# Loops within loops: rounds over blocks of fits, blocks of a round, turns of a block. In
+# Loops within loops: rounds over blocks of fits, blocks of a round, turns of one. In
 # the rare branch of fits with many parameters: blocks, sweeps, rotations of an SVD.
 # `loop` and `global_fit` have one loop for all fits.
 DEEPEST = {"loop": 2, "global_fit": 1}
