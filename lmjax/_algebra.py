@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from lmjax._linear_solvers.dense import singular_values, solve_positive
+from lmjax._linear_solvers.dense import solve_positive
+from lmjax._linear_solvers.singular_values import singular_values
 from lmjax._linearize import PRECISION, identity
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax import _varying
-from lmjax._linear_solvers.dense import back_substitute, singular_values
+from lmjax._linear_solvers.dense import back_substitute
+from lmjax._linear_solvers.singular_values import singular_values
 from lmjax._linearize import PRECISION, UNROLL_UP_TO
 
 
@@ -135,8 +136,7 @@ def _weight(square, before, least):
 def finished(*arrays: Array) -> list[Array]:
     """Return arrays that are in memory before anyone uses them.
 
-    A stage of the batch engine ends here: what follows a sum would otherwise work the
-    sum out again for every element.
+    XLA would otherwise work a sum out again for every element of what follows it.
     """
     return list(jax.lax.optimization_barrier(arrays))
 

@@ -42,6 +42,7 @@ ORDER = [
     "lmjax._damping",
     "lmjax._linearize",
     "lmjax._arrow",
+    "lmjax._linear_solvers.singular_values",
     "lmjax._linear_solvers.dense",
     "lmjax._algebra",
     "lmjax._inverse",

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmjax._fused.routine import Index, Routine
 from lmjax._fused.values import Name
-from lmjax._linear_solvers.dense import SWEEPS
+from lmjax._linear_solvers.singular_values import SWEEPS
 
 
 def _factor(code: Routine, n: int, pivots: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lmjax._fused.ir import Code
 from lmjax._fused.lane import Loop, Plan, places
+from lmjax._fused.leaves import layout
 from lmjax._fused.listing import Listing
 from lmjax._fused.passes import Passes
 from lmjax._fused.places import Place
@@ -224,7 +225,7 @@ class Kernel(Passes):
         for i, leaf in enumerate(self.leaves):
             if not leaf.per_fit or not prod(leaf.shape):
                 continue
-            self._layout(leaf.stored)
+            self.parts[f"@lay_{leaf.stored}"] = layout(leaf.stored, self.width)
             lines += [
                 f"  %from{i} = getelementptr ptr, ptr %inputs, i64 {i}",
                 f"  %in{i} = load ptr, ptr %from{i}",
@@ -233,43 +234,6 @@ class Kernel(Passes):
                 f"i64 {prod(leaf.shape)}, ptr %rows)",
             ]
         return lines
-
-    def _layout(self, stored: str) -> None:
-        """Write the function that gathers the rows of the fits of a block."""
-        width, vector = self.width, f"<{self.width} x {stored}>"
-        rows, loads, value = [], [], "poison"
-        for i in range(width):
-            rows += [
-                f"  %i{i} = getelementptr i64, ptr %rows, i64 {i}",
-                f"  %j{i} = load i64, ptr %i{i}",
-                f"  %o{i} = mul i64 %j{i}, %size",
-                f"  %p{i} = getelementptr {stored}, ptr %from, i64 %o{i}",
-            ]
-            loads += [
-                f"  %q{i} = getelementptr {stored}, ptr %p{i}, i64 %e",
-                f"  %x{i} = load {stored}, ptr %q{i}",
-                f"  %v{i} = insertelement {vector} {value}, {stored} %x{i}, i32 {i}",
-            ]
-            value = f"%v{i}"
-        lines = [
-            f"define internal void @lay_{stored}(ptr noalias %from, ptr noalias %to, "
-            "i64 %size, ptr noalias %rows) noinline {",
-            "entry:",
-            *rows,
-            "  br label %loop",
-            "loop:",
-            "  %e = phi i64 [0, %entry], [%e1, %loop]",
-            *loads,
-            f"  %at = getelementptr [{width} x {stored}], ptr %to, i64 %e",
-            f"  store {vector} {value}, ptr %at, align 1",
-            "  %e1 = add i64 %e, 1",
-            "  %more = icmp ult i64 %e1, %size",
-            "  br i1 %more, label %loop, label %done",
-            "done:",
-            "  ret void",
-            "}",
-        ]
-        self.parts[f"@lay_{stored}"] = "\n".join(lines)
 
     def _results(self, code: Code, left: list[Any]) -> list[str]:
         """Return the lines that store what the fits of a block leave behind."""

@@ -68,3 +68,41 @@ class Leaf(NamedTuple):
             return into.add(f"icmp ne {memory} {loaded.text}, zeroinitializer")
 
         return read
+
+
+def layout(stored: str, width: int) -> str:
+    """Return the function that gathers the rows of the fits of a block."""
+    vector = f"<{width} x {stored}>"
+    rows, loads, value = [], [], "poison"
+    for i in range(width):
+        rows += [
+            f"  %i{i} = getelementptr i64, ptr %rows, i64 {i}",
+            f"  %j{i} = load i64, ptr %i{i}",
+            f"  %o{i} = mul i64 %j{i}, %size",
+            f"  %p{i} = getelementptr {stored}, ptr %from, i64 %o{i}",
+        ]
+        loads += [
+            f"  %q{i} = getelementptr {stored}, ptr %p{i}, i64 %e",
+            f"  %x{i} = load {stored}, ptr %q{i}",
+            f"  %v{i} = insertelement {vector} {value}, {stored} %x{i}, i32 {i}",
+        ]
+        value = f"%v{i}"
+    lines = [
+        f"define internal void @lay_{stored}(ptr noalias %from, ptr noalias %to, "
+        "i64 %size, ptr noalias %rows) noinline {",
+        "entry:",
+        *rows,
+        "  br label %loop",
+        "loop:",
+        "  %e = phi i64 [0, %entry], [%e1, %loop]",
+        *loads,
+        f"  %at = getelementptr [{width} x {stored}], ptr %to, i64 %e",
+        f"  store {vector} {value}, ptr %at, align 1",
+        "  %e1 = add i64 %e, 1",
+        "  %more = icmp ult i64 %e1, %size",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+        "  ret void",
+        "}",
+    ]
+    return "\n".join(lines)

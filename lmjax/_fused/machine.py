@@ -42,20 +42,19 @@ def available() -> str:
     try:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        library = ctypes.util.find_library("m")
+        if library:
+            llvm.load_library_permanently(library)
         _machine(BEST)
     except RuntimeError as error:
         return f"LLVM has no code for this machine: {error}"
     return ""
 
 
-@cache
 def _machine(effort: int) -> Any:
     """Return LLVM's description of this processor, and how hard it is to try."""
     import llvmlite.binding as llvm
 
-    library = ctypes.util.find_library("m")
-    if library:
-        llvm.load_library_permanently(library)
     features = llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
@@ -112,7 +111,7 @@ def assembled(text: str, effort: int = BEST) -> Any:
     passes.add_always_inliner_pass()
     passes.add_instruction_combine_pass()
     passes.run(module, builder)
-    # an engine takes the machine that it is given for its own
+    # the engine owns the machine from here on, so each has one of its own
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return engine
