@@ -42,8 +42,8 @@ def plan(arrays: Any, rest: Any) -> Plan:
 
     def of(arrays):
         problem, solver, p0 = eqx.combine(arrays, rest)
-        going, twice = jnp.array(True), "bends" in passes
-        return Lane(problem, None, problem.conditions, p0, going, twice), solver
+        begun, twice = jnp.array(True), "bends" in passes
+        return Lane(problem, None, problem.conditions, p0, begun, twice), solver
 
     fit, ended = _fit(of, arrays)
     look, results = _look(of, ended, arrays)

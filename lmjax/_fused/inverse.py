@@ -22,8 +22,8 @@ def plan(arrays: Any, rest: Any) -> Plan:
 
     def lane_of(arrays):
         problem, p, *_ = eqx.combine(arrays, rest)
-        going, twice = jnp.array(True), False
-        return Lane(problem, None, problem.conditions, p, going, twice)
+        begun, twice = jnp.array(True), False
+        return Lane(problem, None, problem.conditions, p, begun, twice)
 
     def begin(arrays) -> Inverse:
         return _inverse.from_matrix(arrays[2], arrays[3], ALGEBRA)
