@@ -25,6 +25,8 @@ STATED = {
     "gauss2d_constrained_20x20": (400, 5, np.float32, 1e-4, 20),
     "linear_regression": (20, 2, np.float32, 1e-3, 20),
     "decays": (50, 3, np.float64, 1e-6, 200),
+    "peaks_2": (200, 8, np.float32, 1e-4, 100),
+    "peaks_4": (200, 14, np.float32, 1e-4, 100),
     "colloid": (121, 5, np.float32, 1e-4, 100),
     "diffusion_mri": (102, 7, np.float64, 1e-6, 100),
 }

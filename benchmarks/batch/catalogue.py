@@ -16,6 +16,8 @@ SIMULATED: dict[str, tuple[int, Callable]] = {
     "gauss2d_constrained_20x20": (20_000, workloads.gauss2d_constrained),
     "linear_regression": (10_000, workloads.linear_regression),
     "decays": (10_000, workloads.decays),
+    "peaks_2": (2_000, partial(workloads.peaks, count=2)),
+    "peaks_4": (2_000, partial(workloads.peaks, count=4)),
 }
 MEASURED: dict[str, tuple[int, Callable]] = {
     "colloid": (4_000, measured.colloid),

@@ -32,3 +32,11 @@ def diffusion_tensor(p, gradients, xp=jnp):
     """
     exponent = sum(p[1 + k] * b for k, b in enumerate(gradients))
     return p[0] * xp.exp(-exponent)
+
+
+def peaks(p, x, xp=jnp):
+    """Gaussian peaks on a line: centre, width and height of each, offset, slope."""
+    total = p[-2] + p[-1] * x
+    for centre, width, height in zip(p[:-2:3], p[1:-2:3], p[2:-2:3], strict=True):
+        total = total + height * xp.exp(-(((x - centre) / width) ** 2))
+    return total

@@ -183,14 +183,14 @@ def linear_regression(fits: int, seed: int = 0) -> Workload:
     )
 
 
-def decays(fits: int, seed: int = 0) -> Workload:
+def decays(fits: int, points: int = 50, seed: int = 0) -> Workload:
     """Exponential decays whose step counts have a long tail.
 
     The rates spread evenly over two decades in the logarithm, from hardly a bend within
     the window to gone after one sample; the common start suits none of them.
     """
     rng = np.random.default_rng(seed)
-    t = np.linspace(0.0, 5.0, 50)
+    t = np.linspace(0.0, 5.0, points)
     truth = np.stack(
         [
             rng.uniform(1.0, 4.0, fits),
@@ -199,7 +199,7 @@ def decays(fits: int, seed: int = 0) -> Workload:
         ],
         axis=1,
     )
-    y = evaluate(models.decay, truth, t) + 0.05 * rng.normal(size=(fits, 50))
+    y = evaluate(models.decay, truth, t) + 0.05 * rng.normal(size=(fits, points))
     return Workload(
         "decays",
         models.decay,
@@ -208,5 +208,29 @@ def decays(fits: int, seed: int = 0) -> Workload:
         np.tile([1.0, 1.0, 0.0], (fits, 1)),
         ftol=1e-6,
         max_steps=200,
+        truth=truth,
+    )
+
+
+def peaks(fits: int, count: int, seed: int = 0) -> Workload:
+    """Spectra of 200 points: peaks on a sloping line, three parameters per peak."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0.0, 10.0, 200)
+    start = np.tile([0.0, 0.4, 2.0], (count, 1))
+    start[:, 0] = np.linspace(1.0, 9.0, count)
+    start = np.concatenate([start.ravel(), [0.5, 0.0]])
+    each = lambda low, high: rng.uniform(low, high, (fits, count))
+    shapes = [start[:-2:3] + each(-0.1, 0.1), each(0.3, 0.5), each(1.0, 3.0)]
+    lines = [rng.uniform(0.4, 0.6, (fits, 1)), rng.uniform(-0.02, 0.02, (fits, 1))]
+    truth = np.concatenate([np.stack(shapes, -1).reshape(fits, -1), *lines], axis=1)
+    y = evaluate(models.peaks, truth, x) + 0.02 * rng.normal(size=(fits, len(x)))
+    return Workload(
+        f"peaks_{count}",
+        models.peaks,
+        x.astype(np.float32),
+        y.astype(np.float32),
+        np.tile(start, (fits, 1)).astype(np.float32),
+        ftol=1e-4,
+        max_steps=100,
         truth=truth,
     )
