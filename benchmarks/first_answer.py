@@ -14,6 +14,8 @@ import subprocess
 import sys
 from statistics import median
 
+import jax
+
 from benchmarks._report import save
 
 COMMON = """
@@ -104,7 +106,9 @@ def main() -> None:
     }
     for name, row in medians.items():
         print(f"{name:22}", {key: round(value, 3) for key, value in row.items()})
-    save("first_answer", {"median_s": medians, "runs": found})
+    platform = jax.devices()[0].platform
+    name = "first_answer" if platform == "cpu" else f"first_answer_{platform}"
+    save(name, {"median_s": medians, "runs": found})
 
 
 if __name__ == "__main__":

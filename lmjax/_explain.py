@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.backend import get_backend
 
 from lmjax import _rows
-from lmjax._fused.engine import note_p, program_p
+from lmjax._fused.engine import PLATFORMS, Program, note_p, program_p
+from lmjax._fused.places import Unsupported
+from lmjax._linearize import UNROLL_UP_TO
 
 
 def explain(fit_one: Callable[[Any], Any], data: Any) -> str:
@@ -45,15 +48,30 @@ def explain(fit_one: Callable[[Any], Any], data: Any) -> str:
     return "\n".join(lines) or "loop: no batch of fits that an engine takes"
 
 
+def _line(program: Program, size: int) -> str:
+    kernel, backend = program.kernel, get_backend()
+    platform = "cuda" if "cuda" in backend.platform_version else backend.platform
+    reason = f"{platform} has no machine programs"
+    if platform in PLATFORMS:
+        try:
+            program.on(platform, size)
+        except Unsupported as error:
+            reason = str(error)
+        else:
+            return (
+                f"fused: one machine program for {size} fits of {kernel.n} parameters "
+                f"to {kernel.points} points"
+            )
+    name = "xla" if kernel.n <= UNROLL_UP_TO else "loop"
+    return f"{name}: not fused, because {reason}"
+
+
 def _lines(jaxpr: Any):
     for eqn in jaxpr.eqns:
         if eqn.primitive is program_p:
-            kernel, size = eqn.params["program"].kernel, eqn.params["size"]
-            if kernel.plan.name == "fits":
-                yield (
-                    f"fused: one machine program for {size} fits of {kernel.n} "
-                    f"parameters to {kernel.points} points"
-                )
+            program, size = eqn.params["program"], eqn.params["size"]
+            if program.kernel.plan.name == "fits":
+                yield _line(program, size)
         elif eqn.primitive is note_p:
             yield eqn.params["text"]
         for value in jax.tree.leaves(

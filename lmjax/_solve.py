@@ -230,8 +230,8 @@ def _fitted(batch: Batch, size: int) -> tuple[Ended, Ran]:
             return _by_program(batch, size)
         except fused.Unsupported as error:
             reason = str(error)
-    if asked in ("fused", "ptx"):
-        raise ValueError(f"solver: engine={asked!r} cannot run this fit: {reason}")
+    if asked == "fused":
+        raise fused.refused(reason)
     n = batch.arrays[2].shape[1]
     name = "xla" if n <= UNROLL_UP_TO else "loop"
     ended, ran = _in_jax(batch, size)
@@ -252,8 +252,8 @@ def _by_program(batch: Batch, size: int) -> tuple[Ended, Ran]:
         return (ended, ran.kind), ran.steps.astype(jnp.int32)
 
     plan = lambda shapes: fit_plan(shapes, rest)
-    as_ptx = rest[1].engine == "ptx"
-    (ended, kind), steps = fused.run(plan, arrays, flags, size, elsewhere, as_ptx)
+    must = rest[1].engine == "fused"
+    (ended, kind), steps = fused.run(plan, arrays, flags, size, elsewhere, must)
     return ended, Ran(kind, steps.astype(ended.cost.dtype))
 
 

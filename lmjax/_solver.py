@@ -19,7 +19,7 @@ LARGE = 1000
 
 # What may run a batch, in the order of preference, and what must be asked for; None
 # leaves it open.
-ENGINES = (None, "fused", "xla", "loop", "ptx")
+ENGINES = (None, "fused", "xla", "loop")
 
 
 def _as_module(fn: Any) -> Any:
@@ -58,11 +58,9 @@ class LevenbergMarquardt(eqx.Module):
             in narrow curved valleys for one more solve per step.
         record_history: Return every proposed step in ``Solution.history``.
         engine: What runs a batch: "fused", a machine program for vectors of fits on a
-            CPU; "xla", blocks of fits, as on every other device; "loop", the plain
-            ``lax.while_loop`` of a single fit. None takes the first of them that the
-            fit allows; `explain` says why. "ptx" is "fused" on a CPU, and the same
-            program on a GPU from NVIDIA, where it has not been run yet: compare it
-            with "xla" before you rely on it.
+            CPU, for a thread per fit on a GPU of NVIDIA's; "xla", blocks of fits, as on
+            every other device; "loop", the plain ``lax.while_loop`` of a single fit.
+            None takes the first of them that the fit allows; `explain` says why.
 
     Raises:
         ValueError: If a setting is out of range.

@@ -21,7 +21,7 @@ class Engine(enum.IntEnum):
     XLA = 1
     """Blocks of fits, compiled by XLA."""
     FUSED = 2
-    """One machine program for vectors of fits (CPU)."""
+    """One machine program for vectors of fits (CPU) or threads (NVIDIA's GPUs)."""
 
 
 class Status(enum.IntEnum):

@@ -1,4 +1,8 @@
-"""What a batch of fits asks of a GPU, read from programs that a CPU lowers for CUDA."""
+"""What a batch of fits asks of a GPU, read from programs that a CPU lowers for CUDA.
+
+By default most are one call of a kernel of ours; XLA, which runs the others, is told
+what to leave out.
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +13,9 @@ import pytest
 
 import lmjax
 from lmjax import LevenbergMarquardt
-from lmjax._fused import machine
+from lmjax._fused import engine
+from lmjax._fused.places import Unsupported
+from lmjax._fused.threads import TARGET
 from lmjax.likelihoods import Binomial, Poisson
 
 COUNT, POINTS = 300, 30
@@ -19,6 +25,9 @@ PIXELS = tuple(x.ravel() for x in np.meshgrid(np.arange(5.0), np.arange(5.0)))
 # the rare branch of fits with many parameters: blocks, sweeps, rotations of an SVD.
 # `loop` and `global_fit` have one loop for all fits.
 DEEPEST = {"loop": 2, "global_fit": 1}
+# A GPU has no cosine of large angles and no arc tangent; the others have one loop for
+# all.
+WITHOUT_KERNEL = {"10 parameters", "arctan", "loop", "global_fit"}
 # Numbers written into a program, as arguments of `jnp.where`: jax makes float64 of them
 # where the x64 flag is on, and XLA rounds each before the program runs.
 MOST_LITERALS = 80
@@ -168,12 +177,18 @@ def depth(op, functions):
     return deepest + (op.name == "stablehlo.while")
 
 
-@pytest.fixture(autouse=True)
-def _no_machine_code(monkeypatch):
-    """Spare the time for code that a CPU would run."""
-    monkeypatch.setattr(machine, "assemble", lambda *_: "none")
+def refuse(*args):
+    raise Unsupported("the test forbids it")
 
 
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Let XLA run all fits."""
+    monkeypatch.setattr(engine, "Threads", refuse)
+    jax.clear_caches()  # what was lowered before has some
+
+
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_fits_are_plain_operations_on_float32(kind):
     found = facts(kind, "float32")
@@ -184,6 +199,7 @@ def test_float32_fits_are_plain_operations_on_float32(kind):
     assert found.literals <= MOST_LITERALS
 
 
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("kind", ["decay", "stderr", "10 parameters", "global_fit"])
 def test_nothing_is_float64_where_jax_has_none(kind):
     with jax.enable_x64(False):
@@ -191,6 +207,7 @@ def test_nothing_is_float64_where_jax_has_none(kind):
     assert not [kind for kind in found.types if "f64" in kind]
 
 
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("kind", ["decay", "linear", "gradient"])
 def test_float64_fits_are_plain_operations_on_float64(kind):
     found = facts(kind, "float64")
@@ -198,3 +215,18 @@ def test_float64_fits_are_plain_operations_on_float64(kind):
     assert not found.operations & TALK
     assert found.loops == DEEPEST.get(kind, 3)
     assert not [kind for kind in found.types if "f32" in kind]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - WITHOUT_KERNEL))
+def test_by_default_one_kernel_runs_the_fits(kind):
+    found = facts(kind, "float32")
+    assert found.calls == {TARGET}
+    assert not found.operations & TALK
+    # the covariance of all parameters, linear ones too, has rare loops of its own
+    assert found.loops == (3 if kind == "linear" else 0)
+    assert not [kind for kind in found.types if "xf64" in kind]
+
+
+@pytest.mark.parametrize("kind", sorted(WITHOUT_KERNEL))
+def test_other_fits_are_left_to_xla(kind):
+    assert not facts(kind, "float32").calls

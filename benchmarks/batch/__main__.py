@@ -4,6 +4,7 @@
     python -m benchmarks.batch --quick         a few hundred fits of each, not saved
     python -m benchmarks.batch --growth        10^4 to 10^6 fits
     python -m benchmarks.batch --devices       two host devices next to one
+    python -m benchmarks.batch --engines       the engines next to each other
     python -m benchmarks.batch --show          tables of the saved results
 
 See README.md next to this file for what is measured and how.
@@ -18,16 +19,18 @@ from pathlib import Path
 import jax
 
 from benchmarks._report import RESULTS, save
-from benchmarks.batch import catalogue, devices, growth, outside, peers, show
+from benchmarks.batch import catalogue, devices, engines, growth, outside, peers, show
 from benchmarks.batch.run import run
 
 ROUNDS, QUICK_ROUNDS, QUICK_FITS = 7, 2, 300
 PEERS = {
     "lmjax": (peers.LMJAX, "lmjax"),
+    "lmjax-xla": (peers.XLA, "lmjax"),
     "optimistix": (peers.OPTIMISTIX, "optimistix"),
     "jaxopt": (peers.JAXOPT, "jaxopt"),
     "scipy": (outside.SCIPY, "scipy"),
 }
+USUAL = [name for name in PEERS if name != "lmjax-xla"]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workload", nargs="+", choices=catalogue.NAMES, default=catalogue.NAMES)
-    add("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    add("--peers", nargs="+", choices=list(PEERS), default=USUAL)
     add("--fits", type=int, help="fits per workload instead of its own number")
     add("--rounds", type=int, help=f"timed rounds (default {ROUNDS})")
     add("--data", type=Path, help="folder with data that do not ship")
@@ -49,6 +52,7 @@ def arguments() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--growth", action="store_true")
     what.add_argument("--devices", action="store_true")
+    what.add_argument("--engines", action="store_true")
     what.add_argument("--show", action="store_true")
     return parser
 
@@ -75,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         saved = json.loads((RESULTS / f"batch_{platform}.json").read_text())
         print(show.markdown(saved["workloads"]))
         return 0
-    for part in (growth, devices):
+    for part in (growth, devices, engines):
         name = part.__name__.rpartition(".")[2]
         if getattr(options, name):
             results = part.run(options.quick)

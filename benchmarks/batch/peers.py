@@ -7,6 +7,7 @@ it found. Tolerances are data, so one compilation serves the whole ladder.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ class Peer(NamedTuple):
     limits: tuple[int, ...] = (1, 10)
 
 
-def _jitted(fit_one):
+def jitted(fit_one):
     """Return ``prepare`` for ``fit_one(workload, max_steps, x, y, start, tol)``."""
 
     def prepare(workload, max_steps):
@@ -93,10 +94,13 @@ def problem(workload: Workload) -> dict[str, Any]:
     return {"bounds": workload.bounds, "likelihood": workload.likelihood}
 
 
-def fit_lmjax(workload, max_steps, x, y, start, tol):
+def fit_lmjax(workload, max_steps, x, y, start, tol, engine=None):
     """Fit one with lmjax."""
     solver = lmjax.LevenbergMarquardt(
-        ftol=tol, max_steps=max_steps, damping=lmjax.Nielsen(initial=workload.damping)
+        ftol=tol,
+        max_steps=max_steps,
+        damping=lmjax.Nielsen(initial=workload.damping),
+        engine=engine,
     )
     fit = lmjax.curve_fit(
         workload.model, x, y, start, solver=solver, **problem(workload)
@@ -154,6 +158,8 @@ def no_likelihood(workload: Workload) -> str | None:
     return None if workload.likelihood is None else "no likelihood"
 
 
-LMJAX = Peer("lmjax", _jitted(fit_lmjax))
-OPTIMISTIX = Peer("optimistix", _jitted(fit_optimistix), no_bounds)
-JAXOPT = Peer("jaxopt", _jitted(fit_jaxopt), no_bounds)
+LMJAX = Peer("lmjax", jitted(fit_lmjax))
+XLA = Peer("lmjax-xla", jitted(partial(fit_lmjax, engine="xla")))
+OURS = (LMJAX, XLA)
+OPTIMISTIX = Peer("optimistix", jitted(fit_optimistix), no_bounds)
+JAXOPT = Peer("jaxopt", jitted(fit_jaxopt), no_bounds)

@@ -1,8 +1,8 @@
 """Work on all fits of a batch as one call of a machine program, where it can be had.
 
-The call is a primitive of its own: on CPU it lowers to the program, on a GPU to the
-same as PTX if that was asked for, on any other platform to the same in jax, which is
-then traced, and not before.
+The call is a primitive of its own: on a CPU and on GPUs of NVIDIA's it lowers to the
+program, which is assembled then and not before, on any other platform to the same batch
+in jax.
 """
 
 from collections.abc import Callable
@@ -29,28 +29,52 @@ from lmjax._linearize import UNROLL_UP_TO
 # Beyond this many parameters the program grows faster than what it saves.
 MOST_PARAMETERS = 24
 
+# Where there are programs.
+PLATFORMS = ("cpu", "cuda")
+# A GPU is busy with a thread for each of so many fits. With fewer, a fit of more points
+# is done sooner where its points are shared out, as XLA does: measured on an H100, see
+# benchmarks/results/batch_engines_gpu.json.
+MANY_FITS, FEW_POINTS = 30_000, 1_000
+
 program_p = Primitive("lmjax_program")
 program_p.multiple_results = True
 note_p = Primitive("lmjax_note")  # does nothing: `explain` reads what it says
 
 
 class Program:
-    """A machine program for batches of one kind.
+    """A machine program for batches of one kind, made where a platform asks for it.
 
     Attributes:
         kernel: The program as text, and the sizes of its results.
+        inputs: Shapes and dtypes of its arrays, and whether they differ per fit.
         elsewhere: The same batch in jax, for other platforms.
-        on_cuda: The same batch on a GPU.
-        target: Name under which XLA finds it.
+        must: Whether nothing else will do.
     """
 
-    def __init__(self, kernel: Kernel, elsewhere: Callable, on_cuda: Callable):
-        self.kernel, self.elsewhere, self.on_cuda = kernel, elsewhere, on_cuda
+    def __init__(self, kernel: Kernel, inputs: list, elsewhere: Callable, must: bool):
+        self.kernel, self.inputs = kernel, inputs
+        self.elsewhere, self.must = elsewhere, must
+
+    def on(self, platform: str, size: int) -> Callable:
+        """Return the program of a batch of that size as a function of its arrays.
+
+        Raises:
+            Unsupported: If the platform has none; says why.
+        """
+        kernel = self.kernel
+        if platform == "cuda":
+            if not self.must and kernel.points > FEW_POINTS and size < MANY_FITS:
+                raise Unsupported(
+                    f"for less than {MANY_FITS} fits of more than {FEW_POINTS} points "
+                    "a thread per fit leaves most of a GPU idle"
+                )
+            return Threads(kernel.plan, self.inputs, size).assembled()
         # inverting a matrix once is little beside a fit, and half of all there is to
         # assemble where there are many parameters
         brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
         effort = machine.HURRY if brief else machine.BEST
-        self.target = machine.assemble(kernel.text() + handler(kernel), effort)
+        target = machine.assemble(kernel.text() + handler(kernel), effort)
+        return jax.ffi.ffi_call(target, self.shapes(size))
 
     def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
         """Return the types of the results: those of the plan, and the steps."""
@@ -78,24 +102,33 @@ def _compiled(*arrays, program: Program, size: int):
         return _jitted(*arrays, program=program, size=size)
 
 
-def _on_cpu(ctx, *arrays, program: Program, size: int):
-    call = jax.ffi.ffi_call(program.target, program.shapes(size))
-    return mlir.lower_fun(call, multiple_results=True)(ctx, *arrays)
+def _lowering(platform: str) -> Callable:
+    def lower(ctx, *arrays, program: Program, size: int):
+        call = program.elsewhere
+        try:
+            call = program.on(platform, size)
+        except Unsupported as error:
+            if program.must:
+                raise refused(str(error)) from error
+        return mlir.lower_fun(call, multiple_results=True)(ctx, *arrays)
+
+    return lower
 
 
 def _elsewhere(ctx, *arrays, program: Program, size: int):
     return mlir.lower_fun(program.elsewhere, multiple_results=True)(ctx, *arrays)
 
 
-def _on_cuda(ctx, *arrays, program: Program, size: int):
-    return mlir.lower_fun(program.on_cuda, multiple_results=True)(ctx, *arrays)
+def refused(reason: str) -> ValueError:
+    """Return the error of a batch that is to run in this engine and cannot."""
+    return ValueError(f"solver: engine='fused' cannot run this fit: {reason}")
 
 
 program_p.def_abstract_eval(_types)
 program_p.def_impl(_compiled)
 mlir.register_lowering(program_p, _elsewhere)
-mlir.register_lowering(program_p, _on_cpu, platform="cpu")
-mlir.register_lowering(program_p, _on_cuda, platform="cuda")
+for _platform in PLATFORMS:
+    mlir.register_lowering(program_p, _lowering(_platform), platform=_platform)
 
 note_p.def_abstract_eval(lambda x, text: x)
 note_p.def_impl(lambda x, text: x)
@@ -113,7 +146,7 @@ def run(
     flags: Any,
     size: int,
     elsewhere: Callable,
-    as_ptx: bool = False,
+    must: bool = False,
 ) -> tuple[Any, Array]:
     """Return what a plan makes of a batch, and the steps computed for each fit.
 
@@ -123,7 +156,7 @@ def run(
         flags: Which of them do, in the same structure.
         size: Number of fits.
         elsewhere: From the arrays to the same results in jax, for other platforms.
-        as_ptx: Whether a GPU runs the program, too.
+        must: Whether nothing else will do on a CPU or on a GPU of NVIDIA's.
 
     Returns:
         The results of the plan with the fits on the first axis, and an array.
@@ -145,8 +178,7 @@ def run(
         return jax.tree.leaves(elsewhere(jax.tree.unflatten(structure, leaves)))
 
     leaves = _varying.vary(leaves, _varying.axes_of(leaves))
-    on_cuda = Threads(planned, inputs, size).assembled() if as_ptx else in_jax
-    program = Program(kernel, in_jax, on_cuda)
+    program = Program(kernel, inputs, in_jax, must)
     *found, steps = program_p.bind(*leaves, program=program, size=size)
     return jax.tree.unflatten(jax.tree.structure(planned.results), found), steps
 

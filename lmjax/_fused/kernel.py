@@ -44,6 +44,9 @@ class Kernel(Passes):
         results: What it leaves behind.
     """
 
+    # Vectors of states in memory: of a block, and of the fits that may wait.
+    HELD = 3
+
     def __init__(self, plan: Plan, leaves: list, width: int):
         super().__init__(plan, leaves, width)
         self._block()
@@ -116,7 +119,8 @@ class Kernel(Passes):
             new = [*new, turns]
             self.states = names
             self.float_states = sum(x.dtype == str(self.dtype) for x in names)
-            self.state_offset = self._reserve(3 * len(names) * self.width * SLOT)
+            held = self.HELD * len(names)
+            self.state_offset = self._reserve(held * self.width * SLOT)
         flags, phis, keeps = head.vector(bool), [], []
         for j, (held, begin, goes_on) in enumerate(
             zip(names, begins, new, strict=True)

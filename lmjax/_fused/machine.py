@@ -101,8 +101,7 @@ def assembled(text: str, effort: int = BEST) -> Any:
     import llvmlite.binding as llvm
 
     machine = _machine(effort)
-    module = llvm.parse_assembly(text)
-    module.verify()
+    module = _parsed(text, machine)
     # What LLVM's whole pipeline would do beyond this makes no fit faster: every
     # operation is written once already. It takes twice as long.
     options = llvm.create_pipeline_tuning_options(speed_level=0)
@@ -117,6 +116,23 @@ def assembled(text: str, effort: int = BEST) -> Any:
     return engine
 
 
+def _parsed(text: str, machine: Any) -> Any:
+    """Return a module for a processor, checked.
+
+    The layout of its data stands before the rest: LLVM gives loads and stores their
+    alignment as it reads them, four bytes for numbers of eight unless it is told.
+    """
+    import llvmlite.binding as llvm
+
+    head = (
+        f'target datalayout = "{machine.target_data}"\n'
+        f'target triple = "{machine.triple}"\n'
+    )
+    module = llvm.parse_assembly(head + text)
+    module.verify()
+    return module
+
+
 def for_gpu(text: str) -> str:
     """Return a program in the language of NVIDIA's assembler, PTX.
 
@@ -127,13 +143,10 @@ def for_gpu(text: str) -> str:
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    triple = "nvptx64-nvidia-cuda"
     try:
-        target = llvm.Target.from_triple(triple)
+        target = llvm.Target.from_triple("nvptx64-nvidia-cuda")
         machine = target.create_target_machine(cpu=GPU, features=GPU_LANGUAGE, opt=3)
-        module = llvm.parse_assembly(text)
-        module.triple, module.data_layout = triple, str(machine.target_data)
-        module.verify()
+        module = _parsed(text, machine)
         # the whole pipeline: what it leaves in memory costs a GPU most
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         builder = llvm.create_pass_builder(machine, options)

@@ -25,8 +25,9 @@ from lmjax._fused.queue import queue
 # Threads of a block.
 BLOCK = 128
 # Bytes that a thread may work in. A GPU sets them aside for all threads that it may
-# hold at once, a quarter of a million.
-MOST_LOCAL = 16 * 2**10
+# hold at once, a quarter of a million on the largest: 6 GB, of the quarter of its
+# memory that jax leaves free.
+MOST_LOCAL = 24 * 2**10
 # What XLA calls a kernel that is given as text.
 TARGET = "__gpu$xla.gpu.ptx"
 NAME = "lmjax_fits"
@@ -38,6 +39,8 @@ class Threads(Kernel):
     Attributes:
         fits: How many fits there are.
     """
+
+    HELD = 1  # no fit waits
 
     def __init__(self, plan: Any, leaves: list, fits: int):
         self.fits = fits
