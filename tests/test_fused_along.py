@@ -273,7 +273,9 @@ def test_short_and_long_recurrences(points, rng):
 
 
 @pytest.mark.parametrize("points", [1, 2, 33])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
 def test_other_engines_find_the_same_recurrence(dtype, points, rng):
     data = recurrent(ode, points + 1, rng, dtype)
     start = jax.tree.map(np.dtype(dtype).type, START)

@@ -126,7 +126,7 @@ OPTIONS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("plain", "data") else pytest.mark.slow)
+        pytest.param(name, marks=[] if name == "data" else pytest.mark.slow)
         for name in OPTIONS
     ],
 )

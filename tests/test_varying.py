@@ -56,10 +56,16 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("options", "ways"),
     [("plain", ("vmap", "map", "grad"))]
-    + [(name, ("vmap",)) for name in ("bounds", "own loop", "linear")]
-    + [("plain", ("global",))]
-    + [pytest.param("loss", ("vmap",), marks=pytest.mark.slow)],
-    ids=["plain", "bounds", "own loop", "linear", "global", "loss"],
+    + [(name, ("vmap",)) for name in ("bounds", "linear")]
+    + [
+        pytest.param(*given, marks=pytest.mark.slow)
+        for given in (
+            ("own loop", ("vmap",)),
+            ("plain", ("global",)),
+            ("loss", ("vmap",)),
+        )
+    ],
+    ids=["plain", "bounds", "linear", "own loop", "global", "loss"],
 )
 def test_fits_are_the_same_when_shared_among_devices(options, ways):
     code = SCRIPT.replace("**OPTIONS", f"**{OPTIONS[options]}")
