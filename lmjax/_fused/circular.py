@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused.ir import Code
-from lmjax._fused.words import Words, parts
+from lmjax._fused.words import Words, economized, parts
 
 # From its continued expansion, to 60 digits.
 HALF_PI = Fraction("1.570796326794896619231321691639751442098584699687552910487472")
+# Series in r**2 of what is times r**3 in the sine and times r**4 in the cosine, and the
+# largest r**2: (pi / 4)**2, and something more for the rounding of n.
+_SIN = tuple(Fraction((-1) ** k, factorial(2 * k + 1)) for k in range(1, 14))
+_COS = tuple(Fraction((-1) ** k, factorial(2 * k)) for k in range(2, 15))
+_LARGEST = Fraction("0.62")
 # Up to which size of an angle the usual reduction is right, by whether float64.
-LARGEST = {False: 1e4, True: 1e6}
+LARGEST = {False: 1e4, True: 1e8}
 # Digits of 2 / pi in an entry of the table, and how many entries a large angle takes.
 DIGITS, ENTRIES = {False: 22, True: 48}, 5
 
@@ -91,9 +96,8 @@ class Circular(Words):
 
     def _series_of_both(self, code: Code, r: Any, square: Any) -> list[Any]:
         """Return r**3, r**4 and what they are times in the sine and the cosine."""
-        last = 10 if self.double else 6
-        odd = [Fraction((-1) ** k, factorial(2 * k + 1)) for k in range(1, last)]
-        even = [Fraction((-1) ** k, factorial(2 * k)) for k in range(2, last + 1)]
+        odd = economized(_SIN, _LARGEST, 7 if self.double else 4)
+        even = economized(_COS, _LARGEST, 6 if self.double else 3)
         return [
             self._op(code, "mul", r, square),
             self._op(code, "mul", square, square),
@@ -116,15 +120,18 @@ class Circular(Words):
         """
         product = self._op(code, "mul", x, self.number(float(1 / HALF_PI)))
         n = self._op(code, "rint", product)
-        r, low = x, self.number(0.0)
-        for i, part in enumerate(
-            parts(HALF_PI, self.dtype, 4, 33 if self.double else 11)
-        ):
-            before, r = r, self._fma(code, n, -part, r)
-            if words and i >= 2:
-                lost = self._exactly(code, "sub", before, r)
-                low = self._op(code, "add", low, self._fma(code, n, -part, lost))
-        usual = [n, *(self._ordered_sum(code, r, low) if words else [r])]
+        # what n times the first two leaves of x is exact
+        first, second, third, last = (
+            -part for part in parts(HALF_PI, self.dtype, 4, 26 if self.double else 11)
+        )
+        high = self._fma(code, n, second, self._fma(code, n, first, x))
+        r = self._fma(code, n, third, high)
+        low = self._fma(code, n, third, self._exactly(code, "sub", high, r))
+        low = self._fma(code, n, last, low)
+        if words:
+            usual = [n, *self._ordered_sum(code, r, low)]
+        else:
+            usual = [n, self._op(code, "add", r, low)]
         size, largest = self._op(code, "abs", x), LARGEST[self.double]
         large = self._is(code, "gt", size, self.number(largest))
         return self._rarely(code, "large_angle", large, x, usual, self._of_large, 3)

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused.ir import Code
-from lmjax._fused.words import Words, parts
+from lmjax._fused.words import Words, economized, parts
 
 # From its continued expansion, to 60 digits.
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680")
+
+# Series in s**2 of log((1 + s) / (1 - s)), without its first term 2 s and by s**3, and
+# the largest s**2, that of a mantissa sqrt(2): (3 - 2 sqrt(2))**2.
+_LOG = tuple(Fraction(2, 2 * k + 3) for k in range(24))
+LARGEST_SQUARE = Fraction("0.02944")
 
 
 class Exponentials(Words):
@@ -118,11 +123,8 @@ class Exponentials(Words):
         f = self._op(code, "sub", m, number(1.0))
         s = self._op(code, "div", f, self._op(code, "add", f, number(2.0)))
         square = self._op(code, "mul", s, s)
-        last = 12 if self.double else 6
-        series = self._series(
-            code, square, [Fraction(2, 2 * k + 3) for k in range(last)]
-        )
-        r = self._op(code, "mul", square, series)
+        terms = economized(_LOG, LARGEST_SQUARE, 8 if self.double else 4)
+        r = self._op(code, "mul", square, self._series(code, square, terms))
         half = self._op(code, "mul", self._op(code, "mul", f, f), number(0.5))
         high, low = self._ln2()
         inner = self._op(code, "mul", s, self._op(code, "add", half, r))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._fused.exponentials import Exponentials
+from lmjax._fused.exponentials import LARGEST_SQUARE, Exponentials
 from lmjax._fused.ir import Code
 from lmjax._fused.words import Two, economized, parts
 
@@ -72,8 +72,7 @@ class Powers(Exponentials):
         square, square_low = self._product(code, s, s)
         twice = self._op(code, "add", s, s)
         square_low = self._fma(code, twice, s_low, square_low)
-        # s^2 is at most (3 - 2 sqrt(2))^2
-        terms = economized(_ATANH, Fraction("0.02944"), 9 if self.double else 4)
+        terms = economized(_ATANH, LARGEST_SQUARE, 8 if self.double else 4)
         tail = self._exactly(code, "mul", square, self._series(code, square, terms))
         third, third_low = parts(Fraction(1, 3), self.dtype, 2, self.digits + 1)
         w, w_low = self._ordered_sum(code, third, tail)
