@@ -50,15 +50,15 @@ def economized(
     The last term is replaced by what a multiple of a Chebyshev polynomial on 0 to
     ``largest`` leaves of it, again and again: that changes the sum least.
     """
-    scaled = [c * largest**k for k, c in enumerate(series)]
+    bits = 256  # of integers, which are faster than fractions
+    scaled = [int(c * largest**k * 2**bits) for k, c in enumerate(series)]
     shifted = _shifted_chebyshev(len(series))
     while len(scaled) > terms:
         polynomial = shifted[len(scaled) - 1]
-        factor = scaled[-1] / polynomial[-1]
-        scaled = [
-            c - factor * p for c, p in zip(scaled[:-1], polynomial[:-1], strict=True)
-        ]
-    return [c / largest**k for k, c in enumerate(scaled)]
+        factor = scaled.pop() // polynomial[-1]
+        for k, p in enumerate(polynomial[:-1]):
+            scaled[k] -= factor * p
+    return [Fraction(c, 2**bits) / largest**k for k, c in enumerate(scaled)]
 
 
 @cache
