@@ -49,8 +49,8 @@ class Exponentials(Words):
     def _exp_parts(self, code: Code, x: Any, low: Any = None) -> tuple[Any, Any]:
         """Return n and y with ``exp(x + low) = 2**n y``, and y not far from 1.
 
-        Beyond the range of the results x does not count, nor where x is 0 or more than
-        half of the numbers of a dtype: `_scaled` makes 0 and infinity of it.
+        What is beyond the range of results is cut off: `_scaled` makes 0 or infinity
+        of the rest.
         """
         least, most = (-746.0, 711.0) if self.double else (-105.0, 90.0)
         inside = self._op(code, "max", x, self.number(least))

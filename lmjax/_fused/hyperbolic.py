@@ -18,7 +18,12 @@ class Hyperbolic(Exponentials):
         number = self.number
         size = self._op(code, "min", self._op(code, "abs", x), number(20.0))
         e = code.call("expm1", [self._op(code, "add", size, size)], self.dtype)
-        y = self._op(code, "div", e, self._op(code, "add", e, number(2.0)))
+        more, lost = self._ordered_sum(code, number(2.0), e)
+        inverse = self._op(code, "div", number(1.0), more)
+        y = self._exactly(code, "mul", e, inverse)
+        minus = self._op(code, "neg", y)
+        rest = self._fma(code, minus, lost, self._fma(code, minus, more, e))
+        y = self._fma(code, rest, inverse, y)
         sign = self._is(code, "lt", x, number(0.0))
         y = self._if(code, sign, self._op(code, "neg", y), y)
         # keeps the sign of 0, and what is too small for the quotient

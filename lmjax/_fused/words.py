@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused.ir import Code
-from lmjax._fused.values import SUFFIX, Name
+from lmjax._fused.values import SUFFIX, Name, kind
 
 Two = tuple[Any, Any]
 
@@ -175,8 +175,7 @@ class Words:
         full = f"@llvm.masked.gather.v{count}{SUFFIX[str(self.dtype)]}.v{count}p0"
         code.module.declare(full, vector, [pointers, "i32", flags, vector])
         at = code.add(
-            f"getelementptr {vector[:-1].split(' x ')[1]}, "
-            f"ptr {code.module.table(array)}, "
+            f"getelementptr {kind(self.dtype)}, ptr {code.module.table(array)}, "
             f"{code.vector(self.whole)} {code.text(index)}"
         ).text
         every = code.text(np.bool_(True))
