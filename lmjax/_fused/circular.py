@@ -24,9 +24,9 @@ _SIN = tuple(Fraction((-1) ** k, factorial(2 * k + 1)) for k in range(1, 14))
 _COS = tuple(Fraction((-1) ** k, factorial(2 * k)) for k in range(2, 15))
 _LARGEST = Fraction("0.62")
 # Up to which size of an angle the usual reduction is right, by whether float64.
-LARGEST = {False: 1e4, True: 1e8}
+_LARGEST_ANGLE = {False: 1e4, True: 1e8}
 # Digits of 2 / pi in an entry of the table, and how many entries a large angle takes.
-DIGITS, ENTRIES = {False: 22, True: 48}, 5
+_DIGITS, _ENTRIES = {False: 22, True: 48}, 5
 
 
 @cache
@@ -132,19 +132,19 @@ class Circular(Words):
             usual = [n, *self._ordered_sum(code, r, low)]
         else:
             usual = [n, self._op(code, "add", r, low)]
-        size, largest = self._op(code, "abs", x), LARGEST[self.double]
+        size, largest = self._op(code, "abs", x), _LARGEST_ANGLE[self.double]
         large = self._is(code, "gt", size, self.number(largest))
         return self._rarely(code, "large_angle", large, x, usual, self._of_large, 3)
 
     def _of_large(self, code: Code, x: Any) -> list[Any]:
         """Return what `_reduced` does, a second word included, of large angles.
 
-        Times digits of 2 / pi so high that a multiple of 4 comes out, an angle does not
-        change, so it begins with those after them. Its products with five groups of
-        digits are known to the last bit, and their sum to 2**-60 or 2**-120, which
-        beside the smallest r of all numbers, 2**-30 or 2**-61, is small.
+        An angle times the first digits of 2 / pi is a multiple of 4, whole turns, so
+        the product begins with the digits after those. The products with five groups
+        of digits are known to the last bit, and their sum to 2**-60 or 2**-120, which
+        is little beside the smallest r of all numbers, 2**-30 or 2**-61.
         """
-        digits, whole = DIGITS[self.double], self.whole.type
+        digits, whole = _DIGITS[self.double], self.whole.type
         top = 2 * self.bias + 1
         e = code.integer(
             "lshr", code.bits(x, self.whole), whole(self.digits), self.whole
@@ -157,9 +157,9 @@ class Circular(Words):
         first = self._whole(code, self._op(code, "floor", first))
         shift = code.integer("mul", first, whole(-digits), self.whole)
         x = self._op(code, "mul", x, self._power_of_two(code, shift))
-        table = self._table(int(skipped(top)) + ENTRIES)
+        table = self._table(int(skipped(top)) + _ENTRIES)
         terms = []
-        for i in range(ENTRIES):
+        for i in range(_ENTRIES):
             at = code.integer("add", first, whole(i), self.whole)
             entry = self._looked_up(code, table, at)
             scale = self.number(2.0 ** (-digits * i))
@@ -192,7 +192,7 @@ class Circular(Words):
 
     def _table(self, count: int) -> np.ndarray:
         """Return the digits of 2 / pi in groups, each as a fraction of 1."""
-        digits = DIGITS[self.double]
+        digits = _DIGITS[self.double]
         value = _two_over_pi(count * digits)
         groups = [value >> digits * (count - 1 - i) for i in range(count)]
         return np.array([g % 2**digits / 2**digits for g in groups], self.dtype)
