@@ -25,9 +25,8 @@ PIXELS = tuple(x.ravel() for x in np.meshgrid(np.arange(5.0), np.arange(5.0)))
 # the rare branch of fits with many parameters: blocks, sweeps, rotations of an SVD.
 # `loop` and `global_fit` have one loop for all fits.
 DEEPEST = {"loop": 2, "global_fit": 1}
-# A GPU has no cosine of large angles and no arc tangent; the others have one loop for
-# all.
-WITHOUT_KERNEL = {"10 parameters", "arctan", "loop", "global_fit"}
+# These have one loop for all.
+WITHOUT_KERNEL = {"loop", "global_fit"}
 # Numbers written into a program, as arguments of `jnp.where`: jax makes float64 of them
 # where the x64 flag is on, and XLA rounds each before the program runs.
 MOST_LITERALS = 80

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax._fused import operations as operations  # writes its rules into `ir`
-from lmjax._fused.elementary import LIBRARY, Functions
+from lmjax._fused.elementary import LIBRARY, OF_TWO, Functions
 from lmjax._fused.ir import Code
 from lmjax._fused.places import Unsupported
 from lmjax._fused.values import Name, kind, name_of, number
@@ -52,54 +52,24 @@ class Module:
         if name in LIBRARY:
             self._by_library(full, name, dtype)
             return full
-        functions = _FUNCTIONS[name_of(dtype)]
         code = Code(self, "e")
-        x, vector = Name("%x", name_of(dtype)), code.vector(dtype)
-        y = code.text(getattr(functions, name)(code, x))
+        vector = code.vector(dtype)
+        names = ["%x", "%y"] if name in OF_TWO else ["%x"]
+        arguments = [Name(x, name_of(dtype)) for x in names]
+        y = code.text(_FUNCTIONS[name_of(dtype)].write(name, code, arguments))
+        taken = ", ".join(f"{vector} {x}" for x in names)
         # in the loop over the points, with its constants in registers
-        head = f"define internal {vector} {full}({vector} %x) alwaysinline {{"
-        lines = [head, "entry:"]
-        largest = functions.largest(name)
-        if largest is None:
-            lines += [*code.lines, f"  ret {vector} {y}", "}"]
-        else:
-            lines += self._with_library(code, x, y, name, largest)
+        head = f"define internal {vector} {full}({taken}) alwaysinline {{"
+        lines = [head, "entry:", *code.lines, f"  ret {vector} {y}", "}"]
         self.parts[full] = "\n".join(lines)
         return full
-
-    def _with_library(self, code: Code, x: Name, y: str, name: str, largest: float):
-        """Return the lines that ask the C library for lanes with large arguments.
-
-        The others keep what they have: their bits do not depend on their neighbours.
-        """
-        dtype, vector = np.dtype(x.dtype), code.vector(x.dtype)
-        size = code.intrinsic("fabs", [x], dtype)
-        large = code.emit("gt", [size, dtype.type(largest)], bool).text
-        flags = code.vector(bool)
-        self.declare(
-            f"@llvm.vector.reduce.or.v{self.width}i1", "i1", [f"<{self.width} x i1>"]
-        )
-        return [
-            *code.lines,
-            f"  %any = call i1 @llvm.vector.reduce.or.v{self.width}i1({flags} {large})",
-            "  br i1 %any, label %slow, label %fast",
-            "slow:",
-            f"  %s = call {vector} {self.elementary(f'library_{name}', dtype)}"
-            f"({vector} {x.text})",
-            f"  %t = select {flags} {large}, {vector} %s, {vector} {y}",
-            f"  ret {vector} %t",
-            "fast:",
-            f"  ret {vector} {y}",
-            "}",
-        ]
 
     def _by_library(self, full: str, name: str, dtype: np.dtype) -> None:
         """Write a function that asks the C library, lane by lane."""
         called = LIBRARY[name] + ("f" if dtype == np.float32 else "")
-        arity = 2 if name in ("pow", "atan2", "rem") else 1
         scalar, vector = kind(dtype), f"<{self.width} x {kind(dtype)}>"
-        self.declare(f"@{called}", scalar, [scalar] * arity)
-        names = ["%x", "%y"][:arity]
+        names = ["%x", "%y"] if name in OF_TWO else ["%x"]
+        self.declare(f"@{called}", scalar, [scalar] * len(names))
         taken = ", ".join(f"{vector} {x}" for x in names)
         lines = [f"define internal {vector} {full}({taken}) {{", "entry:"]
         last = "poison"
