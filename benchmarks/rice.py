@@ -1,4 +1,4 @@
-"""The two Chebyshev series of ``lmjax/_rice.py``, from numerical integration.
+"""The two Chebyshev series of ``lmjax/likelihoods/_rice.py``, by integration.
 
 ``python -m benchmarks.rice`` prints them. Everything is in units of sigma: a is the
 noiseless magnitude, t the measured one.

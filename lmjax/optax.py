@@ -13,14 +13,16 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax import _loop, _params, _problem
-from lmjax._damping import Nielsen
-from lmjax._linear_solvers import Cholesky, Dual
-from lmjax._linearize import DenseLinearization
-from lmjax._one_fit import OneFit
-from lmjax._proposal import aim, measure
-from lmjax._solver import LevenbergMarquardt
-from lmjax._types import Params, Scalar
+from lmjax._jax import paths
+from lmjax._jax.types import Params, Scalar
+from lmjax._linalg.linearization import DenseLinearization
+from lmjax._linalg.solvers import Cholesky, Dual
+from lmjax._problem.problem import assemble, build
+from lmjax._solver import loop
+from lmjax._solver.damping import Nielsen
+from lmjax._solver.one_fit import OneFit
+from lmjax._solver.proposal import aim, measure
+from lmjax._solver.settings import LevenbergMarquardt
 
 
 class LevenbergMarquardtState(NamedTuple):
@@ -91,7 +93,7 @@ def levenberg_marquardt(
     LevenbergMarquardt(damping=rule, linear_solver=linear_solver)
 
     def init(params: Params) -> LevenbergMarquardtState:
-        dtype = _params.check_params(params)
+        dtype = paths.check_params(params)
         flat, _ = ravel_pytree(params)
         lam, growth = rule.start(dtype)
         nan = jnp.full((), jnp.nan, dtype)
@@ -116,7 +118,7 @@ def levenberg_marquardt(
             step, state = _tried(rule, linear_solver, residual_fn, params, state)
         elif residuals is not None and jacobian is not None:
             r, _ = ravel_pytree(residuals)
-            jac = _problem.assemble(jacobian, params, r.size, flat.size, flat.dtype)
+            jac = assemble(jacobian, params, r.size, flat.size, flat.dtype)
             linearization = DenseLinearization(r.astype(flat.dtype), jac.T)
             step, state = _unseen(rule, linear_solver, linearization, state)
         else:
@@ -138,7 +140,7 @@ def _choose(linear_solver, m: int, n: int) -> Callable:
 def _tried(rule, linear_solver, residual_fn, params, state):
     """Return the step if it reduces the cost, else zero."""
     options = {"bounds": None, "fixed": None, "term": None}
-    problem, p, _, _ = _problem.build(residual_fn, params, jac=None, **options)
+    problem, p, _, _ = build(residual_fn, params, jac=None, **options)
     fit = OneFit(problem, _choose(linear_solver, problem.m, p.size), p)
     point = fit.start(p)
     scale = jnp.maximum(state.scale.astype(p.dtype), point.norms)
@@ -147,13 +149,13 @@ def _tried(rule, linear_solver, residual_fn, params, state):
     trial = measure(aimed, fit.visit(aimed.p), *given)
     accept = jnp.isfinite(trial.cost)
     if rule.guarded:
-        accept &= (trial.predicted >= 0.0) & (trial.gain > _loop.MIN_GAIN)
+        accept &= (trial.predicted >= 0.0) & (trial.gain > loop.MIN_GAIN)
     lam, growth = rule.update(state.damping, state.growth, trial.gain, accept)
     # at a minimum nothing is left to judge by; lambda must not run away there
     telling = ~(jnp.abs(trial.predicted) <= trial.cost_rounding)
     lam = jnp.where(telling, lam, state.damping)
     growth = jnp.where(telling, growth, state.growth)
-    fade = jnp.where(accept & (trial.gain > 0.5), _loop.FADE, 1.0).astype(p.dtype)
+    fade = jnp.where(accept & (trial.gain > 0.5), loop.FADE, 1.0).astype(p.dtype)
     judged = jnp.full_like(point.cost, jnp.nan)
     state = _like(state, lam, growth, fade * scale, point.cost, judged, accept)
     return jnp.where(accept, trial.p - p, 0.0), state
@@ -165,7 +167,7 @@ def _unseen(rule, linear_solver, linearization: DenseLinearization, state):
     cost = 0.5 * size**2
     gain = (state.cost - cost) / state.promised
     known = jnp.isfinite(state.promised) & (state.promised > 0.0)
-    good = gain > _loop.MIN_GAIN if rule.guarded else jnp.isfinite(gain)
+    good = gain > loop.MIN_GAIN if rule.guarded else jnp.isfinite(gain)
     lam, growth = rule.update(state.damping, state.growth, gain, good)
     lam = jnp.where(known, lam, state.damping)
     growth = jnp.where(known, growth, state.growth)
@@ -176,7 +178,7 @@ def _unseen(rule, linear_solver, linearization: DenseLinearization, state):
     finite = jnp.all(jnp.isfinite(step))
     step = jnp.where(finite, step, 0.0)
     promised = linearization.promise(step)
-    return step, _like(state, lam, growth, _loop.FADE * scale, cost, promised, finite)
+    return step, _like(state, lam, growth, loop.FADE * scale, cost, promised, finite)
 
 
 def _like(state, *fields) -> LevenbergMarquardtState:

@@ -9,23 +9,24 @@ import pytest
 import quick
 from tolerances import TOL, assert_close
 
-from lmjax import _arrow, _block_statistics, _symmetric
-from lmjax._arrow import Arrow, ArrowMatrix
-from lmjax._linear_solvers.schur import Schur
+from lmjax._linalg import arrowhead, symmetric
+from lmjax._linalg.arrowhead import Arrow, ArrowMatrix
+from lmjax._linalg.solvers.schur import Schur
+from lmjax._statistics import block_covariance
 
 # written out up to 8 columns, by matrix products beyond
 SIZES = {"few": Arrow(4, 3, 2), "many": Arrow(3, 9, 9)}
 
 
-unscaled_blocks = quick.jit(_block_statistics.unscaled_blocks)
-arrow_inverse = quick.jit(_symmetric.arrow_inverse)
+unscaled_blocks = quick.jit(block_covariance.unscaled_blocks)
+arrow_inverse = quick.jit(symmetric.arrow_inverse)
 times = quick.jit(lambda inverse, v: inverse.times(v))
 schur = quick.jit(lambda linearization, damping: Schur()(linearization, damping))
 
 
 @partial(quick.jit, static_argnums=0)
 def linearize(arrow, jac, p, r, row):
-    return _arrow.linearize(arrow, lambda p: jac @ p, p, r, row)
+    return arrowhead.linearize(arrow, lambda p: jac @ p, p, r, row)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES.keys())
@@ -124,7 +125,7 @@ def test_absent_parameters_stay_put(rng):
 def test_matrix_is_found_from_its_products(arrow, rng):
     jac = jacobian(arrow, rng)
     matrix = jnp.asarray(jac.T @ jac)
-    got = _arrow.matrix_of(arrow, lambda v: matrix @ v, matrix.dtype)
+    got = arrowhead.matrix_of(arrow, lambda v: matrix @ v, matrix.dtype)
     assert_close(dense_of(got), matrix)
     keep = rng.random(len(matrix)) < 0.7
     kept = got.kept(jnp.asarray(keep)).plus_diagonal(jnp.asarray(~keep * 1.0))

@@ -8,7 +8,7 @@ import quick
 import scipy.stats
 
 import lmjax
-from lmjax import _data
+from lmjax._problem.data import prepare
 
 M = 20
 X = np.linspace(-1.0, 2.0, M)
@@ -218,7 +218,7 @@ def test_colour_undoes_whiten(kind, masked, rng):
         "factor": jax.scipy.linalg.cho_factor(root @ root.T),
     }[kind]
     mask = jnp.arange(M) % 3 > 0 if masked else None
-    data = _data.prepare(jnp.asarray(X), jnp.asarray(Y), sigma, mask, "omit", float)
+    data = prepare(jnp.asarray(X), jnp.asarray(Y), sigma, mask, "omit", float)
     noise = rng.normal(size=M) * (1 if mask is None else np.asarray(mask))
     np.testing.assert_allclose(data.colour(data.whiten(noise)), noise, atol=1e-12)
 

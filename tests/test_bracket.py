@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from lmjax import _bracket
+from lmjax._uncertainty import root_search
 
 INF = float("inf")
 # f rises from zero; guess, wall
@@ -36,10 +36,10 @@ def search(f, guess, wall):
     def one_look(bracket):
         grain = 1e-10 * bracket.u
         seen = f(bracket.u)
-        return _bracket.look(bracket, seen, grain=grain, wall=wall, **settings)
+        return root_search.look(bracket, seen, grain=grain, wall=wall, **settings)
 
-    going = lambda bracket: bracket.outcome == _bracket.SEARCHING
-    begin = _bracket.begin(settings["guess"], wall)
+    going = lambda bracket: bracket.outcome == root_search.SEARCHING
+    begin = root_search.begin(settings["guess"], wall)
     return jax.jit(lambda: jax.lax.while_loop(going, one_look, begin))()
 
 
@@ -49,7 +49,7 @@ def test_root_is_that_of_brent(name):
     bracket = search(f, guess, wall)
     end = 2.09 if name == "overflows beyond" else min(wall, 1e7)
     expected = scipy.optimize.brentq(lambda u: float(f(u)) - GOAL, 0.0, end)
-    assert bracket.outcome == _bracket.FOUND
+    assert bracket.outcome == root_search.FOUND
     np.testing.assert_allclose(bracket.u, expected, rtol=1e-8)
     assert bracket.rounds <= 30
 
@@ -57,9 +57,9 @@ def test_root_is_that_of_brent(name):
 @pytest.mark.parametrize(
     ("name", "outcome", "end"),
     [
-        ("wall before the root", _bracket.BLOCKED, 1.5),
-        ("ends before the goal", _bracket.EDGE, 1.4),
-        ("jumps over the goal", _bracket.FOUND, 1.4),
+        ("wall before the root", root_search.BLOCKED, 1.5),
+        ("ends before the goal", root_search.EDGE, 1.4),
+        ("jumps over the goal", root_search.FOUND, 1.4),
     ],
 )
 def test_what_stands_in_the_way_is_said(name, outcome, end):
@@ -70,11 +70,11 @@ def test_what_stands_in_the_way_is_said(name, outcome, end):
 
 def test_a_root_that_is_not_there_is_given_up():
     bracket = search(*CASES["levels off below the goal"])
-    assert bracket.outcome == _bracket.NOWHERE
-    assert bracket.u >= _bracket.FARTHEST
+    assert bracket.outcome == root_search.NOWHERE
+    assert bracket.u >= root_search.FARTHEST
 
 
 def test_no_room_needs_no_look():
-    bracket = _bracket.begin(jnp.asarray(1.0), jnp.asarray(0.0))
-    assert bracket.outcome == _bracket.BLOCKED
+    bracket = root_search.begin(jnp.asarray(1.0), jnp.asarray(0.0))
+    assert bracket.outcome == root_search.BLOCKED
     assert bracket.rounds == 0

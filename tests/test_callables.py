@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._callables import as_pytree, hoisted
+from lmjax._jax.closures import as_pytree, hoisted
 
 
 class Line(eqx.Module):

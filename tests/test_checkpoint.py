@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax import _checkpoint
-from lmjax._checkpoint import MANIFEST, Checkpoint
-from lmjax._rows import result_type, table
+from lmjax._batch import checkpoint
+from lmjax._batch.checkpoint import MANIFEST, Checkpoint
+from lmjax._batch.packing import result_type, table
 
 ROOT = Path(__file__).parents[1]
 COUNT, CHUNK = 640, 64
@@ -91,9 +91,7 @@ def test_chunks_can_be_read_in_several_threads(tmp_path):
     many = lambda numbers: lambda row: [row * k for k in range(8)]
     data = table(np.zeros((3, 1)))
     results = result_type(many, [], data.row)
-    saved = Checkpoint(
-        tmp_path, _checkpoint.describe(3, data.row, results, ""), results
-    )
+    saved = Checkpoint(tmp_path, checkpoint.describe(3, data.row, results, ""), results)
     saved.begin(3)
     leaves = [np.full((3, 1), float(k)) for k in range(8)]
     saved.save(0, 0, leaves)
@@ -416,7 +414,7 @@ def test_a_lock_that_the_system_does_not_know_is_a_warning(
     def refuse(file):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("lmjax._lock._lock", refuse)
+    monkeypatch.setattr("lmjax._batch.lock._lock", refuse)
     with pytest.warns(UserWarning, match=f"{tmp_path} cannot be locked"):
         assert_same(run(tmp_path), whole)
 

@@ -13,9 +13,9 @@ import pytest
 
 import lmjax
 from lmjax import LevenbergMarquardt
-from lmjax._fused import engine
-from lmjax._fused.places import Unsupported
-from lmjax._fused.threads import TARGET
+from lmjax._engines.fused import engine
+from lmjax._engines.fused.places import Unsupported
+from lmjax._engines.fused.threads import TARGET
 from lmjax.likelihoods import Binomial, Poisson
 
 COUNT, POINTS = 300, 30

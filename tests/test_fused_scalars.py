@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax._fused.ir import RULES
-from lmjax._fused.listing import Listing
-from lmjax._fused.places import Along, Undecided, Unsupported, along, reshaped
-from lmjax._fused.recurrences import check
-from lmjax._fused.scalars import demand, evaluate
-from lmjax._fused.stretches import stretches
+from lmjax._engines.fused.ir import RULES
+from lmjax._engines.fused.listing import Listing
+from lmjax._engines.fused.places import Along, Undecided, Unsupported, along, reshaped
+from lmjax._engines.fused.recurrences import check
+from lmjax._engines.fused.scalars import demand, evaluate
+from lmjax._engines.fused.stretches import stretches
 
 NUMPY = {
     "add": np.add,

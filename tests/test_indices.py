@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax._indices import traced_shapes
+from lmjax._jax.constant_indices import traced_shapes
 
 T = np.linspace(0.0, 4.0, 12)
 Y = 3.0 * np.exp(-0.8 * T) + 0.5

@@ -9,7 +9,7 @@ import quick
 from tolerances import assert_close
 
 import lmjax
-from lmjax._arrays import as_array
+from lmjax._jax.arrays import as_array
 
 T = np.linspace(0.1, 4.0, 12)
 Y = np.round(300.0 * np.exp(-0.8 * T) + 50.0)

@@ -10,8 +10,8 @@ import pytest
 import quick
 from jax import lax
 
-from lmjax import _lanes
-from lmjax._lanes import evaluate
+from lmjax._jax import vmap_last_axis
+from lmjax._jax.vmap_last_axis import evaluate
 
 WIDTH = 5  # no other axis here is as long
 # between 0.1 and 0.9, where every function below is smooth
@@ -200,11 +200,11 @@ RULED = (
 
 
 def test_every_rule_is_tried_here():
-    shaping = _lanes.BY_AXIS | set(_lanes.RULES)
+    shaping = vmap_last_axis.BY_AXIS | set(vmap_last_axis.RULES)
     # copy_p is what older versions of jax call copy
-    assert set(RULED) == (_lanes.ELEMENTWISE | shaping) - {"copy_p"}
-    assert set(FOLDED) == set(_lanes.KNOWN)
-    assert set(LINEAR) == _lanes.LINEAR
+    assert set(RULED) == (vmap_last_axis.ELEMENTWISE | shaping) - {"copy_p"}
+    assert set(FOLDED) == set(vmap_last_axis.KNOWN)
+    assert set(LINEAR) == vmap_last_axis.LINEAR
 
 
 @pytest.mark.parametrize("name", RULED)

@@ -13,8 +13,8 @@ from tolerances import assert_close
 
 import lmjax
 from benchmarks import rice
-from lmjax import Status, _rice
-from lmjax.likelihoods import Binomial, Likelihood, Poisson, Rician
+from lmjax import Status
+from lmjax.likelihoods import Binomial, Likelihood, Poisson, Rician, _rice
 
 T = np.linspace(0.0, 5.0, 20)
 START = np.array([4.0, 1.0, 1.0])

@@ -9,7 +9,7 @@ import scipy.optimize
 from tolerances import TOL, assert_close
 
 import lmjax
-from lmjax._linearize import DenseLinearization, MatrixFreeLinearization
+from lmjax._linalg.linearization import DenseLinearization, MatrixFreeLinearization
 
 DTYPES = ["float64", "float32"]
 SOLVERS = {

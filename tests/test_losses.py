@@ -9,7 +9,7 @@ from tolerances import assert_close
 
 import lmjax
 from lmjax import losses
-from lmjax._terms import Robust
+from lmjax._problem.terms import Robust
 
 # rho, rho' and rho'' in closed form (z = (r/c)^2), in plain numpy
 CLOSED_FORMS = {

@@ -12,7 +12,8 @@ from odd_requests import NONSENSE, NUMBERS, Door, is_fit, outcome
 import lmjax
 import lmjax.optax
 import lmjax.scipy
-from lmjax import _curve_fit, _global_fit, models
+from lmjax import models
+from lmjax._fit import curve_fit, global_fit
 
 T = np.linspace(0.0, 3.0, 4)
 Y = np.array([2.1, 1.0, 0.6, 0.2])
@@ -248,7 +249,7 @@ def answers(name, argument, value):
 def test_odd_requests_are_answered_or_refused_by_name(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # a checkpoint may be called "text"
     monkeypatch.setattr(warnings, "filters", [("ignore", None, Warning, None, 0)])
-    for door in (_curve_fit, _global_fit):
+    for door in (curve_fit, global_fit):
         if name == door.__name__.removeprefix("lmjax._"):
             compiled = quick.jit(door._fit_impl, static_argnums=(3, 4, 5))
             monkeypatch.setattr(door, "_fit", compiled)

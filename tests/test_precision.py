@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax._precision import warn_of_rounded, warn_of_rounding
+from lmjax._problem.precision import warn_of_rounded, warn_of_rounding
 
 RNG = np.random.default_rng(5)
 ONES = np.float32([1.0, 1.0])

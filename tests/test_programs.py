@@ -15,9 +15,10 @@ import pytest
 import scipy.stats
 
 import lmjax
-from lmjax import _curve_fit, _global_fit, _least_squares, _programs
-from lmjax._callables import Program
-from lmjax._programs import Fresh
+from lmjax._fit import curve_fit, global_fit, least_squares
+from lmjax._jax import programs
+from lmjax._jax.closures import Program
+from lmjax._jax.programs import Fresh
 
 T = np.linspace(0.0, 3.0, 8)
 Y = 2.0 * np.exp(-0.7 * T)
@@ -30,7 +31,7 @@ def decay(p, t):
 
 def compiled():
     """Return how many programs of each door jax holds."""
-    doors = (_curve_fit, _least_squares, _global_fit)
+    doors = (curve_fit, least_squares, global_fit)
     return sum(door._fit._cache_size() for door in doors)
 
 
@@ -123,10 +124,10 @@ def test_a_lambda_in_a_loop_is_not_even_traced_again():
     first = len(tracing)
     fit(lambda p, t: model(p, t))
     assert len(tracing) == first + 1  # traced, and not compiled
-    before = len(_programs._codes)
+    before = len(programs._codes)
     for _ in range(3):
         fit(lambda p, t: decay(p, t))
-    assert len(_programs._codes) <= before + 1
+    assert len(programs._codes) <= before + 1
 
 
 def with_offset():
@@ -215,7 +216,7 @@ def test_derivatives_reach_what_a_fresh_function_closes_over():
     np.testing.assert_allclose(batch, 2.0 * jnp.exp(-0.7 * delays), rtol=1e-8)
     assert not any(
         isinstance(leaf, jax.core.Tracer)
-        for seen in _programs._seen.values()
+        for seen in programs._seen.values()
         for program in seen.programs.values()
         for leaf in jax.tree.leaves(program)
     )
@@ -225,7 +226,7 @@ def test_inside_jit_the_function_itself_is_used():
     seen = []
 
     def record(y):
-        model = _programs.model("model", decay, START, jnp.asarray(T), data=y)
+        model = programs.model("model", decay, START, jnp.asarray(T), data=y)
         seen.append(type(model))
         return y
 
@@ -259,20 +260,20 @@ def test_functions_and_their_arrays_are_forgotten():
     refs = [weakref.ref(model), weakref.ref(table)]
     fit(model)
     fit(model)
-    before = len(_programs._seen)
+    before = len(programs._seen)
     del model, table
     gc.collect()
     assert [ref() for ref in refs] == [None, None]
-    assert len(_programs._seen) < before
+    assert len(programs._seen) < before
 
 
 def test_tables_are_bounded():
-    for k in range(1, 2 * _programs.MOST_SHAPES):
-        _programs.function("loss", jnp.log1p, jnp.ones(k))
-    seen = _programs._seen[_programs._identity(jnp.log1p)]
-    assert len(seen.programs) == _programs.MOST_SHAPES
-    assert len(_programs._codes) <= _programs.MOST_CODES
-    assert len(_programs._written) <= _programs.MOST_WRITTEN
+    for k in range(1, 2 * programs.MOST_SHAPES):
+        programs.function("loss", jnp.log1p, jnp.ones(k))
+    seen = programs._seen[programs._identity(jnp.log1p)]
+    assert len(seen.programs) == programs.MOST_SHAPES
+    assert len(programs._codes) <= programs.MOST_CODES
+    assert len(programs._written) <= programs.MOST_WRITTEN
 
 
 @pytest.mark.parametrize("kind", ["closure", "attribute", "partial", "array"])
@@ -339,9 +340,11 @@ def test_profile_and_bootstrap_of_equal_functions():
         return limits[0]["k"], boot.params["k"]
 
     first = both(0.1)
-    counts = [f._cached._cache_size() for f in (lmjax._profile._profile,)]
+    counts = [f._cached._cache_size() for f in (lmjax._uncertainty.profile._profile,)]
     second = both(0.2)
-    assert counts == [f._cached._cache_size() for f in (lmjax._profile._profile,)]
+    assert counts == [
+        f._cached._cache_size() for f in (lmjax._uncertainty.profile._profile,)
+    ]
     np.testing.assert_allclose(first[0], second[0], rtol=1e-6)
     np.testing.assert_allclose(first[1], second[1], rtol=1e-6)
 
@@ -407,7 +410,7 @@ def test_a_new_function_reads_what_it_does_not_name(made, monkeypatch):
         monkeypatch.setitem(NORMAL.kwds, "loc", factor)
         factors.value = holder.factor = factor
         np.random.seed(int(factor))  # noqa: NPY002
-        values.append(float(_programs.model("model", made(), 1.0, T)(1.0, T)[-1]))
+        values.append(float(programs.model("model", made(), 1.0, T)(1.0, T)[-1]))
     np.random.seed(3)  # noqa: NPY002
     expected = np.random.uniform() if made is hidden_state else 3.0  # noqa: NPY002
     assert values[1] == pytest.approx(expected * T[-1])
@@ -422,7 +425,7 @@ def test_the_names_of_globals_count_beside_their_values():
 
     double = lambda t: 2.0 * t
     models = written_with(sum=double), written_with(abs=double)
-    one, other = (_programs.model("model", m, 1.0, T)(1.0, T) for m in models)
+    one, other = (programs.model("model", m, 1.0, T)(1.0, T) for m in models)
     np.testing.assert_allclose(one, 2.0 * T + T)
     np.testing.assert_allclose(other, np.sum(T) + 2.0 * T)
 

@@ -11,7 +11,8 @@ import quick
 import scipy.optimize
 
 import lmjax
-from lmjax import ParamStatus, Status, _stopping
+from lmjax import ParamStatus, Status
+from lmjax._solver import stopping
 
 X = np.linspace(0.0, 50.0, 101)
 DTYPES = ["float64", "float32"]
@@ -100,7 +101,7 @@ def test_wild_exponentials_never_succeed_above_the_zero_model(dtype):
     if dtype == "float64":
         # and what is claimed is a minimum of the linear model, or no more than that
         # misses by a twentieth of an error
-        limit = _stopping.RELEVANT**2 * 4 / 36
+        limit = stopping.RELEVANT**2 * 4 / 36
         for p in np.asarray(fits.params)[success][:200]:
             assert promised(two_exponentials, t, y, p) < limit
     # nor does a hopeless one take the steps of a thousand

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax import _rarely
-from lmjax._rarely import indices_of, rarely, with_batched_twin
+from lmjax._jax import batched_cond
+from lmjax._jax.batched_cond import indices_of, rarely, with_batched_twin
 
 COUNT = 150  # more than two blocks of the rare branch
 X = np.linspace(0.1, 2.0, COUNT)
@@ -79,7 +79,7 @@ def test_rare_branch_is_for_those_that_need_it():
     needed = NEEDED["some"]
     np.testing.assert_array_equal(fit(needed, X), np.where(needed, X, -X))
     (turn,) = seen
-    assert turn.shape == (_rarely.BLOCK,)
+    assert turn.shape == (batched_cond.BLOCK,)
     # the block is filled up with the last fit
     assert set(turn) == {*X[needed], X[-1]}
     seen.clear()

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax import _rounding
+from lmjax._solver import roundoff
 
 EPS = 2.0**-52
 
@@ -31,7 +31,7 @@ def number(x, dtype="float64"):
 def test_residual_is_rounded_like_its_parameters_and_itself(
     effects, cost, dtype, expected
 ):
-    got = _rounding.residual_rounding(number(effects, dtype), number(cost, dtype))
+    got = roundoff.residual_rounding(number(effects, dtype), number(cost, dtype))
     assert float(got) == pytest.approx(expected, rel=1e-6)
 
 
@@ -43,12 +43,12 @@ def test_residual_is_rounded_like_its_parameters_and_itself(
     ],
 )
 def test_cost_is_rounded_by_the_residual_along_itself(rounding, cost, expected):
-    got = _rounding.cost_rounding(number(rounding), number(cost))
+    got = roundoff.cost_rounding(number(rounding), number(cost))
     assert float(got) == pytest.approx(expected)
 
 
 def test_model_sees_the_rounding_in_its_own_directions():
-    assert float(_rounding.model_rounding(number(0.1), 3, 30)) == pytest.approx(0.002)
+    assert float(roundoff.model_rounding(number(0.1), 3, 30)) == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_model_sees_the_rounding_in_its_own_directions():
     [(1.0, 1.0, True), (1.0, -1.0, True), (1.5, 1.0, False), (0.0, np.nan, False)],
 )
 def test_both_reductions_must_be_small_to_be_hidden(predicted, actual, hidden):
-    got = _rounding.below_rounding(number(predicted), number(actual), number(1.0))
+    got = roundoff.below_rounding(number(predicted), number(actual), number(1.0))
     assert bool(got) is hidden
 
 
@@ -69,7 +69,7 @@ def test_both_reductions_must_be_small_to_be_hidden(predicted, actual, hidden):
     ],
 )
 def test_gain_is_a_ratio_that_rounding_draws_to_one(predicted, actual, noise, gain):
-    got = _rounding.gain_ratio(number(predicted), number(actual), number(noise))
+    got = roundoff.gain_ratio(number(predicted), number(actual), number(noise))
     assert float(got) == pytest.approx(gain, rel=1e-6)
 
 
@@ -86,14 +86,14 @@ def test_gain_is_a_ratio_that_rounding_draws_to_one(predicted, actual, noise, ga
 def test_gain_by_gradients_is_that_of_the_cost(dp, predicted, gain):
     slope, after = 1.0 * dp, (1.0 + dp) * dp
     ratio = number(after / slope)
-    got = _rounding.gain_by_gradients(number(predicted), number(slope), ratio)
+    got = roundoff.gain_by_gradients(number(predicted), number(slope), ratio)
     exact = (0.5 - 0.5 * (1 + dp) ** 2) / predicted
     assert exact == gain
     assert float(got) == pytest.approx(gain)
 
 
 def test_gain_by_gradients_survives_a_prediction_that_underflows():
-    got = _rounding.gain_by_gradients(number(0.0), number(-0.0), number(0.25))
+    got = roundoff.gain_by_gradients(number(0.0), number(-0.0), number(0.25))
     assert float(got) == 1.25
 
 
@@ -117,9 +117,9 @@ def test_gain_by_gradients_survives_a_prediction_that_underflows():
 def test_effects_cancel_in_their_sum(p, p0, columns, cancel):
     p, p0, columns = map(np.asarray, (p, p0, columns))
     norms = np.linalg.norm(columns, axis=1)
-    effects = map(jnp.sum, _rounding.squared_effects(*map(jnp.asarray, (norms, p, p0))))
+    effects = map(jnp.sum, roundoff.squared_effects(*map(jnp.asarray, (norms, p, p0))))
     effect = number(np.sum((p @ columns) ** 2))
-    assert bool(_rounding.cancels(effect, *effects)) is cancel
+    assert bool(roundoff.cancels(effect, *effects)) is cancel
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_effects_cancel_in_their_sum(p, p0, columns, cancel):
 def test_residual_of_a_few_roundings_is_zero_unless_effects_cancel(
     size, cancelling, zero
 ):
-    got = _rounding.is_zero(number(0.5 * size**2), number(EPS), jnp.asarray(cancelling))
+    got = roundoff.is_zero(number(0.5 * size**2), number(EPS), jnp.asarray(cancelling))
     assert bool(got) is zero
 
 
@@ -153,7 +153,7 @@ def test_residual_of_a_few_roundings_is_zero_unless_effects_cancel(
 )
 def test_parameter_has_lost_what_is_below_rounding(norm, p, p0, scale, lost):
     given = [jnp.asarray([x]) for x in (norm, p, p0, scale)]
-    got = _rounding.without_effect(*given, number(1e-15))
+    got = roundoff.without_effect(*given, number(1e-15))
     assert bool(got[0]) is lost
 
 
@@ -169,14 +169,14 @@ def test_parameter_has_lost_what_is_below_rounding(norm, p, p0, scale, lost):
 def test_least_pivot_is_that_of_the_columns_in_play(pivots, norms, free, expected):
     free = None if free is None else jnp.asarray(free)
     lam, pivots, norms = numbers(0.25, pivots, norms)
-    got = _rounding.least_pivot(pivots, lam, norms, free, False)
+    got = roundoff.least_pivot(pivots, lam, norms, free, False)
     assert float(got) == expected
 
 
 def test_rounding_of_products_grows_by_the_pivots_before():
     lam, pivots, norms = numbers(0.0, (1.0, 1e-6, 1e-3), (1, 1, 1))
-    assert float(_rounding.least_pivot(pivots, lam, norms, None, False)) == 1e-6
-    got = _rounding.least_pivot(pivots, lam, norms, None, True)
+    assert float(roundoff.least_pivot(pivots, lam, norms, None, False)) == 1e-6
+    got = roundoff.least_pivot(pivots, lam, norms, None, True)
     assert float(got) == pytest.approx(1e-9)
 
 
@@ -197,8 +197,8 @@ def test_a_promise_is_trusted_where_the_factorisation_resolves_it(
     pivot, cancelling, hidden, by_qr, by_normal_equations
 ):
     given = [jnp.asarray(x) for x in (pivot, cancelling, hidden)]
-    assert bool(_rounding.trusted(*given, 3, False)) is by_qr
-    assert bool(_rounding.trusted(*given, 3, True)) is by_normal_equations
+    assert bool(roundoff.trusted(*given, 3, False)) is by_qr
+    assert bool(roundoff.trusted(*given, 3, True)) is by_normal_equations
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_damping_had_no_say_where_it_is_far_below_the_pivots(
     lam, pivot, by_qr, by_normal_equations
 ):
     lam, pivot = numbers(lam, pivot)
-    assert bool(_rounding.undamped(lam, pivot, 3, False)) is by_qr
-    assert bool(_rounding.undamped(lam, pivot, 3, True)) is by_normal_equations
+    assert bool(roundoff.undamped(lam, pivot, 3, False)) is by_qr
+    assert bool(roundoff.undamped(lam, pivot, 3, True)) is by_normal_equations
 
 
 @pytest.mark.parametrize(
@@ -225,5 +225,5 @@ def test_damping_had_no_say_where_it_is_far_below_the_pivots(
 def test_rounding_explains_long_steps(size, by_qr, by_normal_equations):
     # eps * 4.5e14 = 0.1 of |r| = 1; eps * 2.1e6^2 = 0.1 of a relevant 0.01
     given = numbers(size, 0.5, 0.01)
-    assert bool(_rounding.step_resolved(*given, False)) is by_qr
-    assert bool(_rounding.step_resolved(*given, True)) is bool(by_normal_equations)
+    assert bool(roundoff.step_resolved(*given, False)) is by_qr
+    assert bool(roundoff.step_resolved(*given, True)) is bool(by_normal_equations)

@@ -8,7 +8,9 @@ import quick
 
 import lmjax
 from benchmarks import nist
-from lmjax import _problem, _projection, _separable
+from lmjax._linalg import projection
+from lmjax._problem import separable
+from lmjax._problem.problem import build
 from tests.tolerances import assert_close
 
 T = np.linspace(0.0, 5.0, 30)
@@ -43,7 +45,7 @@ def both(y=Y, model=decay, x=T, start=START, linear=LINEAR, **options):
 def test_elimination_equals_lstsq(rng, k, dtype):
     a = rng.normal(size=(40, k)).astype(dtype)
     x, other = rng.normal(size=(2, 40)).astype(dtype)
-    basis, rest, c = _projection.eliminate(list(jnp.asarray(a.T)), jnp.asarray(x))
+    basis, rest, c = projection.eliminate(list(jnp.asarray(a.T)), jnp.asarray(x))
     expected = np.linalg.lstsq(a.astype(float), x.astype(float))[0]
     assert_close(c, expected.astype(dtype))
     assert_close(rest, x - a @ expected.astype(dtype))
@@ -58,13 +60,13 @@ def test_dependent_columns_are_left_out(rng, k):
     a[:, 2] = a[:, 0] - 3.0 * a[:, 1]
     a[:, 3] = 0.0
     x = rng.normal(size=40)
-    basis, rest, c = _projection.eliminate(list(jnp.asarray(a.T)), jnp.asarray(x))
+    basis, rest, c = projection.eliminate(list(jnp.asarray(a.T)), jnp.asarray(x))
     expected = np.linalg.lstsq(a, x)[0]
     np.testing.assert_allclose(rest, x - a @ expected, atol=1e-12)
     np.testing.assert_allclose(x - a @ c, rest, atol=1e-12)
     assert np.flatnonzero(basis.dropped).tolist() == [2]
     assert np.flatnonzero(np.asarray(c) == 0.0).tolist() == [2, 3]
-    least = _projection.least_norm(jnp.asarray(a), jnp.asarray(x))
+    least = projection.least_norm(jnp.asarray(a), jnp.asarray(x))
     scale = np.where(np.arange(k) == 3, 1.0, np.linalg.norm(a, axis=0))
     expected = np.linalg.lstsq(a / scale, x, rcond=1e-12)[0] / scale
     np.testing.assert_allclose(least, expected, atol=1e-12)
@@ -73,7 +75,7 @@ def test_dependent_columns_are_left_out(rng, k):
 def test_jacobian_is_kaufmans_and_its_gradient_is_exact():
     """Against Golub and Pereyra's: autodiff through the whole projection."""
     p0 = jnp.array([1.0, 0.6, 1.0, 2.0, 0.0])
-    problem, flat, *_ = _problem.build(
+    problem, flat, *_ = build(
         lambda p: two(p, T) - Y,
         p0,
         bounds=None,
@@ -82,7 +84,7 @@ def test_jacobian_is_kaufmans_and_its_gradient_is_exact():
         jac=None,
         linear=tuple(LINEAR_TWO.tolist()),
     )
-    _, reduced = _separable.separate(problem, flat)
+    _, reduced = separable.separate(problem, flat)
     q = flat[~LINEAR_TWO]
 
     def columns(q):

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 import lmjax
-from lmjax._inverse import inverse
-from lmjax._statistics import student_t_quantile
+from lmjax._linalg.normal_inverse import inverse
+from lmjax._statistics.statistics import student_t_quantile
 
 X = np.linspace(-1.0, 3.0, 25)
 DESIGN = np.stack([np.ones_like(X), X, X**2], axis=1)

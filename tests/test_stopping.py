@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lmjax import Status, _stopping
-from lmjax._stopping import CLOSER, DOUBTFUL, LOOK_ACCEPTED, LOOK_REFUSED
+from lmjax import Status
+from lmjax._solver import stopping
+from lmjax._solver.stopping import CLOSER, DOUBTFUL, LOOK_ACCEPTED, LOOK_REFUSED
 
 EPS = 2.0**-52
 
@@ -20,14 +21,14 @@ def test_a_relevant_reduction_is_a_twentieth_of_a_standard_error():
     y = np.random.default_rng(0).normal(size=20)
     cost = lambda p: 0.5 * np.sum((y - p) ** 2)
     best, least = y.mean(), cost(y.mean())
-    off = best + _stopping.RELEVANT * scipy.stats.sem(y)
-    got = _stopping.relevant_reduction(jnp.asarray(least), 20, 1)
+    off = best + stopping.RELEVANT * scipy.stats.sem(y)
+    got = stopping.relevant_reduction(jnp.asarray(least), 20, 1)
     assert float(got) == pytest.approx(0.5 * 2 * (cost(off) - least))
 
 
 def test_one_parameter_alone_promises_the_square_of_its_cosine():
     grad, norms = jnp.array([3.0, -4.0, 9.0]), jnp.array([1.0, 2.0, 0.0])
-    best = _stopping.best_coordinate_reduction
+    best = stopping.best_coordinate_reduction
     assert float(best(grad, norms, None)) == 4.5
     assert float(best(grad, norms, jnp.array([False, True, True]))) == 2.0
     assert float(best(grad, norms, jnp.array([False, False, True]))) == 0.0
@@ -44,7 +45,7 @@ def test_one_parameter_alone_promises_the_square_of_its_cosine():
 )
 def test_what_damping_hides_is_promised(predicted, lam, coordinate, promise):
     given = numbers(predicted, lam, coordinate, 0.1)
-    assert float(_stopping.promised_reduction(*given)) == promise
+    assert float(stopping.promised_reduction(*given)) == promise
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,12 @@ def test_a_step_that_achieves_and_promises_nothing_is_a_candidate(
     actual, promise, candidate
 ):
     given = numbers(actual, promise, 1.0, 0.0, 0.0, 1e-6)
-    assert bool(_stopping.achieved_nothing(*given)) is candidate
+    assert bool(stopping.achieved_nothing(*given)) is candidate
 
 
 def test_rounding_widens_what_counts_as_nothing():
     given = numbers(1e-3, 1e-4, 1.0, 1e-3, 1e-4, 0.0)
-    assert bool(_stopping.achieved_nothing(*given))
+    assert bool(stopping.achieved_nothing(*given))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_refusal_that_rounding_explains_is_a_candidate(
     predicted, lam, hidden, candidate
 ):
     predicted, lam, relevant = numbers(predicted, lam, 1.0)
-    got = _stopping.refused_at_floor(predicted, lam, jnp.asarray(hidden), relevant)
+    got = stopping.refused_at_floor(predicted, lam, jnp.asarray(hidden), relevant)
     assert bool(got) is candidate
 
 
@@ -92,7 +93,7 @@ def test_a_refusal_that_rounding_explains_is_a_candidate(
     [(1.0, 2.0, False), (1.0, 1.0, True), (1e31, 4e31, True)],
 )
 def test_a_fit_is_stuck_where_no_proposal_differs(lam, lam_new, stuck):
-    assert bool(_stopping.stuck(*numbers(lam, lam_new))) is stuck
+    assert bool(stopping.stuck(*numbers(lam, lam_new))) is stuck
 
 
 # F = (z^2 + 5)^2 / 2, F' = 2 z (z^2 + 5), F'' = 10 at 0: Newton promises F'^2 / 20
@@ -100,9 +101,9 @@ def test_newton_sees_the_curvature_that_the_linear_model_leaves_out():
     slope = lambda z: 2 * z * (z**2 + 5)
     z, dz = 1e-3, -1e-5
     before, after = slope(z) * dz, slope(z + dz) * dz
-    got = _stopping.newton_decrement(*numbers(before, after / before))
+    got = stopping.newton_decrement(*numbers(before, after / before))
     assert float(got) == pytest.approx(slope(z) ** 2 / 20, rel=1e-4)
-    assert np.isinf(_stopping.newton_decrement(*numbers(-1.0, 1.5)))
+    assert np.isinf(stopping.newton_decrement(*numbers(-1.0, 1.5)))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_rounding_excuses_a_promise_unless_it_is_that_of_a_runaway(
     noise, cancelling, expected
 ):
     cost, noise, ftol = numbers(1.0, noise, 1e-6)
-    got = _stopping.negligible_promise(cost, noise, jnp.asarray(cancelling), ftol)
+    got = stopping.negligible_promise(cost, noise, jnp.asarray(cancelling), ftol)
     assert float(got) == expected
 
 
@@ -175,10 +176,10 @@ def test_what_follows_from_a_look_at_the_undamped_model(given, accepted, refused
     }
     arguments = [jnp.asarray(x) for x in (usual | given).values()]
     for state, expected in ((LOOK_ACCEPTED, accepted), (LOOK_REFUSED, refused)):
-        got = _stopping.after_look(jnp.asarray(state), *arguments, False)
+        got = stopping.after_look(jnp.asarray(state), *arguments, False)
         assert int(got) == expected
         # where the normal equations see no way on, J itself has the last word
-        got = _stopping.after_look(jnp.asarray(state), *arguments, True)
+        got = stopping.after_look(jnp.asarray(state), *arguments, True)
         failed = expected in (Status.STALLED, Status.ILL_CONDITIONED)
         assert int(got) == (DOUBTFUL if failed else expected)
 
@@ -202,11 +203,11 @@ def test_the_status_names_what_became_of_the_parameters(
     status, lost, cancels, zero, expected
 ):
     flags = map(jnp.asarray, (lost, cancels, zero))
-    assert int(_stopping.explained(jnp.asarray(int(status)), *flags)) == expected
+    assert int(stopping.explained(jnp.asarray(int(status)), *flags)) == expected
 
 
 def test_the_first_case_that_holds_decides():
-    got = _stopping.first_of(
+    got = stopping.first_of(
         (jnp.array([False, True, False]), Status.GTOL),
         (jnp.array([True, True, False]), Status.FTOL),
     )

@@ -7,7 +7,7 @@ import pytest
 import quick
 from tolerances import assert_close
 
-from lmjax import _symmetric
+from lmjax._linalg import symmetric
 
 SIZES = [1, 3, 8, 11]  # written out up to 8, by LAPACK beyond
 
@@ -20,7 +20,7 @@ def positive(n, rng):
 
 @quick.jit
 def pseudo_inverse(matrix, squares, noise):
-    inverse = _symmetric.pseudo_inverse(matrix, squares, noise)
+    inverse = symmetric.pseudo_inverse(matrix, squares, noise)
     return inverse, inverse.times(jnp.ones(len(matrix)))
 
 
@@ -92,7 +92,7 @@ def test_bad_matrix_of_a_batch_changes_no_other(rng):
     bad[1] = np.nan
     bad[2] = 1.0  # of rank 1
     zeros, noise = np.zeros((4, 3)), np.zeros(4)
-    many = quick.jit(jax.vmap(lambda *args: _symmetric.pseudo_inverse(*args)))
+    many = quick.jit(jax.vmap(lambda *args: symmetric.pseudo_inverse(*args)))
     expected, found = many(good, zeros, noise), many(bad, zeros, noise)
     np.testing.assert_array_equal(found.matrix[::3], expected.matrix[::3])
     assert not (np.isfinite(found.matrix[1]) & (found.matrix[1] != 0.0)).any()
@@ -116,11 +116,11 @@ def of_scale(solve):
 def by_products(matrix, inverse, rhs):
     precondition = lambda v: v / jnp.diagonal(matrix)
     product = lambda v: jnp.dot(matrix, v)
-    return _symmetric.solve_by_products(product, precondition, rhs)
+    return symmetric.solve_by_products(product, precondition, rhs)
 
 
 @pytest.mark.parametrize(
-    "solve", [_symmetric.solve_dense, by_products], ids=["dense", "products"]
+    "solve", [symmetric.solve_dense, by_products], ids=["dense", "products"]
 )
 def test_derivatives_are_those_of_the_equation(solve):
     fn, (x, slope, bend) = of_scale(solve)
@@ -141,7 +141,7 @@ def test_conjugate_gradients_solve_in_n_steps_and_stay_in_the_range(rng):
     matrix = root.T @ root
     rhs = rng.normal(size=6)
     jacobi = lambda v: v / np.diagonal(matrix)
-    solve = lambda product, rhs: _symmetric.conjugate_gradients(product, jacobi, rhs)
+    solve = lambda product, rhs: symmetric.conjugate_gradients(product, jacobi, rhs)
     got = solve(lambda v: matrix @ v, jnp.asarray(rhs))
     np.testing.assert_allclose(got, np.linalg.solve(matrix, rhs), rtol=1e-9)
     # singular, but consistent: the solution of least norm in the metric of the
@@ -160,10 +160,10 @@ def test_conjugate_gradients_end_where_there_is_no_minimum():
     same = lambda v: v
     rhs = jnp.array([1.0, 2.0])
     solve = quick.jit(
-        lambda sign: _symmetric.conjugate_gradients(lambda v: sign * v, same, rhs)
+        lambda sign: symmetric.conjugate_gradients(lambda v: sign * v, same, rhs)
     )
     np.testing.assert_array_equal(solve(1.0), rhs)
     np.testing.assert_array_equal(solve(-1.0), [0.0, 0.0])
     np.testing.assert_array_equal(solve(0.0), [0.0, 0.0])
-    zero = _symmetric.conjugate_gradients(same, same, jnp.zeros(2))
+    zero = symmetric.conjugate_gradients(same, same, jnp.zeros(2))
     np.testing.assert_array_equal(zero, [0.0, 0.0])

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax import _arrays
+from lmjax._jax import arrays
 from lmjax.models import _domain
 from lmjax.models._stable import log_positive
 
@@ -70,9 +70,9 @@ def compiled(guess: Guess) -> Guess:
     @functools.wraps(guess)
     def call(x, y, *args, **options):
         several = isinstance(x, list) and any(np.ndim(part) for part in x)
-        read = _arrays.leaves_of if several else _arrays.arrays_of
+        read = arrays.leaves_of if several else arrays.arrays_of
         x = read("x", x)
-        y = _arrays.as_array("y", y)
+        y = arrays.as_array("y", y)
         for name, value in [*zip(choices, args, strict=False), *options.items()]:
             whole = isinstance(value, int | np.integer)
             if not whole or isinstance(value, bool) or not 0 <= value <= MOST:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._checks import check_function, check_real
+from lmjax._errors.checks import check_function, check_real
 
 Parameter = float | Float[Array, "..."]
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax import _varying
+from lmjax._jax import varying
 from lmjax.models._guess import Data
 
 # Enough to tell two sigmoids apart on all but 1 % of measured amplification curves, as
@@ -83,7 +83,7 @@ def refine(
             damping=number(DAMPING),
             growth=number(2.0),
         )
-        return _varying.fori_loop(0, STEPS, step, state).kept
+        return varying.fori_loop(0, STEPS, step, state).kept
 
     return jax.vmap(descend)(starts)
 

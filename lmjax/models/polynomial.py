@@ -8,9 +8,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from lmjax._arrays import as_array
-from lmjax._checks import check_real
-from lmjax._params import common_dtype
+from lmjax._errors.checks import check_real
+from lmjax._jax.arrays import as_array
+from lmjax._jax.paths import common_dtype
 from lmjax.models import _domain, _guess
 from lmjax.models._model import Model, real
 

@@ -6,7 +6,7 @@ so that figures can be combined; nothing is shown and no global state is touched
 
 from lmjax.plot._many import batch as batch
 from lmjax.plot._many import parameter_map as parameter_map
+from lmjax.plot._profile import profile as profile
 from lmjax.plot._single import convergence as convergence
 from lmjax.plot._single import correlation as correlation
 from lmjax.plot._single import fit as fit
-from lmjax.plot._single import profile as profile

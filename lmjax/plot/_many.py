@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lmjax import _report
-from lmjax._fitted import CurveFit
-from lmjax._result import Solution
-from lmjax._status import Status
+from lmjax._fit.curve_result import CurveFit
+from lmjax._solver import report
+from lmjax._solver.solution import Solution
+from lmjax._solver.status import Status
 from lmjax.plot._panels import (
     BLUE,
     COLUMNS,
@@ -84,7 +84,7 @@ def batch(
         )
     if y is not None and not isinstance(fits, CurveFit):
         raise TypeError("y: only a CurveFit can be drawn with its data")
-    columns = _report.columns(fits.params, 1)
+    columns = report.columns(fits.params, 1)
     rows = -(-(3 + len(columns)) // COLUMNS)
     shown = 0 if y is None else min(worst, count)
     more = -(-shown // COLUMNS)
@@ -224,7 +224,7 @@ def parameter_map(
         mask = np.ones(mask.astype(int), bool)
     if mask.dtype != bool:
         raise TypeError(f"where: expected booleans (True = fitted), got {mask.dtype}")
-    columns = _report.columns(values, 1)
+    columns = report.columns(values, 1)
     for name, column in columns.items():
         if column.size != mask.sum():
             raise ValueError(

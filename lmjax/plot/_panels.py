@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from lmjax._profile import Profile
+from lmjax._uncertainty.profile import Profile
 
 # Okabe and Ito (2008): told apart with any colour vision.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.55"

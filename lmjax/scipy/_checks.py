@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import Bounds
 
 from lmjax import losses
-from lmjax._checks import is_real
+from lmjax._errors.checks import is_real
 from lmjax.scipy._trace import floats
 from lmjax.scipy._words import EPS
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from lmjax._status import Status
+from lmjax._solver.status import Status
 from lmjax.scipy import _checks, _progress, _words
 from lmjax.scipy._run import Found, Task, evaluate, minimise, rows_of
 from lmjax.scipy._trace import concrete, jacobian_of, residual_of

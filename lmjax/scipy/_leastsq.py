@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from lmjax._status import Status
+from lmjax._solver.status import Status
 from lmjax.scipy import _checks, _covariance, _words
 from lmjax.scipy._run import Found, Task, minimise
 from lmjax.scipy._trace import concrete, floats, jacobian_of, residual_of

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from lmjax._advice import calling
+from lmjax._errors.advice import calling
 from lmjax.scipy._run import Found, Path, Task, evaluate
 
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import losses
-from lmjax._callables import as_pytree
-from lmjax._implicit import Implicit
-from lmjax._least_squares import solve
-from lmjax._solver import LevenbergMarquardt
-from lmjax._status import Status
-from lmjax._terms import Robust
+from lmjax._derivatives.implicit import Implicit
+from lmjax._fit.least_squares import solve
+from lmjax._jax.closures import as_pytree
+from lmjax._problem.terms import Robust
+from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._solver.status import Status
 from lmjax.scipy._trace import float64, traced
 
 

@@ -4,7 +4,7 @@ Where SciPy has no word for an outcome, because it would claim success or go on,
 sentence is that of `lmjax.Status`.
 """
 
-from lmjax._status import Status
+from lmjax._solver.status import Status
 
 EPS = 2.0**-52
 

@@ -1,0 +1,1 @@
+"""Batches too large for one call: chunks, devices, checkpoints, second tries."""

@@ -1,0 +1,78 @@
+"""Chunks under way: several at once, counted, told apart, and brought together."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from lmjax._problem.precision import rounds
+
+
+def in_flight(
+    work: Callable, starts: list[int], workers: int
+) -> Iterator[tuple[int, Any]]:
+    """Yield (start, result) as chunks finish, a few at a time in flight."""
+    queue, wide = iter(starts), not rounds()
+
+    def in_thread(start):
+        # the context jax.enable_x64() holds for the thread that entered it
+        with jax.enable_x64(wide):
+            return work(start)
+
+    with ThreadPoolExecutor(workers) as pool:
+        running: dict[Future, int] = {}
+        try:
+            while True:
+                while (
+                    len(running) < workers and (start := next(queue, None)) is not None
+                ):
+                    running[pool.submit(in_thread, start)] = start
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def progress_bar(size: int, progress: bool) -> Callable[[int], None]:
+    if not progress:
+        return lambda count: None
+    try:
+        from tqdm.auto import tqdm  # only here: it is optional
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    bar = tqdm(total=size, unit="fit", unit_scale=True)
+
+    def update(count):
+        bar.update(count)
+        if bar.n >= size:
+            bar.close()
+
+    return update
+
+
+def fingerprint(rows: list[Any]) -> int:
+    mark = 0
+    for leaf in rows:
+        mark = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), mark)
+    return mark
+
+
+def exchange(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
+    """Give every process the chunks of all; process k has every n-th from k on."""
+    count = jax.process_count()
+    each = -(-chunks // count) * chunk_size
+    padded = np.zeros((each, *leaf.shape[1:]), leaf.dtype)
+    padded[: leaf.shape[0]] = leaf
+    # as bytes: 64-bit results must survive with x64 off
+    raw = multihost_utils.process_allgather(padded.reshape(-1).view(np.uint8))
+    shape = (count, each // chunk_size, chunk_size, *leaf.shape[1:])
+    whole = np.asarray(raw).reshape(-1).view(leaf.dtype).reshape(shape)
+    return np.swapaxes(whole, 0, 1).reshape(-1, *leaf.shape[1:])

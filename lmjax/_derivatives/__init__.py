@@ -1,0 +1,1 @@
+"""Derivatives of a solution with respect to everything that it depends on."""

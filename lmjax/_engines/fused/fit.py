@@ -1,0 +1,132 @@
+"""The fit of a batch as a plan of a machine program: the loop, then the last look."""
+
+from contextlib import suppress
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from lmjax._engines.block import Ended, bends_of_one, end, rows_of_one
+from lmjax._engines.fused.lane import Lane, Loop, Plan, loop, pass_of
+from lmjax._linalg.linearization import NormalLinearization
+from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE
+from lmjax._solver import last_look, range_check, stopping
+from lmjax._solver.last_look import Judged, Looking
+from lmjax._solver.loop import init, step
+from lmjax._solver.proposal import point_at
+from lmjax._solver.range_check import Ranged
+from lmjax._solver.state import State
+from lmjax._solver.status import Engine
+
+
+def plan(arrays: Any, rest: Any) -> Plan:
+    """Return how a fit runs, which ends in an `Ended` and an `Engine` value.
+
+    Args:
+        arrays: Shapes of the arrays of problem, solver and start of one fit.
+        rest: What is no array of them.
+    """
+    start = arrays[2]
+
+    def problem_of(arrays):
+        return eqx.combine(arrays[0], rest[0])
+
+    problem = problem_of(arrays)
+    rows = lambda a, *args: rows_of_one(problem_of(a), *args)
+    products = pass_of(rows, "products", arrays, start)
+    passes = {"rows": products, "triangle": products._replace(adds="triangle")}
+    if problem.has_second_derivatives:
+        bends = lambda a, *args: bends_of_one(problem_of(a), *args)
+        with suppress(*NOT_TWICE_DIFFERENTIABLE):  # the first scale does without them
+            passes["bends"] = pass_of(bends, "squares", arrays, start)
+
+    def of(arrays):
+        problem, solver, p0 = eqx.combine(arrays, rest)
+        begun, twice = jnp.array(True), "bends" in passes
+        return Lane(problem, None, problem.conditions, p0, begun, twice), solver
+
+    fit, ended = _fit(of, arrays)
+    look, results = _look(of, ended, arrays)
+    loops = [fit, look]
+    if range_check.matters(problem, start.dtype):
+        n = start.shape[0]
+        both = jax.ShapeDtypeStruct((2 * n,), start.dtype)
+        sizes = lambda a, p, _: problem_of(a).sizes(p[:n], p[n:], False)
+        passes["largest"] = pass_of(sizes, "largest", arrays, both)
+        ended, kind = results
+        checked, results = _checked(of, ended, kind, arrays)
+        loops.append(checked)
+    return Plan("fits", loops, passes, results, start, problem.m)
+
+
+def _pack(state: State) -> list[Array]:
+    point = state.point
+    floats = [point.p, jnp.stack(point.linearization.gram), state.scale, point.cost]
+    counts = [state.num_steps, state.num_accepted, state.status]
+    return [*floats, state.lam, state.growth, state.mark, *counts]
+
+
+def _unpack(lane: Lane, state: list[Array]) -> State:
+    p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
+    n = p.shape[0]
+    gram = tuple(gram[i] for i in range(gram.shape[0]))
+    point = point_at(lane.conditions, p, None, NormalLinearization(gram, n), cost)
+    counts = steps, accepted, status
+    return State(point, lam, growth, mark, scale, *counts, None)
+
+
+def _fit(of: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the fit as a loop, and what it ends in."""
+
+    def begin(arrays):
+        lane, solver = of(arrays)
+        return _pack(init(lane, lane.p0, solver))
+
+    def turn(state, arrays):
+        lane, solver = of(arrays)
+        return _pack(step(_unpack(lane, state), lane, solver))
+
+    def finish(state, arrays) -> Ended:
+        lane, _ = of(arrays)
+        return end(_unpack(lane, state), lane.p0, lane.conditions)
+
+    going = lambda state: stopping.unfinished(state[-1])
+    return loop(begin, going, turn, finish, arrays)
+
+
+def _look(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the last look as a loop, and what it ends in."""
+
+    def begin(ended, arrays):
+        judged = Judged(*(getattr(ended, name) for name in Judged._fields))
+        return last_look.begin(judged)
+
+    def turn(state: Looking, ended, arrays):
+        lane, solver = of(arrays)
+        ftol = solver.tolerances(ended.scale.dtype)[0]
+        return last_look.take_turn(lane, lane.p0, ended.scale, ftol, state)
+
+    def finish(state: Looking, ended, arrays):
+        ended = ended._replace(**last_look.finish(state)._asdict())
+        return ended, jnp.int32(Engine.FUSED)
+
+    return loop(begin, last_look.going, turn, finish, ended, arrays)
+
+
+def _checked(of: Any, ended: Any, kind: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the look at the range of squares as a loop, and what it ends in."""
+
+    def begin(ended, kind, arrays) -> Ranged:
+        return range_check.begin(of(arrays)[0], ended)
+
+    def turn(state: Ranged, ended, kind, arrays) -> Ranged:
+        lane, _ = of(arrays)
+        return range_check.look(lane.largest, lane.p0, ended.p, ended.norms, state)
+
+    def finish(state: Ranged, ended, kind, arrays):
+        return ended._replace(status=state.status), kind
+
+    going = lambda state: state.doubtful
+    return loop(begin, going, turn, finish, ended, kind, arrays)

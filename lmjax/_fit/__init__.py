@@ -1,0 +1,1 @@
+"""The three entry points, what they share, and what they return."""

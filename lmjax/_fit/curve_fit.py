@@ -1,0 +1,242 @@
+"""The public door to fitting a model to data, and what it returns."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from lmjax._derivatives.implicit import Implicit
+from lmjax._derivatives.unrolled import Derivative
+from lmjax._errors.advice import hints
+from lmjax._fit.curve_result import CurveFit
+from lmjax._fit.least_squares import solve
+from lmjax._fit.request import (
+    check_choices,
+    completed,
+    dtype_of,
+    fields_of,
+    pearson,
+    request,
+    resolved,
+)
+from lmjax._fit.validate import check_affine, check_solver, resolve_linear
+from lmjax._jax import arrays
+from lmjax._jax.constant_indices import traced_shapes
+from lmjax._jax.types import Params
+from lmjax._problem.data import inside_domain, likelihood_term, prepare
+from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._statistics import statistics
+from lmjax._statistics.covariance import covariance_of_fit
+from lmjax._statistics.statistics import dof_of, is_free, marked
+from lmjax.likelihoods import Likelihood
+
+_DEFAULT = LevenbergMarquardt()
+_EXACT = Implicit()
+
+
+@hints
+def curve_fit(
+    model: Callable,
+    x: Any,
+    y: Any,
+    params0: Params = None,
+    *,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    mask: Any = None,
+    nan_policy: str = "propagate",
+    likelihood: str | Likelihood | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    fixed: Any = None,
+    linear: Any = None,
+    loss: str | Callable | None = None,
+    loss_scale: Any = 1.0,
+    solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
+) -> CurveFit:
+    """Fit ``model(params, x)`` to ``y`` and return parameters with their uncertainties.
+
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
+    fit.
+
+    Args:
+        model: ``model(params, x)`` returns what ``y`` should be. A callable
+            ``eqx.Module`` is called as ``model(x)`` when ``params0`` is left out: its
+            floating-point leaves are the start, and ``fit.params`` is the fitted
+            Module.
+        x: Independent variables, handed to the model as they are. Lists, series and
+            tables of pandas and the like become arrays; ``dict(table)`` keeps names.
+        y: Observations, an array of any shape; or several data sets in one fit, a dict
+            or tuple of arrays like the one that the model returns. Parameters of the
+            same name are common to all.
+        params0: Start: any pytree of floating-point numbers or arrays.
+        sigma: Standard deviation of the observations: a number, an array that
+            broadcasts to ``y``, an (m, m) covariance matrix for one-dimensional ``y``,
+            or the pair returned by ``jax.scipy.linalg.cho_factor`` of one. With several
+            data sets a prefix pytree of y, of numbers and arrays as above.
+        absolute_sigma: Take sigma at face value. By default only its relative size
+            counts and errors are scaled by ``sqrt(reduced_chi2)``.
+        mask: Booleans that broadcast to ``y``: True = use the point. The model sees all
+            of x but for points that do not count and where it is not finite: those of
+            another point stand there. With several data sets a prefix pytree of y (and
+            x with the structure of y, if it has such places).
+        nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
+            "omit" treats its point as masked.
+        likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
+            one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
+            covariance the inverse of the Fisher information, and neither sigma,
+            absolute_sigma nor loss can be given.
+        bounds: As in `least_squares`.
+        fixed: As in `least_squares`.
+        linear: As in `least_squares`.
+        loss: As in `least_squares`; applied to residuals in units of sigma.
+        loss_scale: As in `least_squares`.
+        solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
+            x)``, the derivative of the model.
+        derivative: As in `least_squares`.
+
+    Returns:
+        The `CurveFit`. A fit that fails does not raise: see its ``status``.
+
+    Raises:
+        ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
+            data are impossible under the likelihood, or the model reads an array of
+            params0 or x beyond its end.
+        TypeError: If parameters or data are not real numbers, or masked by numpy.ma.
+
+    Warns:
+        UserWarning: If jax rounds float64 data to float32 and that matters.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> def decay(p, t):
+        ...     return p["amplitude"] * jnp.exp(-t / p["tau"])
+        >>> t = jnp.linspace(0.0, 5.0, 6)
+        >>> y = jnp.array([3.02, 1.80, 1.11, 0.68, 0.41, 0.24])
+        >>> fit = lmjax.curve_fit(decay, t, y, {"amplitude": 1.0, "tau": 1.0})
+        >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
+        tau = 1.99 +- 0.02
+        >>> start = {"amplitude": -50.0, "tau": 1.0}
+        >>> fit = lmjax.curve_fit(decay, t, y, start, linear={"amplitude": True})
+        >>> print(f"tau = {fit.params['tau']:.2f} +- {fit.stderr['tau']:.2f}")
+        tau = 1.99 +- 0.02
+
+    References:
+        Statistics: Seber and Wild (2003), "Nonlinear Regression", chapters 2 and 5.
+    """
+    check_choices(model, params0, nan_policy)
+    check_solver(solver, derivative)
+    y = arrays.as_arrays("y", y)
+    asked = request(
+        model,
+        x,
+        y,
+        params0,
+        sigma=arrays.as_weights("sigma", sigma, y),
+        absolute_sigma=absolute_sigma,
+        mask=arrays.as_weights("mask", mask, y),
+        likelihood=likelihood,
+        bounds=bounds,
+        fixed=fixed,
+        loss=loss,
+        loss_scale=loss_scale,
+    )
+    if likelihood is not None and not hasattr(y, "shape"):
+        raise ValueError(
+            "y: expected one array beside likelihood=, got several data sets"
+        )
+    start = asked.start
+    marked = resolve_linear(
+        linear,
+        start,
+        bounds=bounds,
+        terms={"loss": asked.term, "likelihood": likelihood},
+        solver=solver,
+        derivative=derivative,
+    )
+    try:
+        asked, plain = asked.with_programs(solver)
+        fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
+    except (TypeError, OverflowError) as error:
+        raise asked.blame(error) from error
+    asked.check_answer(fit)
+    if marked is not None:
+        check_affine(fit.status, marked, start)
+    return completed(fit, model, params0)
+
+
+def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
+    params0, evaluate = resolved(asked.model, asked.params0)
+    out = traced_shapes(evaluate, params0=params0, x=asked.x)
+    dtype = dtype_of(out, asked.y)
+    data = prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
+    data = inside_domain(data, evaluate(params0, data.x))
+
+    def predict(params):
+        cast = lambda leaf: leaf.astype(dtype)
+        return jax.tree.map(cast, evaluate(params, data.x))
+
+    def residual_of(f):
+        r = jax.tree.map(jnp.subtract, f, data.y)
+        flat, unravel = ravel_pytree(r)
+        return unravel(data.whiten(flat))
+
+    residual_fn = lambda params: residual_of(predict(params))
+    term, likelihood = asked.term, None
+    if asked.likelihood is not None:
+        likelihood = eqx.combine(asked.likelihood.arrays, asked.likelihood.rest)
+        term = likelihood_term(likelihood, data, dtype)
+        residual_fn = predict
+        absolute_sigma = True
+    jac = asked.jac or solver.jac
+    solution, problem, outcome = solve(
+        residual_fn,
+        params0,
+        bounds=asked.bounds,
+        fixed=asked.fixed,
+        term=term,
+        solver=solver,
+        derivative=derivative,
+        jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
+        whiten=data.whiten,
+        linear=linear,
+    )
+    covariance = rank = None
+    inverse = _inverse(problem, outcome, solution.flat_status, solver.engine)
+    if inverse is not None:
+        covariance, rank = inverse.matrix, inverse.rank
+        status = marked(solution.flat_status, inverse.open)
+        solution = dataclasses.replace(solution, flat_status=status)
+    if covariance is not None and not absolute_sigma:
+        points = problem.m if data.num_used is None else data.num_used
+        dof = dof_of(points, solution.flat_status)
+        covariance = statistics.scaled(covariance, solution.cost, dof)
+    if likelihood is not None:
+        observed = residual_of(solution.residual)
+        solution = dataclasses.replace(solution, residual=observed)
+    return CurveFit(
+        **fields_of(solution, data.num_used),
+        covariance=covariance,
+        rank=rank,
+        num_used=data.num_used,
+        pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
+        absolute_sigma=absolute_sigma,
+        likelihood=None if likelihood is None else type(likelihood).__name__,
+        model=None,  # `completed` puts it in
+    )
+
+
+_fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))
+
+
+def _inverse(problem, outcome, param_status, engine: str | None):
+    if outcome.normal_matrix is None:
+        return None
+
+    counts = is_free(param_status) & ~outcome.lost
+    squares = jnp.where(counts, outcome.norms**2, 0.0)
+    return covariance_of_fit(problem, outcome.p, outcome.normal_matrix, squares, engine)

@@ -1,0 +1,261 @@
+"""The public door to one least-squares problem, and the core that every door shares."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmjax._derivatives.implicit import Implicit
+from lmjax._derivatives.unrolled import Derivative
+from lmjax._engines import dispatch
+from lmjax._errors import advice
+from lmjax._errors.advice import hints
+from lmjax._fit.validate import (
+    blame,
+    check_affine,
+    check_feasible,
+    check_pair,
+    check_solver,
+    resolve_linear,
+    resolve_loss,
+)
+from lmjax._jax import arrays, programs
+from lmjax._jax.closures import Program
+from lmjax._jax.types import Params, ResidualFn
+from lmjax._linalg.arrowhead import Arrow
+from lmjax._linalg.solvers import Schur
+from lmjax._problem.precision import warn_of_rounded
+from lmjax._problem.problem import Problem, build
+from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._solver.solution import History, Solution
+from lmjax._solver.status import ParamStatus
+
+_DEFAULT = LevenbergMarquardt()
+_EXACT = Implicit()
+
+
+@hints
+def least_squares(
+    residual_fn: ResidualFn,
+    params0: Params,
+    args: tuple = (),
+    *,
+    bounds: tuple[Any, Any] | None = None,
+    fixed: Any = None,
+    linear: Any = None,
+    loss: str | Callable | None = None,
+    loss_scale: Any = 1.0,
+    solver: LevenbergMarquardt = _DEFAULT,
+    derivative: Derivative = _EXACT,
+) -> Solution:
+    """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
+
+    Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
+    fit. Pass data through ``args``: a function object that is used again is not
+    compiled again.
+
+    Args:
+        residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
+            arrays.
+        params0: Start: any pytree of floating-point arrays.
+        args: Further arguments of ``residual_fn``. Series and tables of pandas and the
+            like become arrays.
+        bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
+            covers everything below it, None or a key left out means no bound. A start
+            outside is moved inside (``Solution.moved``).
+        fixed: Prefix pytree of booleans: True keeps a parameter at its start.
+        linear: Prefix pytree of booleans, known before compilation: True marks
+            parameters in which the residual is affine (amplitudes, offsets). They are
+            solved out in every step (variable projection) and need no start worth the
+            name; the result is that of the whole problem. Where the residual turns out
+            not to be affine in them a call outside ``jit`` raises, and the status is
+            ``NOT_AFFINE`` inside. Not together with a loss, bounds on a marked
+            parameter, `Unrolled` or geodesic acceleration.
+        loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2`` with
+            ``rho(0) = 0``, or the name of one in ``lmjax.losses``. None is plain least
+            squares.
+        loss_scale: Size at which a residual starts to count less.
+        solver: Algorithm and settings.
+        derivative: What autodiff of the solution means: `Implicit`, `Unrolled` or
+            `OneStep`.
+
+    Returns:
+        The `Solution`. A fit that fails does not raise: see its ``status``.
+
+    Raises:
+        ValueError: If a shape, a name or a concrete bound is wrong, or the residual
+            reads an array of params0 beyond its end; the message names it.
+        TypeError: If parameters or residuals are not real floating-point numbers, or
+            arrays are masked by numpy.ma.
+
+    Example:
+        >>> import jax.numpy as jnp, lmjax
+        >>> def rosenbrock(p):
+        ...     return jnp.array([10 * (p["y"] - p["x"] ** 2), 1 - p["x"]])
+        >>> sol = lmjax.least_squares(rosenbrock, {"x": -1.2, "y": 1.0})
+        >>> print(f"{sol.params['x']:.4f} {sol.params['y']:.4f}")
+        1.0000 1.0000
+
+    References:
+        The sources of the method are listed in `LevenbergMarquardt`; for ``linear``:
+        Golub and Pereyra (1973), SIAM J. Numer. Anal. 10, 413-432; Kaufman (1975), BIT
+        15, 49-57.
+    """
+    if not callable(residual_fn):
+        raise TypeError(f"residual_fn: expected a function, got {residual_fn!r}")
+    if not isinstance(args, tuple | list):
+        raise TypeError(
+            f"args: expected a tuple, got {type(args).__name__}; for one argument "
+            "write (data,)"
+        )
+    check_pair(bounds)
+    check_solver(solver, derivative)
+    params0 = arrays.leaves_of("params0", params0)
+    args = arrays.leaves_of("args", args)
+    bounds, fixed = (
+        arrays.leaves_of("bounds", bounds),
+        arrays.leaves_of("fixed", fixed),
+    )
+    warn_of_rounded(args=args)
+    term = resolve_loss(loss, loss_scale)
+    marked = resolve_linear(
+        linear,
+        params0,
+        bounds=bounds,
+        terms={"loss": term},
+        solver=solver,
+        derivative=derivative,
+    )
+    try:
+        given = (params0, *args)
+        program = programs.model("residual_fn", residual_fn, *given)
+        plain, jac = programs.jacobian(solver, program, *given)
+        solution = _fit(
+            program,
+            params0,
+            args,
+            bounds,
+            fixed,
+            programs.term(term, program),
+            plain,
+            derivative,
+            marked,
+            jac,
+        )
+    except (TypeError, OverflowError) as error:
+        named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
+        raise blame(error, named) from error
+    if bounds is not None:
+        check_feasible(solution.status, bounds, params0)
+    if marked is not None:
+        check_affine(solution.status, marked, params0)
+    return solution
+
+
+@partial(jax.jit, static_argnames="linear")
+def _fit(
+    residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear, jac
+):
+    jac = jac or solver.jac
+    if isinstance(residual_fn, Program):
+        params0 = residual_fn.cast(params0)
+    called = advice.calling(residual_fn, "residual_fn(params, *args)")
+    return solve(
+        lambda params: called(params, *args),
+        params0,
+        bounds=bounds,
+        fixed=fixed,
+        term=term,
+        solver=solver,
+        derivative=derivative,
+        linear=linear,
+        jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
+    )[0]
+
+
+def solve(
+    residual_fn: Callable,
+    params0: Params,
+    *,
+    bounds,
+    fixed,
+    term,
+    solver: LevenbergMarquardt,
+    derivative: Derivative,
+    jac,
+    whiten: Callable | None = None,
+    linear: tuple[bool, ...] | None = None,
+    arrow: Arrow | None = None,
+) -> tuple[Solution, Problem, dispatch.Outcome]:
+    """Solve inside a trace; return the solution and what it was made from."""
+    if arrow is None and isinstance(solver.linear_solver, Schur):
+        raise ValueError(
+            "solver: expected a linear solver for one set of parameters, got Schur(), "
+            "which is that of lmjax.global_fit"
+        )
+    problem, p0, unravel, unravel_residual = build(
+        residual_fn,
+        params0,
+        bounds=bounds,
+        fixed=fixed,
+        term=term,
+        jac=jac,
+        whiten=whiten,
+        linear=linear,
+        arrow=arrow,
+    )
+    outcome = derivative.solve(problem, p0, solver)
+    history = None
+    if outcome.record is not None:
+        record = outcome.record
+        history = History(
+            jax.vmap(unravel)(record.p),
+            record.cost,
+            record.damping,
+            record.gain,
+            record.accepted,
+        )
+    iterated = p0.size - sum(linear or ())
+    linear_solver = solver.choose_linear_solver(problem.m, iterated)
+    matrix_free = getattr(linear_solver, "matrix_free", False)
+    solution = Solution(
+        params=unravel(outcome.p),
+        cost=outcome.cost,
+        status=outcome.status,
+        num_steps=outcome.num_steps,
+        num_accepted=outcome.num_accepted,
+        optimality=outcome.optimality,
+        damping=outcome.damping,
+        normal_matrix=outcome.normal_matrix,
+        residual=unravel_residual(outcome.r),
+        flat_status=_param_status(problem, outcome, p0),
+        moved=None if bounds is None else jnp.any(problem.conditions.project(p0) != p0),
+        history=history,
+        derivative_check=derivative.report(problem, outcome),
+        tolerances=solver.given_tolerances(),
+        engine=outcome.engine,
+        lane_steps=outcome.lane_steps,
+        linear_solver=_name(linear_solver),
+        jacobian="matrix-free" if matrix_free else problem.jacobian,
+    )
+    return solution, problem, outcome
+
+
+def _name(linear_solver):
+    function = getattr(linear_solver, "func", linear_solver)  # of a jax Partial
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _param_status(problem, outcome, p0):
+    p, (box, fixed) = outcome.p, (problem.conditions.box, problem.conditions.fixed)
+    status = jnp.where(p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
+    status = jnp.where(outcome.lost, ParamStatus.UNDETERMINED, status)
+    status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
+    if box is not None:
+        side = jnp.where(p <= box[0], ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
+        status = jnp.where(outcome.free, status, side)
+    if fixed is not None:
+        status = jnp.where(fixed, ParamStatus.FIXED, status)
+    return status.astype(jnp.int8)

@@ -1,0 +1,233 @@
+"""A fit of a model to data as it was asked for: what both doors make of keywords."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax._errors import advice
+from lmjax._errors.checks import check_choice
+from lmjax._fit.validate import (
+    blame,
+    check_feasible,
+    check_pair,
+    check_possible,
+    resolve_likelihood,
+    resolve_loss,
+)
+from lmjax._jax import arrays, paths, programs
+from lmjax._jax.closures import Program, Split, as_pytree
+from lmjax._jax.types import Params
+from lmjax._problem import data
+from lmjax._problem.precision import warn_of_rounding
+from lmjax._problem.terms import Robust
+from lmjax._solver.solution import Solution
+from lmjax._solver.status import Status
+
+
+class Request(NamedTuple):
+    """Model, data and conditions, as one pytree for `jax.jit`.
+
+    Attributes:
+        model: ``(params, x)`` as it was given, after `with_programs` as a callable
+            pytree; or a Module, `splitted`, that holds its own start.
+        x: Independent variables, lists turned into arrays.
+        y: Observations.
+        params0: Start, or None if the model holds it.
+        sigma: Standard deviations, covariance or None.
+        mask: Which points to use, or None.
+        bounds: Pair of prefix pytrees, or None.
+        fixed: Prefix pytree, or None.
+        term: Robust loss, or None.
+        likelihood: Likelihood, `splitted`, or None.
+        jac: Derivative of the model, if the user gave one.
+    """
+
+    model: Callable
+    x: Any
+    y: Any
+    params0: Params
+    sigma: Any
+    mask: Any
+    bounds: tuple[Any, Any] | None
+    fixed: Any
+    term: Robust | None
+    likelihood: Split | None
+    jac: Callable | None = None
+
+    @property
+    def start(self) -> Params:
+        """The start, also where the model holds it."""
+        if self.params0 is not None:
+            return self.params0
+        assert isinstance(self.model, Split)
+        module = eqx.combine(self.model.arrays, self.model.rest)
+        return eqx.filter(module, paths.is_parameter)
+
+    def with_programs(self, solver: Any) -> tuple[Self, Any]:
+        """Return the request with programs for its functions, and the solver.
+
+        Without the Jacobian of the user's, which moves into the request.
+        """
+        if self.params0 is None:
+            return self, solver
+        args = (self.params0, self.x)
+        model = programs.model("model", self.model, *args, data=self.y)
+        if not callable(vars(solver)["jac"]) and self.term is None:
+            return self._replace(model=model), solver
+        solver, jac = programs.jacobian(solver, model, *args)
+        term = programs.term(self.term, model)
+        return self._replace(model=model, jac=jac, term=term), solver
+
+    def blame(self, error: Exception) -> Exception:
+        """Return an error that names the argument which jax refused."""
+        names = ("x", "y", "params0", "sigma", "mask", "bounds", "fixed")
+        named = {name: getattr(self, name) for name in names}
+        return blame(error, named)
+
+    def check_answer(self, fit: Any) -> None:
+        """Raise if a concrete status says that bounds or data cannot be met."""
+        if self.bounds is not None:
+            check_feasible(fit.status, self.bounds, fit.params)
+        if self.likelihood is not None:
+            likelihood = eqx.combine(self.likelihood.arrays, self.likelihood.rest)
+            check_possible(fit.status, likelihood, self.y, self.mask)
+
+
+def request(
+    model: Callable,
+    x: Any,
+    y: Any,
+    params0: Params,
+    *,
+    sigma: Any,
+    absolute_sigma: bool,
+    mask: Any,
+    likelihood: Any,
+    bounds: Any,
+    fixed: Any,
+    loss: str | Callable | None,
+    loss_scale: Any,
+) -> Request:
+    """Return a request, or raise if a keyword is wrong; data are arrays already."""
+    if not isinstance(absolute_sigma, bool | np.bool_):
+        raise TypeError(f"absolute_sigma: expected a bool, got {absolute_sigma!r}")
+    for name, value in (("sigma", sigma), ("mask", mask)):
+        if isinstance(value, Mapping) and (not value or hasattr(y, "shape")):
+            raise TypeError(
+                f"{name}: expected an array like y, or the names of its data sets, "
+                f"got {value!r}"
+            )
+    data.check_sigma(sigma, mask, y)
+    check_pair(bounds)
+    term = resolve_loss(loss, loss_scale)
+    given = {"sigma": sigma, "absolute_sigma": absolute_sigma or None, "loss": loss}
+    likelihood = resolve_likelihood(likelihood, given)
+    if likelihood is not None:
+        likelihood = splitted(arrays.leaves_of("likelihood", likelihood))
+    if isinstance(model, eqx.Module):
+        model = arrays.leaves_of("model", model)
+    x = arrays.arrays_of("x", x)
+    warn_of_rounding(x, y, sigma)
+    return Request(
+        model if params0 is not None else splitted(model),
+        x,
+        y,
+        arrays.leaves_of("params0", params0),
+        sigma,
+        mask,
+        arrays.leaves_of("bounds", bounds),
+        arrays.leaves_of("fixed", fixed),
+        term,
+        likelihood,
+    )
+
+
+def check_choices(model: Any, params0: Any, nan_policy: str) -> None:
+    """Raise unless there are a model, a start and a known policy."""
+    if not callable(model) or isinstance(model, type):
+        hint = "; make one, or let it guess" if isinstance(model, type) else ""
+        raise TypeError(
+            f"model: expected a function model(params, x), got {model!r}{hint}"
+        )
+    if params0 is None and not isinstance(model, eqx.Module):
+        raise ValueError(
+            "params0: expected a start; it may be left out only if model is a callable "
+            "eqx.Module that holds its own parameters"
+        )
+    check_choice("nan_policy", nan_policy, data.NAN_POLICIES)
+
+
+def splitted(model: Any) -> Split:
+    """Return a Module whose parameters, plain floats too, are traced, not compiled."""
+    traced = lambda leaf: eqx.is_array(leaf) or paths.is_parameter(leaf)
+    return Split(*eqx.partition(model, traced))
+
+
+def resolved(model: Any, params0: Params) -> tuple[Params, Callable]:
+    """Return the start and ``(params, x) -> y``.
+
+    A Module (`splitted`) that holds its own start hands it over.
+    """
+    if isinstance(model, Program):
+        return model.cast(params0), model
+    if params0 is not None:
+        paths.check_params(params0)
+        return params0, advice.calling(model, "model(params, x)")
+    module = eqx.combine(model.arrays, model.rest)
+    params0, rest = eqx.partition(module, paths.is_parameter)
+    paths.check_params(params0)
+    return (
+        params0,
+        advice.calling(lambda params, x: eqx.combine(params, rest)(x), "model(x)"),
+    )
+
+
+def dtype_of(out: Any, y: Any) -> Any:
+    """Return the dtype of the residual; raise unless the model returns what y holds."""
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if shapes(out) != shapes(y):
+        raise ValueError(
+            f"model: expected what y holds, {shapes(y)}, got {shapes(out)}"
+            f"{advice.on_shapes(out, y)}"
+        )
+    observed = (leaf.dtype for leaf in jax.tree.leaves(y))
+    inexact = (dtype for dtype in observed if jnp.issubdtype(dtype, jnp.inexact))
+    dtype = paths.common_dtype(*(leaf.dtype for leaf in jax.tree.leaves(out)), *inexact)
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise TypeError(f"x, y: expected float32 or float64, got {dtype}")
+    return dtype
+
+
+def fields_of(solution: Solution, num_used) -> dict[str, Any]:
+    """Return what a fit to data takes over from its solution."""
+    fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
+    if num_used is not None:
+        # no data at all: zero residuals, yet nothing was learned
+        nothing = jnp.int32(Status.SINGULAR)
+        fields["status"] = jnp.where(num_used > 0, solution.status, nothing)
+    return fields
+
+
+def completed(fit: Any, model: Any, params0: Params) -> Any:
+    """Return the fit with the model put back: outside jit as it was given.
+
+    Of a Module that holds its own start, all that is no parameter; it would come back
+    as arrays.
+    """
+    if params0 is not None:
+        # in place: nobody has seen this fit yet, and a copy takes as long as all else
+        # that is done here
+        object.__setattr__(fit, "model", as_pytree(model))
+        return fit
+    rest = eqx.filter(model, paths.is_parameter, inverse=True)
+    return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
+
+
+def pearson(problem, f):
+    """Return Pearson's statistic of the predictions."""
+    return jnp.sum(problem.term.rows(f)[0] ** 2)

@@ -1,0 +1,1 @@
+"""What lmjax adds to JAX; nothing here knows of least squares."""

@@ -1,0 +1,1 @@
+"""Linear algebra of least squares: J, its normal matrix, their inverses."""

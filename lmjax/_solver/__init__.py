@@ -1,0 +1,1 @@
+"""The method: settings, the loop and its rules, and what a fit returns."""

@@ -1,0 +1,125 @@
+"""One fit as the loop sees it: the residual first, the Jacobian when it pays."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmjax._jax import varying
+from lmjax._jax.types import Flag, Scalar
+from lmjax._linalg import arrowhead
+from lmjax._linalg.linearization import sums
+from lmjax._linalg.solvers import Cholesky, solve_with_pivots
+from lmjax._problem.bounds import Conditions
+from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE, Problem
+from lmjax._solver.proposal import Point, Proposal, free_part, point_at
+
+
+class OneFit(NamedTuple):
+    """A single problem as the loop sees it: residual first, Jacobian when it pays.
+
+    `lmjax._engines.block.Lanes` is the other way to run the same loop.
+    """
+
+    problem: Problem
+    linear_solver: Callable
+    p0: Float[Array, " n"]
+
+    @property
+    def conditions(self) -> Conditions:
+        """Bounds and fixed parameters."""
+        return self.problem.conditions
+
+    @property
+    def m(self) -> int:
+        """Number of residuals."""
+        return self.problem.m
+
+    @property
+    def squares_condition(self) -> bool:
+        """Whether steps come from the normal equations."""
+        return isinstance(self.linear_solver, Cholesky)
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether J is never formed."""
+        return getattr(self.linear_solver, "matrix_free", False)
+
+    def visit(self, p: Float[Array, " n"]) -> Float[Array, " m"]:
+        """Return the residual at ``p``."""
+        return self.problem.residual_fn(p)
+
+    def start(self, p: Float[Array, " n"]) -> Point:
+        """Return the first point.
+
+        In a branch like that of a step, for XLA to compile J once. It is always taken,
+        which the compiler does not know.
+        """
+        r = self.visit(p)
+        cost = jnp.sum(self.problem.half_terms(r))
+        settle = lambda: self.settle(p, r, cost)
+        if self.matrix_free:
+            return settle()
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(settle)
+        )
+        return varying.choose(0.0 * cost != 1.0, settle, lambda: nothing)
+
+    def solve(self, linearization, lam) -> tuple[Float[Array, " n"], Array]:
+        """Return the damped step and the pivots behind it."""
+        return solve_with_pivots(self.linear_solver, linearization, lam)
+
+    def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
+        """Return the cost at ``r``, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
+        return sums(
+            self.problem.half_terms(r),
+            self.problem.reduction_terms(point.r, r),
+            point.linearization.mv(dp) ** 2,
+            point.linearization.mv(free_part(point)) ** 2,
+        )
+
+    def effect(self, point: Point) -> Scalar:
+        """Return ``|J p|^2`` over the free parameters."""
+        return jnp.sum(point.linearization.mv(free_part(point)) ** 2)
+
+    def curvatures(self, point: Point) -> Float[Array, " n"] | None:
+        """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
+        problem, p = self.problem, point.p
+        if self.matrix_free or not problem.has_second_derivatives:
+            return None
+        bend = lambda direction: problem.second_derivative(p, direction)
+        try:
+            if problem.arrow is not None:
+                return arrowhead.curvatures(problem.arrow, bend, point.linearization)
+            bends = jax.vmap(bend)(jnp.eye(p.size, dtype=p.dtype))
+        except NOT_TWICE_DIFFERENTIABLE:
+            return None
+        size = jnp.linalg.norm(point.linearization.residual)
+        return size * jnp.sqrt(jnp.sum(bends**2, axis=1))
+
+    def settle(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
+        """Linearise at ``p``, whose residual and cost are known."""
+        linearization = self.problem.linearize(p, r, self.matrix_free)
+        return point_at(self.conditions, p, r, linearization, cost)
+
+    def settle_if(self, accept: Flag, trial: Proposal, point: Point) -> Point:
+        """Linearise only what was accepted; a rejected step costs no Jacobian."""
+        return varying.choose(
+            accept,
+            lambda: self.settle(trial.p, trial.visit, trial.cost),
+            lambda: point,
+        )
+
+    def either(self, first: Flag, a: Point, b: Point) -> Point:
+        """Return one of two points: a branch costs no kernel, a selection several."""
+        return varying.choose(first, lambda: a, lambda: b)
+
+    def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
+        """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""
+        return self.problem.second_derivative(point.p, dp)
+
+    def cost_rounding(self, cost: Scalar) -> Scalar:
+        """Return the rounding of a difference of costs: `compare` has none."""
+        return jnp.zeros_like(cost)

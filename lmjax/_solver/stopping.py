@@ -1,0 +1,232 @@
+"""When a fit is done, and whether it has succeeded.
+
+Pure functions of numbers, or of arrays with one entry per fit. A fit ends in two
+stages. A step that achieves nothing, or a refusal that rounding explains, makes it a
+*candidate*; the **undamped** linear model then decides, for damping may hide a valley.
+Where the step was undamped already, it has decided.
+
+What a success promises: neither the undamped model nor a step in one parameter alone
+reduces the cost by more than is relevant (`relevant_reduction`), rounding aside.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lmjax._solver.status import Status
+
+# Internal states, beside the values of `Status`: the next step is the undamped model of
+# a candidate, LOOK_ACCEPTED after a step that achieved nothing, LOOK_REFUSED after a
+# refusal; CLOSER is a short step that measures the true curvature; DOUBTFUL is a fit
+# whose normal matrix cannot be trusted, to be judged by J itself.
+LOOK_ACCEPTED, LOOK_REFUSED, CLOSER, DOUBTFUL = 100, 101, 102, 103
+
+# A twentieth of a standard error in each parameter: what nobody would see.
+RELEVANT = 0.05
+# Every so many steps the fit must have gained what is relevant. MGH17 gains a 5,000th
+# of its cost in 100 steps on its plateau and goes on to the certified minimum; MGH10
+# needs 6,441 steps and loses a relevant part in each 250.
+WINDOW = 250
+# Promises may exceed the rounding of the cost by this before they count: rounding of
+# the gradient adds to that of the residual.
+MARGIN = 10.0
+# Columns whose part outside the others has at least this squared length are as good as
+# independent.
+INDEPENDENT = 0.01
+
+
+def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits have not ended."""
+    return (status == Status.RUNNING) | looking(status)
+
+
+def looking(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits look at the undamped model next."""
+    return (status >= LOOK_ACCEPTED) & (status <= CLOSER)
+
+
+def relevant_reduction(cost: Float[Array, "*f"], m: int, n: int) -> Float[Array, "*f"]:
+    """Return the reduction of the cost that matters.
+
+    One standard error in one parameter raises the cost by ``s^2 / 2``, with the reduced
+    chi-square ``s^2 = 2 cost / (m - n)``; here a twentieth of it in each of n.
+    """
+    return RELEVANT**2 * (n / max(m - n, 1)) * cost
+
+
+def best_coordinate_reduction(
+    grad: Float[Array, "n *f"],
+    norms: Float[Array, "n *f"],
+    free: Bool[Array, "n *f"] | None,
+) -> Float[Array, "*f"]:
+    """Return what the linear model promises for the best step in one free parameter.
+
+    ``max_j (g_j / |J_j|)^2 / 2``.
+    """
+    usable = norms > 0.0
+    usable = usable if free is None else usable & free
+    slope = jnp.where(usable, grad / jnp.where(usable, norms, 1.0), 0.0)
+    return 0.5 * jnp.max(slope**2, axis=0)
+
+
+def promised_reduction(
+    predicted: Float[Array, "*f"],
+    lam: Float[Array, "*f"],
+    coordinate: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+) -> Float[Array, "*f"]:
+    """Return what the linear model has to offer, as far as a damped step can tell.
+
+    A step that is short only because lambda is large proves nothing, so it is charged a
+    factor ``1 + lam``. A column that has shrunk since the scale saw it is damped by
+    more than lambda; so one parameter alone may promise more.
+    """
+    alone = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
+    return jnp.maximum(predicted * (1.0 + lam), alone)
+
+
+def achieved_nothing(
+    actual: Float[Array, "*f"],
+    promise: Float[Array, "*f"],
+    cost: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+    model_noise: Float[Array, "*f"],
+    ftol: Float[Array, ""],
+) -> Bool[Array, "*f"]:
+    """Return whether an accepted step makes the fit a candidate."""
+    small = jnp.maximum(ftol * cost, model_noise)
+    return (actual <= ftol * cost + noise) & (promise <= small)
+
+
+def refused_at_floor(
+    predicted: Float[Array, "*f"],
+    lam: Float[Array, "*f"],
+    hidden: Bool[Array, "*f"],
+    relevant: Float[Array, "*f"],
+) -> Bool[Array, "*f"]:
+    """Return whether a refused step makes the fit a candidate.
+
+    Rounding hides what the step did, and it promised nothing relevant, or even a short
+    step along the gradient (lam >= 1) did not help.
+    """
+    return hidden & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
+
+
+def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return whether no later proposal can differ after a refusal.
+
+    At lambda = 1/eps^2 a step is shorter than the last digit of every parameter; a
+    fixed lambda proposes the same step again.
+    """
+    eps = jnp.finfo(lam.dtype).eps
+    return (lam_new >= 1.0 / eps**2) | (lam_new == lam)
+
+
+def newton_decrement(
+    slope: Float[Array, "*f"], ratio: Float[Array, "*f"]
+) -> Float[Array, "*f"]:
+    """Return what Newton's method promises along a step, infinite without curvature.
+
+    ``(g . dp)^2 / (2 dp . H dp)``, with ``dp . H dp`` from the change of the slope. At
+    a minimum where J vanishes (z^2 + 5) the linear model promises all of the cost.
+
+    Args:
+        slope: ``g . dp`` at the point, negative.
+        ratio: The slope at the trial point in units of that.
+    """
+    upward = ratio < 1.0
+    return jnp.where(
+        upward, -0.5 * slope / jnp.where(upward, 1.0 - ratio, 1.0), jnp.inf
+    )
+
+
+def negligible_promise(
+    cost: Float[Array, "*f"],
+    noise: Float[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+    ftol: Float[Array, ""],
+) -> Float[Array, "*f"]:
+    """Return the promise of the undamped model that is nothing.
+
+    By ``ftol`` or by rounding of the cost, but not by that of effects that cancel.
+    """
+    return jnp.maximum(ftol * cost, jnp.where(cancelling, 0.0, MARGIN * noise))
+
+
+def after_look(
+    state: Int[Array, "*f"],
+    promise: Float[Array, "*f"],
+    strict: Float[Array, "*f"],
+    relevant: Float[Array, "*f"],
+    resolved: Bool[Array, "*f"],
+    believed: Bool[Array, "*f"],
+    zero: Bool[Array, "*f"],
+    accepted: Bool[Array, "*f"],
+    gained: Bool[Array, "*f"],
+    pivot: Float[Array, "*f"],
+    exhausted: Bool[Array, "*f"],
+    squares_condition: bool,
+) -> Int[Array, "*f"]:
+    """Return the status after the undamped model of a candidate was looked at.
+
+    Args:
+        state: LOOK_ACCEPTED or LOOK_REFUSED.
+        promise: Reduction that the undamped model promises.
+        strict: Promise that is nothing: by ``ftol`` or by rounding.
+        relevant: Promise that is not relevant; enough where no step is left to take.
+        resolved: Whether rounding of J cannot explain the step.
+        believed: Whether the promise is `trusted`.
+        zero: Whether the residual is no more than rounding.
+        accepted: Whether the undamped step was taken.
+        gained: Whether it was, and achieved a relevant reduction.
+        pivot: Least pivot.
+        exhausted: Whether lambda cannot fall any further.
+        squares_condition: Whether steps come from the normal equations. Where they see
+            no way on, J itself may: such fits are DOUBTFUL.
+    """
+    stalled = DOUBTFUL if squares_condition else Status.STALLED
+    untrusted = DOUBTFUL if squares_condition else Status.ILL_CONDITIONED
+    first = state == LOOK_ACCEPTED
+    enough = jnp.where(first, strict, jnp.maximum(strict, relevant))
+    minimum = zero | (believed & resolved & (promise <= enough))
+    independent = pivot >= INDEPENDENT
+    return first_of(
+        (minimum, Status.FTOL),
+        (gained, Status.RUNNING),
+        (~believed, untrusted),
+        # the step is left to take, with less damping than before
+        (first & (accepted | ~exhausted), Status.RUNNING),
+        (first, stalled),
+        (independent & accepted, Status.RUNNING),
+        (independent, CLOSER),
+        (resolved, stalled),
+        (True, untrusted),
+    )
+
+
+def first_of(*cases: tuple[Bool[Array, "*f"] | bool, int]) -> Int[Array, "*f"]:
+    """Return the status of the first case that holds, RUNNING if none does."""
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    for holds, outcome in reversed(cases):
+        status = jnp.where(holds, jnp.int32(outcome), status)
+    return status
+
+
+def explained(
+    status: Int[Array, "*f"],
+    lost: Bool[Array, "*f"],
+    cancelling: Bool[Array, "*f"],
+    zero: Bool[Array, "*f"],
+) -> Int[Array, "*f"]:
+    """Return the status that names what happened to the parameters.
+
+    Where a parameter lost its effect the fit lies on a plateau, unless the residual is
+    zero; a failure with parameters that cancel each other is a runaway.
+    """
+    failed = (
+        (status == Status.STALLED)
+        | (status == Status.MAX_STEPS)
+        | (status == Status.ILL_CONDITIONED)
+    )
+    plateau = ((status > 0) | failed) & lost & ~zero
+    status = jnp.where(failed & cancelling, Status.RUNAWAY, status)
+    return jnp.where(plateau, Status.PLATEAU, status).astype(jnp.int32)

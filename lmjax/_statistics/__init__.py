@@ -1,0 +1,1 @@
+"""From a solution to what a scientist quotes: covariance, errors, criteria."""

@@ -1,0 +1,1 @@
+"""Uncertainty beyond the covariance: profiles and the bootstrap."""

@@ -1,0 +1,130 @@
+"""A root of a function that rises from zero: secants kept inside a bracket.
+
+Made for lanes: one look at the function per round, every choice a ``where``. The
+function is `look`-ed at outside, at ``Bracket.u``.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lmjax._jax.types import Scalar
+
+# The first look is half way to the first guess, for the sake of a curved valley that is
+# better followed than jumped; then never more than four times as far as before.
+FIRST, GROWTH = 0.5, 4.0
+# A function that has not got there at so many times the first guess never will.
+FARTHEST = 1e5
+# Fewer than ten rounds suffice for all but jumps and flat stretches.
+MAX_ROUNDS = 40
+
+SEARCHING, FOUND, EDGE, BLOCKED, NOWHERE, LOST = range(6)
+
+
+class Bracket(NamedTuple):
+    """What is known of the root ``u > 0`` of ``f(u) = goal``.
+
+    Attributes:
+        u: Where to look next; the answer once the outcome is not SEARCHING.
+        inside: Largest u below the root.
+        outside: Smallest u beyond the root or where f is not finite; infinite if none
+            is known.
+        last: The look before this one, u and f.
+        rounds: Looks so far.
+        outcome: SEARCHING, FOUND, EDGE (f ceases to be finite before it gets there),
+            BLOCKED (the wall comes first), NOWHERE (it never gets there) or LOST.
+    """
+
+    u: Float[Array, "*b"]
+    inside: Float[Array, "*b"]
+    outside: Float[Array, "*b"]
+    last: tuple[Float[Array, "*b"], Float[Array, "*b"]]
+    rounds: Int[Array, "*b"]
+    outcome: Int[Array, "*b"]
+
+
+def begin(guess: Scalar, wall: Scalar) -> Bracket:
+    """Return the bracket before the first look."""
+    zero = jnp.zeros_like(guess)
+    outcome = jnp.where(wall > 0.0, SEARCHING, BLOCKED).astype(jnp.int32)
+    u = jnp.minimum(FIRST * guess, wall)
+    rounds = jnp.zeros(guess.shape, jnp.int32)
+    return Bracket(u, zero, zero + jnp.inf, (zero, zero), rounds, outcome)
+
+
+def look(
+    bracket: Bracket,
+    f: Scalar,
+    *,
+    goal: Scalar,
+    tolerance: Scalar,
+    guess: Scalar,
+    wall: Scalar,
+    grain: Scalar,
+) -> Bracket:
+    """Return the bracket after seeing ``f`` at ``bracket.u``.
+
+    Args:
+        bracket: What was known.
+        f: The function there; what is not finite lies beyond the root.
+        goal: Value to reach.
+        tolerance: How close to it is close enough.
+        guess: What `begin` was given.
+        wall: Largest u allowed.
+        grain: Width below which a bracket holds nothing but rounding.
+    """
+    u = bracket.u
+    beyond = ~(f < goal)
+    inside = jnp.where(beyond, bracket.inside, u)
+    outside = jnp.where(beyond, u, bracket.outside)
+    thin = outside - inside <= grain
+    rounds = bracket.rounds + 1
+    close = jnp.abs(f - goal) <= tolerance
+    far = FARTHEST * guess
+    outcome = jnp.select(
+        [
+            close,
+            ~beyond & (u >= wall),
+            ~beyond & (u >= far),
+            thin & jnp.isfinite(f) & jnp.isfinite(bracket.last[1]),
+            thin,
+            rounds >= MAX_ROUNDS,
+        ],
+        [FOUND, BLOCKED, NOWHERE, FOUND, EDGE, LOST],
+        SEARCHING,
+    ).astype(jnp.int32)
+    onward = _next(bracket, f, goal, inside, outside, wall)
+    stay = jnp.where(thin & ~close, inside, u)
+    return Bracket(
+        jnp.where(outcome == SEARCHING, onward, stay),
+        inside,
+        outside,
+        (u, f),
+        rounds,
+        outcome,
+    )
+
+
+def _next(bracket: Bracket, f, goal, inside, outside, wall) -> Scalar:
+    """Return where to look next: a secant, if it leads anywhere."""
+    u, (u_old, f_old) = bracket.u, bracket.last
+    slope = (f - f_old) / (u - u_old)
+    secant = u + (goal - f) / slope
+    # A function that levels off would be crept after: from the fourth round on the
+    # least factor goes up.
+    patience = jnp.maximum(bracket.rounds - 2, 0).astype(u.dtype)
+    least = jnp.minimum(1.0 + 0.05 * patience**2, GROWTH)
+    rising = slope > 0.0  # NaN compares false
+    ahead = jnp.clip(jnp.where(rising, secant, jnp.inf), least * u, GROWTH * u)
+    between = rising & (secant > inside) & (secant < outside)
+    # The middle of a bracket that spans orders of magnitude is the geometric one; with
+    # nothing inside yet, the guess was far off: come closer ever faster.
+    middle = jnp.where(
+        outside > GROWTH * inside,
+        jnp.sqrt(inside) * jnp.sqrt(outside),
+        0.5 * (inside + outside),
+    )
+    closer = outside * 2.0 ** -(bracket.rounds + 1).astype(u.dtype)
+    within = jnp.where(between, secant, jnp.where(inside > 0.0, middle, closer))
+    return jnp.where(jnp.isfinite(outside), within, jnp.minimum(ahead, wall))
