@@ -1,6 +1,7 @@
 """Imports flow one way, importing is light, files stay short."""
 
 import ast
+import collections
 import graphlib
 import tomllib
 
@@ -119,17 +120,35 @@ def test_imports_stand_at_the_top(path):
         assert not (top and late in LATE), f"{path.name}:{line}: {module} is optional"
 
 
+def private_names():
+    """Return which folders define a private function, method or class of a name."""
+    found = collections.defaultdict(set)
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "name", None) or ""
+            if name.startswith("_") and not name.endswith("__"):
+                found[name].add(rung(module))
+    return found
+
+
+PRIVATE = private_names()
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_private_members_stay_in_their_folder(path):
     """A leading underscore is a promise to nobody but the files beside it."""
-    own = module_name(path).split(".")[:2]
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    own = rung(module_name(path))
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
         if isinstance(node, ast.ImportFrom) and in_package(node.module or ""):
-            private = [a.name for a in node.names if a.name.startswith("_")]
-            private = [n for n in private if f"{node.module}.{n}" not in MODULES]
-            foreign = node.module.split(".")[:2] != own
-            assert not (private and foreign), f"{path.name}:{node.lineno}: {private}"
+            names = [
+                a.name for a in node.names if f"{node.module}.{a.name}" not in MODULES
+            ]
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        for name in names:
+            folders = PRIVATE.get(name, {own})
+            assert own in folders, f"{path.name}:{node.lineno}: {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

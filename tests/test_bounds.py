@@ -146,7 +146,7 @@ def test_start_on_a_bound_is_kept_where_descent_points_outside(start, end):
 )
 def test_start_outside_is_moved_inside_and_flagged(start, moved):
     sol = lmjax.least_squares(lambda p: p - 0.7, jnp.array([start]), bounds=(0.0, 2.0))
-    assert bool(sol.moved) is moved
+    assert bool(sol.start_projected) is moved
     assert_close(sol.params, np.array([0.7]))
 
 

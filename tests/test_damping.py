@@ -27,7 +27,7 @@ NIELSEN_SCRIPT = [
     ((0.0, False), (6.832, 4.0)),
 ]
 
-# The same with sprint = 1/10 where the gain is within 5 % of 1.
+# The same with fast_shrink = 1/10 where the gain is within 5 % of 1.
 SPRINT_SCRIPT = [
     ((1.0, True), (0.1, 2.0)),
     ((0.96, True), (0.01, 2.0)),
@@ -61,12 +61,12 @@ def play(rule, script, dtype):
 @pytest.mark.parametrize(
     ("rule", "script"),
     [
-        (lmjax.Nielsen(shrink=1 / 3, sprint=1 / 3), NIELSEN_SCRIPT),
+        (lmjax.Nielsen(shrink=1 / 3, fast_shrink=1 / 3), NIELSEN_SCRIPT),
         (lmjax.Nielsen(shrink=1 / 3), SPRINT_SCRIPT),
         (lmjax.Classical(up=6.0, down=4.0, initial=1.0), CLASSICAL_SCRIPT),
         (lmjax.Fixed(0.7), [((0.9, True), (0.7, 1.0)), ((0.0, False), (0.7, 1.0))]),
     ],
-    ids=["nielsen", "sprint", "classical", "fixed"],
+    ids=["nielsen", "fast_shrink", "classical", "fixed"],
 )
 def test_scripted_judgements_give_the_sequence_worked_by_hand(rule, script, dtype):
     inputs, expected = zip(*script, strict=True)

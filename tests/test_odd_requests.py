@@ -152,7 +152,7 @@ SCIPY = {
 }
 PARTS = {
     "Nielsen": Door(
-        lmjax.Nielsen, {"initial": 1.0, "shrink": 0.3, "sprint": 0.1}, anything
+        lmjax.Nielsen, {"initial": 1.0, "shrink": 0.3, "fast_shrink": 0.1}, anything
     ),
     "Classical": Door(
         lmjax.Classical, {"up": 9.0, "down": 9.0, "initial": 1.0}, anything

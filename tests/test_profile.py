@@ -111,7 +111,7 @@ def test_puromycin_as_lmfit_has_it(name, outcomes):
     assert np.all(profile.status == FOUND)
     # lmfit stops its root at about 1e-7
     np.testing.assert_allclose(ends(profile), expected, rtol=1e-6)
-    assert not profile.better
+    assert not profile.found_lower_minimum
 
 
 @pytest.mark.slow
@@ -254,10 +254,10 @@ def test_better_minimum_on_the_way_is_reported():
     fit = lmjax.curve_fit(Cosine(1.25), x, y)
     assert fit.success
     assert abs(fit.params.frequency - 2.0) > 0.5
-    assert lmjax.profile(fit, x, y).better
+    assert lmjax.profile(fit, x, y).found_lower_minimum
     good = lmjax.curve_fit(Cosine(2.1), x, y)
     profile = lmjax.profile(good, x, y)
-    assert not profile.better
+    assert not profile.found_lower_minimum
     low, high = profile.interval
     assert low.frequency < 2.0 < high.frequency
     assert profile.names == ("frequency",)

@@ -64,7 +64,7 @@ class Lanes(eqx.Module):
     def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost: at ``p``, or of the first point."""
         here = jnp.where(self.begun, p, self.first)
-        columns = self._evaluate(rows_of_one, here)
+        columns = self._values(rows_of_one, here)
         pairs = gram_pairs(self.n)
         sums = [jnp.sum(columns[i] * columns[j], axis=0) for i, j in pairs]
         gram = jnp.stack(sums)
@@ -73,7 +73,7 @@ class Lanes(eqx.Module):
             cost = jnp.sum(columns[-1], axis=0)
         return NormalLinearization(gram, self.n), cost
 
-    def _evaluate(self, fn: Any, p: Float[Array, "n f"]) -> list[Float[Array, "m f"]]:
+    def _values(self, fn: Any, p: Float[Array, "n f"]) -> list[Float[Array, "m f"]]:
         """Return ``fn(problem, p, units)``, arrays over the points, on each lane."""
         arrays, rest = eqx.partition(self.data, eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
@@ -97,7 +97,7 @@ class Lanes(eqx.Module):
 
     def squared_bends(self, p: Float[Array, "n f"]) -> Sequence[Float[Array, " f"]]:
         """Return the square of each second derivative, summed over the points."""
-        bends = self._evaluate(bends_of_one, p)
+        bends = self._values(bends_of_one, p)
         return [jnp.sum(bend * bend, axis=0) for bend in bends]
 
     def curvatures(self, point: Point) -> Float[Array, "n f"] | None:

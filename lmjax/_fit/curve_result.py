@@ -17,8 +17,7 @@ from lmjax._jax.types import Params
 from lmjax._linalg.linearization import PRECISION
 from lmjax._solver import report as reports
 from lmjax._solver.solution import Solution
-from lmjax._statistics import statistics
-from lmjax._statistics.statistics import dof_of, has_error, is_free
+from lmjax._statistics.statistics import dof_of, has_error, is_free, student_t_quantile
 
 
 class DataFit(Solution):
@@ -49,9 +48,9 @@ class DataFit(Solution):
         """Observations that count."""
         if self.num_used is not None:
             return self.num_used
-        leaves, batch = jax.tree.leaves(self.residual), self.cost.shape
-        points = sum(int(np.prod(leaf.shape[len(batch) :])) for leaf in leaves)
-        return jnp.full(batch, points, jnp.int32)
+        batch, leaves = self.cost.shape, jax.tree.leaves(self.residual)
+        sizes = [int(np.prod(leaf.shape[len(batch) :])) for leaf in leaves]
+        return jnp.full(batch, sum(sizes), jnp.int32)
 
     @property
     def num_free(self) -> Int[Array, "*batch"]:
@@ -107,13 +106,14 @@ class DataFit(Solution):
         """Return standard errors, NaN for parameters that have none."""
         held = ~has_error(self.flat_status)
         flat = jnp.where(held, jnp.nan, jnp.sqrt(jnp.where(held, 0.0, variance)))
-        return self._unravel(flat)
+        return self.unravel(flat)
 
     def _minus_two_log_likelihood(self):
         n = self.num_points.astype(self.cost.dtype)
         return self.chi2 if self.absolute_sigma else n * jnp.log(self.chi2 / n)
 
-    def _evaluate(self, params, x):
+    def evaluate(self, params: Params, x: Any) -> Array:
+        """Return the model for any parameters."""
         if self.model is not None:
             return calling(self.model, "model(params, x)")(params, x)
         return calling(eqx.combine(params, self.params), "model(x)")(x)
@@ -146,7 +146,7 @@ class CurveFit(DataFit):
         """
         if self.covariance is None:
             nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
-            return self._unravel(nan)
+            return self.unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
         # a square that vanished in float32 is no error of zero
         vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
@@ -155,14 +155,14 @@ class CurveFit(DataFit):
     @property
     def correlation(self) -> Float[Array, "*batch n n"]:
         """Correlation matrix; zero off the diagonal where there is no error."""
-        covariance = self._covariance()
+        covariance = self.known_covariance()
         variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         scale = jnp.sqrt(jnp.where(variance > 0.0, variance, 1.0))
         corr = covariance / (scale[..., :, None] * scale[..., None, :])
-        eye = jnp.eye(variance.shape[-1], dtype=bool)
-        return jnp.where(eye, 1.0, corr)
+        return jnp.where(jnp.eye(variance.shape[-1], dtype=bool), 1.0, corr)
 
-    def _covariance(self) -> Float[Array, "*batch n n"]:
+    def known_covariance(self) -> Float[Array, "*batch n n"]:
+        """Return the covariance, or say why there is none."""
         if self.covariance is None:
             raise ValueError(
                 "covariance: not formed above 1,000 parameters by a matrix-free solver "
@@ -172,7 +172,7 @@ class CurveFit(DataFit):
 
     def predict(self, x: Any) -> Array:
         """Return the fitted model at ``x``."""
-        return self._evaluate(self._varied(), arrays_of("x", x))
+        return self.evaluate(self.varied(), arrays_of("x", x))
 
     def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
         """Return (value, standard error) of what follows from the parameters.
@@ -215,13 +215,13 @@ class CurveFit(DataFit):
 
         for _ in self.cost.shape:
             one = jax.vmap(one)
-        return one(arrays, self._covariance())
+        return one(arrays, self.known_covariance())
 
     def _curve(self, x):
         """Return the fitted curve and its standard error at x."""
         x = arrays_of("x", x)
         varied = lambda params: eqx.filter(params, eqx.is_inexact_array)
-        return self.propagate(lambda params: self._evaluate(varied(params), x))
+        return self.propagate(lambda params: self.evaluate(varied(params), x))
 
     def _quantile(self, level):
         check_real("level", level)
@@ -231,7 +231,7 @@ class CurveFit(DataFit):
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         dof = self.dof.astype(self.cost.dtype)
         dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
-        return statistics.student_t_quantile(level, dof).astype(self.cost.dtype)
+        return student_t_quantile(level, dof).astype(self.cost.dtype)
 
     def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Return (lower, upper) limits of the *curve* at each x, pointwise.

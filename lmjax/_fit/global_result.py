@@ -54,7 +54,7 @@ class GlobalFit(DataFit):
         return self._errors(jnp.concatenate(parts, axis=-1))
 
     def _leaves(self):
-        return jax.tree.leaves(self._varied())
+        return jax.tree.leaves(self.varied())
 
     def predict(self, x: Any) -> Array:
         """Return the fitted curves at ``x``, curves on the first axis.
@@ -80,7 +80,7 @@ class GlobalFit(DataFit):
                     f"x: expected the points of each of the {curves} curves on the "
                     f"first axis, as in the fit, got shape {shape}"
                 )
-        leaves, structure = jax.tree.flatten(self._varied())
+        leaves, structure = jax.tree.flatten(self.varied())
         in_axes = jax.tree.unflatten(
             structure, [None if flag else 0 for flag in self.shared]
         )
@@ -88,7 +88,7 @@ class GlobalFit(DataFit):
             jax.tree.structure(x), [0 if flag else None for flag in self.per_curve]
         )
         params = jax.tree.unflatten(structure, leaves)
-        return jax.vmap(self._evaluate, in_axes=(in_axes, x_axes))(params, x)
+        return jax.vmap(self.evaluate, in_axes=(in_axes, x_axes))(params, x)
 
     def report(self) -> str:
         """Return a table: shared parameters, a summary of own ones, how it went."""

@@ -64,7 +64,7 @@ def least_squares(
             like become arrays.
         bounds: Pair ``(lower, upper)`` of prefix pytrees of ``params0``: a number
             covers everything below it, None or a key left out means no bound. A start
-            outside is moved inside (``Solution.moved``).
+            outside is moved inside (``Solution.start_projected``).
         fixed: Prefix pytree of booleans: True keeps a parameter at its start.
         linear: Prefix pytree of booleans, known before compilation: True marks
             parameters in which the residual is affine (amplitudes, offsets). They are
@@ -231,7 +231,9 @@ def solve(
         normal_matrix=outcome.normal_matrix,
         residual=unravel_residual(outcome.r),
         flat_status=_param_status(problem, outcome, p0),
-        moved=None if bounds is None else jnp.any(problem.conditions.project(p0) != p0),
+        start_projected=None
+        if bounds is None
+        else jnp.any(problem.conditions.project(p0) != p0),
         history=history,
         derivative_check=derivative.report(problem, outcome),
         tolerances=solver.given_tolerances(),

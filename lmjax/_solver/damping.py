@@ -24,10 +24,10 @@ class Nielsen(eqx.Module):
     """Nielsen's smooth rule, the default.
 
     An accepted step multiplies lambda by ``max(shrink, 1 - (2 gain - 1)^3)``, or by
-    ``sprint`` where the linear model foresaw the reduction to within 5 %: damping has
-    nothing to guard against there. A rejected one multiplies it by ``growth``, which
-    then doubles, so a bad start is left quickly. The cubic avoids the zig-zag of the
-    classical factor-of-ten rule.
+    ``fast_shrink`` where the linear model foresaw the reduction to within 5 %: damping
+    has nothing to guard against there. A rejected one multiplies it by ``growth``,
+    which then doubles, so a bad start is left quickly. The cubic avoids the zig-zag of
+    the classical factor-of-ten rule.
 
     Args:
         initial: First lambda, relative to the normal matrix scaled to unit diagonal.
@@ -36,9 +36,9 @@ class Nielsen(eqx.Module):
             data, give its ``Solution.damping`` (and start at its ``params``).
         shrink: Least factor of an accepted step. Nielsen uses 1/3; 1/4 reaches the same
             minima in fewer steps. 1/10 saves more but lost one global minimum of 69.
-        sprint: Factor where the gain is within 5 % of 1. 1/10 ends an easy fit in 11
-            steps instead of 13 and reaches the same minima; 1/30, or 1/10 within 20 %,
-            loses some. ``sprint=shrink`` is Nielsen's own rule.
+        fast_shrink: Factor where the gain is within 5 % of 1. 1/10 ends an easy fit in
+            11 steps instead of 13 and reaches the same minima; 1/30, or 1/10 within
+            20 %, loses some. ``fast_shrink=shrink`` is Nielsen's own rule.
 
     Example:
         >>> import lmjax
@@ -50,13 +50,13 @@ class Nielsen(eqx.Module):
 
     initial: float | Scalar = 1.0
     shrink: float | Scalar = 0.25
-    sprint: float | Scalar = 0.1
+    fast_shrink: float | Scalar = 0.1
     guarded: ClassVar[bool] = True  # steps with a poor gain are refused
 
     def __check_init__(self):
         check_above("initial", self.initial, 0.0)
         check_above("shrink", self.shrink, 0.0)
-        check_above("sprint", self.sprint, 0.0)
+        check_above("fast_shrink", self.fast_shrink, 0.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
@@ -79,7 +79,7 @@ class Nielsen(eqx.Module):
         factor = jnp.maximum(
             self.shrink, 1.0 - (2.0 * jnp.minimum(gain, 2.0) - 1.0) ** 3
         )
-        factor = jnp.where(jnp.abs(gain - 1.0) < EXACT, self.sprint, factor)
+        factor = jnp.where(jnp.abs(gain - 1.0) < EXACT, self.fast_shrink, factor)
         # An underflow to zero could never grow again.
         accepted = jnp.maximum(lam * factor, jnp.finfo(lam.dtype).tiny)
         return (

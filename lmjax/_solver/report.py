@@ -168,7 +168,7 @@ def _outcome(sol):
         f"    cost {float(sol.cost):.8g}, optimality {float(sol.optimality):.2g}",
     ]
     lines += [f"    {line}" for line in not_finite(sol)]
-    if sol.moved is not None and bool(sol.moved):
+    if sol.start_projected is not None and bool(sol.start_projected):
         lines.append("    The start lay outside the bounds and was moved inside.")
     return lines
 

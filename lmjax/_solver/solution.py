@@ -78,8 +78,8 @@ class Solution(eqx.Module):
         residual: Residual at ``params``, as ``residual_fn`` returned it; of a fit to
             data ``model - y`` in units of sigma, 0 where masked.
         flat_status: ``param_status`` in ravel order of the parameters.
-        moved: Whether the start lay outside the bounds and was moved inside; None
-            without bounds.
+        start_projected: Whether the start lay outside the bounds and was moved inside;
+            None without bounds.
         history: Step history if ``record_history`` was set, else None.
         derivative_check: What ``derivative=Implicit(check=True)`` found, else None.
         tolerances: Those of ftol, xtol and gtol that were given; None if all were left
@@ -102,7 +102,7 @@ class Solution(eqx.Module):
     normal_matrix: Float[Array, "*batch n n"] | None
     residual: Any
     flat_status: Int[Array, "*batch n"]
-    moved: Bool[Array, "*batch"] | None
+    start_projected: Bool[Array, "*batch"] | None
     history: History | None
     derivative_check: DerivativeCheck | None
     tolerances: dict[str, Float[Array, "*batch"]] | None
@@ -133,10 +133,11 @@ class Solution(eqx.Module):
 
         Free, fixed, at a bound, without effect, undetermined.
         """
-        return self._unravel(self.flat_status)
+        return self.unravel(self.flat_status)
 
-    def _unravel(self, flat):
-        leaves, structure = jax.tree.flatten(self._varied())
+    def unravel(self, flat: Array) -> Params:
+        """Return values in ravel order of the parameters as a pytree like them."""
+        leaves, structure = jax.tree.flatten(self.varied())
         batch = self.cost.shape
         parts, start = [], 0
         for leaf in leaves:
@@ -146,8 +147,8 @@ class Solution(eqx.Module):
             start += size
         return jax.tree.unflatten(structure, parts)
 
-    def _varied(self):
-        """The parameters without the rest of a callable model."""
+    def varied(self) -> Params:
+        """Return the parameters without the rest of a callable model."""
         return eqx.filter(self.params, eqx.is_inexact_array)
 
     def __iter__(self):

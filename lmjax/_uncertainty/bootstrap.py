@@ -69,9 +69,7 @@ class Bootstrap(eqx.Module):
     @property
     def bias(self) -> Params:
         """Mean of the replicas less the fitted parameters."""
-        return jax.tree.map(
-            jnp.subtract, self._summary(jnp.nanmean), self.fit._varied()
-        )
+        return jax.tree.map(jnp.subtract, self._summary(jnp.nanmean), self.fit.varied())
 
     def interval(self, level: float | Scalar = 0.95) -> tuple[Params, Params]:
         """Return (lower, upper): percentiles of the replicas, a little further out.
@@ -93,7 +91,7 @@ class Bootstrap(eqx.Module):
     def _summary(self, over: Callable) -> Params:
         """Return a statistic of the replicas that converged, per parameter."""
         axis = self.fit.cost.ndim
-        fixed = self.fit._unravel(self.fit.flat_status == ParamStatus.FIXED)
+        fixed = self.fit.unravel(self.fit.flat_status == ParamStatus.FIXED)
 
         def one(values, fixed):
             trailing = tuple(range(self.status.ndim, values.ndim))
@@ -232,7 +230,7 @@ def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
             noise = data.colour(_noise(key, kind, fit, data))
             new = again(again.p, y=like_y(curve + noise), **same)
         failed = jnp.minimum(fit.status, Status.RUNNING)
-        return new._varied(), jnp.where(again.usable, new.status, failed)
+        return new.varied(), jnp.where(again.usable, new.status, failed)
 
     varied, status = jax.vmap(replica)(jax.random.split(key, num))
     rest = eqx.filter(fit.params, eqx.is_inexact_array, inverse=True)

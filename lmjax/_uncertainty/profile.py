@@ -36,11 +36,11 @@ class Profile(eqx.Module):
         interval: Pair (lower, upper) of pytrees like ``params``; infinite where there
             is no limit, NaN where there is no interval.
         status: One `ProfileStatus` per flat parameter and side.
-        better: Whether a refit went below the minimum that was given: the interval
-            then belongs to no minimum; fit again from another start.
+        found_lower_minimum: Whether a refit went below the minimum that was given: the
+            interval then belongs to no minimum; fit again from another start.
         threshold: Quantile that ``z`` has to reach.
         names: Names of the parameters that were profiled.
-        flat: Their fitted values; the axes k below count them.
+        values: Their fitted values; the axes k below count them.
         stderr: Their standard errors.
         value: Values of the parameter that were visited, the fitted one first; the last
             axis is padded with NaN. The axis before it counts the two sides.
@@ -50,10 +50,10 @@ class Profile(eqx.Module):
     params: Params
     interval: tuple[Params, Params]
     status: Int[Array, "*batch n 2"]
-    better: Bool[Array, "*batch"]
+    found_lower_minimum: Bool[Array, "*batch"]
     threshold: Float[Array, "*batch"]
     names: tuple[str, ...] = eqx.field(static=True)
-    flat: Float[Array, "*batch k"]
+    values: Float[Array, "*batch k"]
     stderr: Float[Array, "*batch k"]
     value: Float[Array, "*batch k 2 r"]
     z: Float[Array, "*batch k 2 r"]
@@ -108,7 +108,7 @@ def profile(
         chapter 6; Venzon and Moolgavkar (1988), Applied Statistics 37, 87-94.
     """
     again = refit(fit, x, y, options)
-    names = paths.parameter_names(fit._varied())
+    names = paths.parameter_names(fit.varied())
     # outside what is compiled per model: the quantile takes as long as a fit to compile
     threshold = fit._quantile(level)
     return _profile(again, threshold, _choose(which, names))
@@ -159,12 +159,12 @@ def _profile(again: Refit, threshold: Scalar, chosen: tuple[int, ...]) -> Profil
     status = jnp.full(blank.shape, ProfileStatus.HELD, jnp.int8)
     return Profile(
         params=fit.params,
-        interval=(fit._unravel(limits[:, 0]), fit._unravel(limits[:, 1])),
+        interval=(fit.unravel(limits[:, 0]), fit.unravel(limits[:, 1])),
         status=status.at[index].set(pairs(sides.status)),
-        better=jnp.any(sides.better),
+        found_lower_minimum=jnp.any(sides.better),
         threshold=threshold,
-        names=tuple(np.take(paths.parameter_names(fit._varied()), index).tolist()),
-        flat=again.p[index],
+        names=tuple(np.take(paths.parameter_names(fit.varied()), index).tolist()),
+        values=again.p[index],
         stderr=ravel_pytree(fit.stderr)[0][index],
         value=pairs(sides.value),
         z=pairs(sides.z),

@@ -65,7 +65,7 @@ def find_side(again: Refit, threshold: Scalar, j, upward) -> Side:
         new = _at(again, j, value, start)
         rise = (new.chi2 - fit.chi2) / variance
         z = jnp.sign(rise) * jnp.sqrt(jnp.abs(rise))
-        chord = (ravel_pytree(new._varied())[0] - p) / bracket.u
+        chord = (ravel_pytree(new.varied())[0] - p) / bracket.u
         grain = 0.1 * eps**0.5 * bracket.u + 4.0 * eps * jnp.abs(p[j])
         bracket = root_search.look(bracket, z, grain=grain, **settings)
         return Side(
@@ -97,7 +97,7 @@ def _linear(again: Refit, threshold, variance, sign, j):
     held, which is too short and good enough to begin with.
     """
     fit = again.fit
-    column = fit._covariance()[:, j]
+    column = fit.known_covariance()[:, j]
     known = column[j] > 0.0
     alone = jnp.arange(column.size) == j
     conditional = variance / jnp.diagonal(jnp.asarray(fit.normal_matrix))[j]
@@ -147,7 +147,7 @@ def _at(again: Refit, j, value: Scalar, p: Float[Array, " n"]) -> CurveFit:
     """Fit the other parameters with the j-th one held at a value."""
     alone = jnp.arange(p.size) == j
     fixed = again.spread("fixed", again.options.get("fixed"), False, bool) | alone
-    return again(jnp.where(alone, value, p), fixed=again.fit._unravel(fixed))
+    return again(jnp.where(alone, value, p), fixed=again.fit.unravel(fixed))
 
 
 def limit_of(again: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:

@@ -66,11 +66,11 @@ class Refit(eqx.Module):
     @property
     def p(self) -> Float[Array, " n"]:
         """The fitted parameters in ravel order."""
-        return ravel_pytree(self.fit._varied())[0]
+        return ravel_pytree(self.fit.varied())[0]
 
     def spread(self, name: str, prefix: Any, default: Any, dtype: Any) -> Array:
         """Return a prefix pytree of the parameters as one value per flat parameter."""
-        return paths.ravel_prefix(name, prefix, self.fit._varied(), default, dtype)
+        return paths.ravel_prefix(name, prefix, self.fit.varied(), default, dtype)
 
     @property
     def box(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -98,7 +98,7 @@ class Refit(eqx.Module):
 
     def curve(self, data: Data, p: Float[Array, " n"]) -> Any:
         """Return the model at ``p``, a pytree like y."""
-        curve = self.fit._evaluate(self.fit._unravel(p), data.x)
+        curve = self.fit.evaluate(self.fit.unravel(p), data.x)
         return jax.tree.map(lambda f, y: f.astype(y.dtype), curve, data.y)
 
     def chi2(self, data: Data, p: Float[Array, " n"]) -> Scalar:
@@ -141,7 +141,7 @@ class Refit(eqx.Module):
     ) -> CurveFit:
         """Fit again from ``p``, with some keywords changed; ``vmap`` makes batches."""
         fit = self.fit
-        start: Params = fit._unravel(p)
+        start: Params = fit.unravel(p)
         if fit.model is None:
             _, rest = eqx.partition(fit.params, eqx.is_inexact_array)
             model, params0 = eqx.combine(start, rest), None
@@ -192,7 +192,7 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"y: expected the shape that was fitted, {shapes(fit.residual)}, "
             f"got {shapes(y)}"
         )
-    curve = jax.eval_shape(fit._evaluate, fit._varied(), x)
+    curve = jax.eval_shape(fit.evaluate, fit.varied(), x)
     if shapes(curve) != shapes(y):
         raise ValueError(
             f"x: expected that of the fit, whose y has shape {shapes(y)}; here the "
@@ -209,7 +209,7 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     data = {k: arrays.as_weights(k, v, y) for k, v in weights.items()}
     limits = {k: v for k, v in options.items() if k in ("bounds", "fixed")}
     data |= {k: arrays.leaves_of(k, v) for k, v in limits.items()}
-    spread = partial(paths.ravel_prefix, params=fit._varied(), dtype=bool)
+    spread = partial(paths.ravel_prefix, params=fit.varied(), dtype=bool)
     jax.eval_shape(lambda: spread("fixed", data.get("fixed"), default=False))
     given = {**options, **data, "likelihood": likelihood}
     # plain numbers are data, too: whoever changes one compiles nothing
@@ -217,7 +217,7 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
     if fit.model is not None:
-        varied = fit._varied()
+        varied = fit.varied()
         model = programs.model("model", unwrapped(fit.model), varied, x, data=y)
         fit = dataclasses.replace(fit, model=model)
     choices = {"linear": given.pop("linear")} if "linear" in given else {}

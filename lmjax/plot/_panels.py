@@ -60,7 +60,9 @@ def check_one(name: str, thing: Any, kind: type) -> None:
     """Raise unless ``thing`` is of a kind, and one of it rather than a batch."""
     if not isinstance(thing, kind):
         raise TypeError(f"{name}: expected a {kind.__name__}, got {thing!r}")
-    batch = np.shape(thing.better if isinstance(thing, Profile) else thing.cost)
+    batch = np.shape(
+        thing.found_lower_minimum if isinstance(thing, Profile) else thing.cost
+    )
     if batch:
         raise ValueError(
             f"{name}: expected one, got a batch of {batch}; pick one with "

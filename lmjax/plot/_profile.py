@@ -60,7 +60,7 @@ def profile(profile: Profile, axes: Any = None) -> AnyFigure:
 
 
 def _one_profile(ax: Axes, profile: Profile, k: int, ends) -> None:
-    threshold, centre = float(profile.threshold), float(profile.flat[k])
+    threshold, centre = float(profile.threshold), float(profile.values[k])
     value, z = (np.asarray(array[k]) for array in (profile.value, profile.z))
     # the lower side counts backwards
     signed = z * np.array([[-1.0], [1.0]])
