@@ -40,7 +40,8 @@ def summary() -> str:
         {false["optimistix"]}.""",
         f"""- **Many fits.** Spots of 5 × 5 pixels: {rate["lmjax"] / 1e6:.1f} million
         fits per second on two cores, {rate["lmjax"] / rate["optimistix"]:.0f} times as
-        many as optimistix and {rate["lmjax"] / rate["scipy"]:,.0f} times as many as SciPy;
+        many as optimistix and {rate["lmjax"] / rate["scipy"]:,.0f} times as many as
+        SciPy;
         {gpu / 1e6:.0f} million on one {million["environment"]["device"]}.""",
         f"""- **The first answer.** From import to 10,000 fitted decays with errors and
         statuses: {whole["lmjax"]:.1f} s. optimistix takes {whole["optimistix"]:.1f} s
