@@ -313,6 +313,34 @@ def test_odd_models_are_left_to_xla(reason):
     assert reason in told
 
 
+OBSTACLES = {
+    "30 parameters are more than 24": (30, {}),
+    "8 parameters are more than 6 residuals": (8, {"points": 6}),
+    "chosen does not work with J^T J alone": (3, {"linear_solver": lmjax.QR()}),
+    "in reverse mode": (3, {"jac": "rev"}),
+    "history of the steps": (3, {"record_history": True, "max_steps": 9}),
+}
+
+
+@pytest.mark.parametrize("reason", OBSTACLES)
+def test_what_stands_in_the_way_of_a_batch_is_said(reason):
+    n, options = OBSTACLES[reason]
+    options = dict(options)
+    x = np.linspace(0.0, 1.0, options.pop("points", 40))
+    model = lambda p, x: sum((p[k] * x**k for k in range(1, n)), p[0])
+
+    def fit(y, engine):
+        solver = LevenbergMarquardt(engine=engine, **options)
+        return lmjax.curve_fit(model, x, y, np.ones(n), solver=solver).params
+
+    y = np.ones((3, len(x)))
+    told = lmjax.explain(lambda y: fit(y, None), y)
+    assert told.startswith("loop: not fused, because")
+    assert reason in told
+    with pytest.raises(ValueError, match="engine='fused' cannot run this fit"):
+        lmjax.explain(lambda y: fit(y, "fused"), y)
+
+
 def test_engine_is_one_of_those_that_there_are():
     with pytest.raises(ValueError, match="engine: expected one of"):
         LevenbergMarquardt(engine="gpu")

@@ -7,7 +7,7 @@ Cholesky factorisation written out entry by entry.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -44,7 +44,10 @@ class Lanes(eqx.Module):
     p0: Float[Array, "n f"]
     begun: Bool[Array, "*f"]
 
-    squares_condition: ClassVar[bool] = True
+    @property
+    def squares_condition(self) -> bool:
+        """Whether steps come from the normal equations: they do."""
+        return True
 
     @property
     def n(self) -> int:

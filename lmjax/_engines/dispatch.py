@@ -26,6 +26,8 @@ from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Engine, Status
 from lmjax._solver.symptoms import symptoms_of
 
+ANOTHER = "the solver asks for another engine"
+
 
 def solve(
     problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt
@@ -89,30 +91,38 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
 
     def batch(size, flags, arrays) -> Outcome:
         (problem, _, p0), _ = eqx.combine(arrays, rest)
-        if _has_engine(problem, p0.shape[-1], solver):
+        reason = _obstacle(problem, p0.shape[-1], solver)
+        if reason is None:
             return _batch(size, flags[0], arrays[0], rest[0])
-        return each(plain, size, flags, arrays)
+        if solver.engine == "fused":
+            raise fused.refused(reason)
+        outcome = each(plain, size, flags, arrays)
+        text = f"loop: not fused, because {reason}"
+        return outcome._replace(engine=fused.noted(outcome.engine, text))
 
     return with_batch(plain, batch, arrays)
 
 
-def _has_engine(problem: Problem, n: int, solver: LevenbergMarquardt) -> bool:
-    """Return whether a batch of such fits may run in an engine for batches.
-
-    It does for up to 24 parameters (8 by XLA), no more parameters than residuals, and
-    the normal equations: the linear solver left open, or `Cholesky`. Step history,
-    geodesic acceleration and reverse-mode Jacobians take the plain path, one loop for
-    the batch.
-    """
-    choice = solver.linear_solver
-    most = UNROLL_UP_TO if solver.engine == "xla" else fused.MOST_PARAMETERS
-    return (
-        n <= min(most, problem.m)
-        and solver.engine != "loop"
-        and (choice is None or isinstance(choice, Cholesky))
-        and problem.jacobian != "rev"
-        and not (solver.record_history or solver.geodesic)
-    )
+def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | None:
+    """Return why a batch of such fits takes one loop for all; None if it need not."""
+    choice, most = solver.linear_solver, fused.MOST_PARAMETERS
+    if solver.engine == "loop":
+        return ANOTHER
+    if solver.engine == "xla" and n > UNROLL_UP_TO:
+        return (
+            f"{n} parameters are more than the {UNROLL_UP_TO} of the engine asked for"
+        )
+    if n > most:
+        return f"{n} parameters are more than {most}"
+    if n > problem.m:
+        return f"{n} parameters are more than {problem.m} residuals"
+    if not (choice is None or isinstance(choice, Cholesky)):
+        return "the linear solver that was chosen does not work with J^T J alone"
+    if problem.jacobian == "rev":
+        return "its Jacobian is taken in reverse mode"
+    if solver.record_history or solver.geodesic:
+        return "the solver asks for the history of the steps or for geodesic steps"
+    return None
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
@@ -156,7 +166,7 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
 def _fitted(batch: Batch, size: int) -> tuple[Ended, Ran]:
     """Return what a batch leaves behind, fits first, and what ran it."""
     asked = batch.rest[1].engine
-    reason = "the solver asks for another engine"
+    reason = ANOTHER
     if asked != "xla":
         try:
             return _by_program(batch, size)

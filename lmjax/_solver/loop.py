@@ -21,6 +21,7 @@ from lmjax._jax import varying
 from lmjax._linalg.linearization import sums
 from lmjax._problem.problem import Problem
 from lmjax._solver import proposal, roundoff, stopping
+from lmjax._solver.fit import Fit
 from lmjax._solver.one_fit import OneFit
 from lmjax._solver.proposal import Aim, Point, Proposal, first_scale, isfinite, measure
 from lmjax._solver.settings import LevenbergMarquardt
@@ -55,13 +56,13 @@ def run(
     )
 
 
-def init(fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
+def init(fit: Fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
     """Return the state before the first step."""
     point = fit.start(fit.conditions.project(p0))
     return begin(point, fit.curvatures(point), fit, solver)
 
 
-def begin(point: Point, curvatures: Any, fit, solver: LevenbergMarquardt) -> State:
+def begin(point: Point, curvatures: Any, fit: Fit, solver: LevenbergMarquardt) -> State:
     """Return the state at the first point, of one fit or of a block of fits."""
     batch, dtype = point.cost.shape, point.cost.dtype
     lam, growth = (
@@ -102,19 +103,19 @@ def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
     return lam, jnp.where(looks, state.point.norms, state.scale)
 
 
-def step(state: State, fit, solver: LevenbergMarquardt) -> State:
+def step(state: State, fit: Fit, solver: LevenbergMarquardt) -> State:
     """Propose one step, judge it, and stop or go on."""
     aim = aimed(state, fit, solver)
     return judged(state, aim, fit.visit(aim.p), fit, solver)
 
 
-def aimed(state: State, fit, solver: LevenbergMarquardt) -> Aim:
+def aimed(state: State, fit: Fit, solver: LevenbergMarquardt) -> Aim:
     """Return where the next step leads."""
     closer = state.status == stopping.CLOSER
     return proposal.aim(state.point, *metric(state), fit, solver.geodesic, closer)
 
 
-def judged(state: State, aim: Aim, visit: Any, fit, solver) -> State:
+def judged(state: State, aim: Aim, visit: Any, fit: Fit, solver) -> State:
     """Return the state after a step whose end ``fit`` has visited."""
     point, running = state.point, state.status == Status.RUNNING
     closer = state.status == stopping.CLOSER
@@ -218,7 +219,7 @@ def _after_step(
     promise: Float[Array, "*f"],
     lam_new: Float[Array, "*f"],
     num_steps: Int[Array, "*f"],
-    fit,
+    fit: Fit,
     solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
     """Return the status after a damped step."""
@@ -262,7 +263,7 @@ def _after_look(
     trial: Proposal,
     accept: Bool[Array, "*f"],
     newton: Float[Array, "*f"],
-    fit,
+    fit: Fit,
     solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
     """Return the status after a look at the undamped model."""
