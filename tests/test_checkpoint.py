@@ -226,7 +226,7 @@ HASH = """
 import jax
 import numpy as np
 import lmjax
-from lmjax._program_hash import program_hash
+from lmjax._jax.program_hash import program_hash
 t = np.linspace(0.0, 4.0, 16)
 def model(p, t):
     return p["a"] * jax.numpy.exp(-p["k"] * t)

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -10,7 +9,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
+from lmjax._errors.warn import PACKAGE
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Keywords of other libraries, and what says the same here.
@@ -74,7 +74,7 @@ def _without_own_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return a traceback without the frames of this package."""
     frames = []
     while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        if not trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
             frames.append(trace)
         trace = trace.tb_next
     kept = None

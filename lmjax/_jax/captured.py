@@ -8,15 +8,14 @@ looked at in places.
 """
 
 import functools
-import os
-import sys
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+
+from lmjax._errors.warn import warn
 
 # Elements of an array that are compared, spread over all of it: a few microseconds.
 _LOOKED_AT = 1024
@@ -25,8 +24,6 @@ _LOOKED_AT = 1024
 _DEEPEST = 3
 
 _LIBRARIES = ("jax", "numpy", "scipy", "lmjax", "equinox")
-
-_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class Frozen:
@@ -50,21 +47,12 @@ class Frozen:
         """Warn, once per function."""
         self.told = True
         called = getattr(fn, "__qualname__", type(fn).__qualname__)
-        warnings.warn(
+        warn(
             f"{name}: {', '.join(changes)} changed since {called} was compiled, and "
             "the fit still uses the old value, as jax does; hand over what changes "
             "through x or args, or define the function anew (lmjax.scipy reads it "
-            "again in every call)",
-            stacklevel=_depth_of_caller(),
+            "again in every call)"
         )
-
-
-def _depth_of_caller() -> int:
-    """Return how far up the first frame lies that is not of this package."""
-    frame, depth = sys._getframe(1), 1
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def prints(fn: Any) -> dict[str, Any]:
