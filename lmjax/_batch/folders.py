@@ -1,4 +1,4 @@
-"""Folders that outlive a power cut."""
+"""Folders whose files are safe after a power cut."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""One fit by the plain loop, or the batch that it becomes under `jax.vmap`."""
+"""Where a fit goes: to the plain loop, or under `jax.vmap` to an engine for batches."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every door asks of one argument: a number, a flag, a word, a function."""
+"""Checks of one argument: a number, a flag, a word, a function."""
 
 import math
 from typing import Any

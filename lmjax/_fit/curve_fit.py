@@ -1,4 +1,4 @@
-"""The public door to fitting a model to data, and what it returns."""
+"""`curve_fit`: a model fitted to data."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The public door to fits of many curves that share some of their parameters."""
+"""`global_fit`: many curves that share some of their parameters."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The public door to one least-squares problem, and the core that every door shares."""
+"""`least_squares`, and `solve`, which all three entry points share."""
 
 from collections.abc import Callable
 from functools import partial

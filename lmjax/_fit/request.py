@@ -1,4 +1,4 @@
-"""A fit of a model to data as it was asked for: what both doors make of keywords."""
+"""The keywords of `curve_fit` and `global_fit` as arrays and pytrees."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """What users hand over as data, as arrays that jax reads as NumPy does.
 
-All doors read through this module: tables and series of pandas and xarray, lists, other
-byte orders. What is no number, and what would lose its mask, is refused by name.
+All public functions read their data here: tables and series of pandas and xarray,
+lists, other byte orders. What is no number, and what would lose its mask, is refused by name.
 """
 
 from collections.abc import Mapping

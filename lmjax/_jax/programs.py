@@ -51,8 +51,8 @@ _settings = operator.attrgetter(
 class Fresh:
     """A function that is traced in every call, so that it sees what has changed.
 
-    Globals, attributes and arrays that are refilled in place: for doors that promise
-    what SciPy does. What was compiled for an equal function is used again. There are no
+    Globals, attributes and arrays that are refilled in place: for functions that
+    promise what SciPy does. What was compiled for an equal function is used again. There are no
     weak references to it, and so nothing here remembers it.
     """
 

@@ -1,4 +1,4 @@
-"""One fit that knows how to be a batch, and a batch that knows how to be many."""
+"""A function with a version of its own for `jax.vmap`, nested or not."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Measured data: from model, y, sigma, mask and NaN policy to one weighted residual."""
+"""Measured data: y, sigma, mask and NaN policy as weights of a residual."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The solver and its settings."""
+"""`LevenbergMarquardt`: the settings of a fit."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-r"""Covariance of a global fit, block by block.
+r"""Covariance of a global fit, by the blocks of its arrowhead matrix.
 
 With V, W, U the blocks of ``J^T J`` (see `lmjax._linalg.arrowhead`), ``X = V^-1 W`` in
 each curve and ``C = (U - sum W^T X)^-1``, the blocks of the inverse are

@@ -1,4 +1,4 @@
-r"""Profile likelihood: how far a parameter moves before the data object.
+r"""Profile likelihood: how far a parameter can move before the fit suffers.
 
 With the other parameters fitted anew at each value of the j-th one, chi-square rises
 from its minimum by ``z(p_j)^2 s^2``, where ``s^2`` is the reduced chi-square (1 if

@@ -1,4 +1,4 @@
-"""SciPy's ``leastsq``, the older door, over the solver of lmjax."""
+"""SciPy's older function ``leastsq``, over the solver of lmjax."""
 
 import warnings
 from collections.abc import Callable
