@@ -1,7 +1,8 @@
 """What users hand over as data, as arrays that jax reads as NumPy does.
 
 All public functions read their data here: tables and series of pandas and xarray,
-lists, other byte orders. What is no number, and what would lose its mask, is refused by name.
+lists, other byte orders. What is no number, and what would lose its mask, is refused
+by name.
 """
 
 from collections.abc import Mapping

@@ -52,8 +52,8 @@ class Fresh:
     """A function that is traced in every call, so that it sees what has changed.
 
     Globals, attributes and arrays that are refilled in place: for functions that
-    promise what SciPy does. What was compiled for an equal function is used again. There are no
-    weak references to it, and so nothing here remembers it.
+    promise what SciPy does. What was compiled for an equal function is used again.
+    There are no weak references to it, and so nothing here remembers it.
     """
 
     __slots__ = ("fn",)
