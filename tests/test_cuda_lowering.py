@@ -187,8 +187,18 @@ def no_kernels(monkeypatch):
     jax.clear_caches()  # what was lowered before has some
 
 
+# To XLA these are like "huber".
+ALIKE = {"soft_l1", "cauchy", "arctan", "tukey", "welsch"}
+
+
 @pytest.mark.usefixtures("no_kernels")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else [])
+        for kind in KINDS
+    ],
+)
 def test_float32_fits_are_plain_operations_on_float32(kind):
     found = facts(kind, "float32")
     assert not found.calls  # no library, no host, none of the programs for a CPU

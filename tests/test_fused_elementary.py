@@ -153,7 +153,7 @@ def ulps_off(name, dtype, *arguments):
     return np.array(found)
 
 
-def arguments(name, dtype, rng, count=3000):
+def arguments(name, dtype, rng, count=1000):
     low, high = RANGES[name]
     if dtype == "float64":
         low, high = DOUBLE_RANGES.get(name, (low, high))
