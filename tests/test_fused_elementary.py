@@ -153,7 +153,7 @@ def ulps_off(name, dtype, *arguments):
     return np.array(found)
 
 
-def arguments(name, dtype, rng, count=1000):
+def arguments(name, dtype, rng, count):
     low, high = RANGES[name]
     if dtype == "float64":
         low, high = DOUBLE_RANGES.get(name, (low, high))
@@ -175,8 +175,9 @@ def check(name, dtype, *arguments):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", RANGES)
-def test_error_in_last_places(name, dtype, rng):
-    check(name, dtype, arguments(name, dtype, rng))
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_error_in_last_places(count, name, dtype, rng):
+    check(name, dtype, arguments(name, dtype, rng, count))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -105,6 +105,13 @@ def test_models_become_kernels_that_call_nothing(name):
     assert not lines(r"^\s+(?!cvt\.rn\.f32)\w+\.\S*f64.*$", text)
 
 
+def test_numbers_of_float64_are_stored_whole():
+    """Stored by halves, the lower one got lost on an H100."""
+    text, _ = kernel_of("Gaussian", "float64")
+    assert lines(r"^\s+st\.global\.b64", text)
+    assert not lines(r"^\s+st\.global\.b32\s+\[.*\], %rd\d+", text)
+
+
 @pytest.mark.skipif(not PTXAS, reason="needs ptxas on the path or in LMJAX_PTXAS")
 @pytest.mark.parametrize("name", KERNELS)
 def test_float32_kernels_fit_into_the_registers(name, tmp_path, record_property):
@@ -237,7 +244,7 @@ def test_gpu_finds_what_a_cpu_finds(name, dtype, record_property):
     record_property("same success", float(same.mean()))
     record_property("same steps", float((got[3] == expected[3]).mean()))
     record_property("cost, 99.9 %", float(np.quantile(excess, 0.999)))
-    assert same.mean() > 0.998
+    assert same.mean() > 0.999
     assert np.quantile(excess, 0.999) < 1e3 * eps
 
 
