@@ -18,11 +18,10 @@ from lmjax._jax.types import Params, Scalar
 from lmjax._linalg.linearization import DenseLinearization
 from lmjax._linalg.solvers import Cholesky, Dual
 from lmjax._problem.problem import assemble, build
-from lmjax._solver import loop
-from lmjax._solver.damping import Nielsen
-from lmjax._solver.one_fit import OneFit
-from lmjax._solver.proposal import aim, measure
+from lmjax._solver.damping import FADE, Nielsen, achieves_enough, fading
 from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._solver.single_fit import SingleFit
+from lmjax._solver.trial import damped_step, measure
 
 
 class LevenbergMarquardtState(NamedTuple):
@@ -33,8 +32,8 @@ class LevenbergMarquardtState(NamedTuple):
         growth: Factor on lambda if that step is poor.
         scale: Fading maximum of the norms of the columns of J, zero before the first.
         cost: Half the sum of squares where the last step started.
-        promised: Reduction that the last step promised; NaN before the first and where
-            the step has been judged already.
+        predicted: Reduction that the linear model predicted for the last step; NaN
+            before the first and where the gain of the step is known already.
         accepted: Whether the last step was taken.
     """
 
@@ -42,7 +41,7 @@ class LevenbergMarquardtState(NamedTuple):
     growth: Scalar
     scale: Float[Array, " n"]
     cost: Scalar
-    promised: Scalar
+    predicted: Scalar
     accepted: Array
 
 
@@ -141,44 +140,44 @@ def _tried(rule, linear_solver, residual_fn, params, state):
     """Return the step if it reduces the cost, else zero."""
     options = {"bounds": None, "fixed": None, "term": None}
     problem, p, _, _ = build(residual_fn, params, jac=None, **options)
-    fit = OneFit(problem, _choose(linear_solver, problem.m, p.size), p)
+    fit = SingleFit(problem, _choose(linear_solver, problem.m, p.size), p)
     point = fit.start(p)
     scale = jnp.maximum(state.scale.astype(p.dtype), point.norms)
     given = point, state.damping.astype(p.dtype), scale, fit
-    aimed = aim(*given)
-    trial = measure(aimed, fit.visit(aimed.p), *given)
-    accept = jnp.isfinite(trial.cost)
+    proposed = damped_step(*given)
+    trial = measure(proposed, fit.evaluate(proposed.p), *given)
+    accept = jnp.isfinite(trial.cost) & achieves_enough(rule, trial.gain)
     if rule.guarded:
-        accept &= (trial.predicted >= 0.0) & (trial.gain > loop.MIN_GAIN)
+        accept &= trial.predicted >= 0.0
     lam, growth = rule.update(state.damping, state.growth, trial.gain, accept)
-    # at a minimum nothing is left to judge by; lambda must not run away there
-    telling = ~(jnp.abs(trial.predicted) <= trial.cost_rounding)
-    lam = jnp.where(telling, lam, state.damping)
-    growth = jnp.where(telling, growth, state.growth)
-    fade = jnp.where(accept & (trial.gain > 0.5), loop.FADE, 1.0).astype(p.dtype)
-    judged = jnp.full_like(point.cost, jnp.nan)
-    state = _like(state, lam, growth, fade * scale, point.cost, judged, accept)
+    # at a minimum rounding hides the gain; lambda must not run away there
+    visible = ~(jnp.abs(trial.predicted) <= trial.cost_rounding)
+    lam = jnp.where(visible, lam, state.damping)
+    growth = jnp.where(visible, growth, state.growth)
+    scale = fading(trial.gain, accept, p.dtype) * scale
+    known = jnp.full_like(point.cost, jnp.nan)
+    state = _like(state, lam, growth, scale, point.cost, known, accept)
     return jnp.where(accept, trial.p - p, 0.0), state
 
 
 def _unseen(rule, linear_solver, linearization: DenseLinearization, state):
-    """Return the step; judge the one before by what it achieved."""
+    """Return the step; lambda follows what the step before it achieved."""
     grad, norms, size = linearization.moments()
     cost = 0.5 * size**2
-    gain = (state.cost - cost) / state.promised
-    known = jnp.isfinite(state.promised) & (state.promised > 0.0)
-    good = gain > loop.MIN_GAIN if rule.guarded else jnp.isfinite(gain)
+    gain = (state.cost - cost) / state.predicted
+    known = jnp.isfinite(state.predicted) & (state.predicted > 0.0)
+    good = jnp.isfinite(gain) & achieves_enough(rule, gain)
     lam, growth = rule.update(state.damping, state.growth, gain, good)
     lam = jnp.where(known, lam, state.damping)
     growth = jnp.where(known, growth, state.growth)
     scale = jnp.maximum(state.scale, norms)
-    unit = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
-    scaled = linearization.rescale(unit)
-    step = unit * _choose(linear_solver, *linearization.jac.shape)(scaled, lam)
+    inverse_scale = 1.0 / jnp.where(scale > 0.0, scale, 1.0)
+    scaled = linearization.rescale(inverse_scale)
+    step = inverse_scale * _choose(linear_solver, *linearization.jac.shape)(scaled, lam)
     finite = jnp.all(jnp.isfinite(step))
     step = jnp.where(finite, step, 0.0)
-    promised = linearization.promise(step)
-    return step, _like(state, lam, growth, loop.FADE * scale, cost, promised, finite)
+    predicted = linearization.predicted_reduction(step)
+    return step, _like(state, lam, growth, FADE * scale, cost, predicted, finite)
 
 
 def _like(state, *fields) -> LevenbergMarquardtState:

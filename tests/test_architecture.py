@@ -42,7 +42,7 @@ LADDER = [
 # Late imports, inside a function, keep optional modules optional.
 LATE = {
     ("lmjax._cli", "matplotlib"),
-    ("lmjax._batch.flight", "tqdm"),
+    ("lmjax._batch.chunks", "tqdm"),
     # a third of a second that only batches need
     ("lmjax._engines.fused.machine", "llvmlite"),
     # of which each system has one

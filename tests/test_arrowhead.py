@@ -76,7 +76,7 @@ def test_linearization_is_that_of_the_dense_jacobian(arrow, rng):
     jac = jac * factor
     r = r + jac @ dp
     u = r + jac @ v
-    found = consequences(got, *map(jnp.asarray, (factor, dp, v, u)))
+    found = recompute_outputs(got, *map(jnp.asarray, (factor, dp, v, u)))
     expected = {
         "grad": jac.T @ r,
         "norms": np.linalg.norm(jac, axis=0),
@@ -90,8 +90,8 @@ def test_linearization_is_that_of_the_dense_jacobian(arrow, rng):
 
 
 @quick.jit
-def consequences(linearization, factor, dp, v, u):
-    model = linearization.rescale(factor).moved(dp)
+def recompute_outputs(linearization, factor, dp, v, u):
+    model = linearization.rescale(factor).shifted(dp)
     grad, norms, size = model.moments()
     return {
         "grad": grad,

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax._jax import batched_cond
-from lmjax._jax.batched_cond import indices_of, rarely, with_batched_twin
+from lmjax._jax.batched_cond import (
+    BLOCK,
+    batched_cond,
+    indices_of,
+    with_batched_implementation,
+)
 
 COUNT = 150  # more than two blocks of the rare branch
 X = np.linspace(0.1, 2.0, COUNT)
@@ -23,7 +27,7 @@ def usual(x):
 
 
 def choose(needed, x, scales=SCALES):
-    return rarely(needed, rare, usual(x), (x, jnp.asarray(scales)))
+    return batched_cond(needed, rare, usual(x), (x, jnp.asarray(scales)))
 
 
 def expected(needed):
@@ -75,11 +79,11 @@ def test_rare_branch_is_for_those_that_need_it():
         shape = jax.ShapeDtypeStruct((), X.dtype)
         return jax.pure_callback(look, shape, x, vmap_method="broadcast_all")
 
-    fit = jax.jit(jax.vmap(lambda needed, x: rarely(needed, watched, -x, x)))
+    fit = jax.jit(jax.vmap(lambda needed, x: batched_cond(needed, watched, -x, x)))
     needed = NEEDED["some"]
     np.testing.assert_array_equal(fit(needed, X), np.where(needed, X, -X))
     (turn,) = seen
-    assert turn.shape == (batched_cond.BLOCK,)
+    assert turn.shape == (BLOCK,)
     # the block is filled up with the last fit
     assert set(turn) == {*X[needed], X[-1]}
     seen.clear()
@@ -115,7 +119,7 @@ def test_indices_are_those_of_nonzero(size):
 
 
 def test_twin_serves_batches_and_nothing_else():
-    fn = with_batched_twin(lambda x, y: x + y, lambda x, y: x - y)
+    fn = with_batched_implementation(lambda x, y: x + y, lambda x, y: x - y)
     assert fn(3.0, 1.0) == 4.0
     assert jax.jit(fn)(3.0, 1.0) == 4.0
     np.testing.assert_array_equal(jax.vmap(fn, (0, None))(X, 1.0), X - 1.0)

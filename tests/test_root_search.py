@@ -28,26 +28,28 @@ CASES = {
 GOAL = 2.0
 
 
-def search(f, guess, wall):
+def search(f, guess, upper_limit):
     """Return the last bracket and how many looks it took."""
     settings = {"goal": GOAL, "tolerance": 1e-10, "guess": jnp.asarray(guess)}
-    wall = jnp.asarray(wall)
+    upper_limit = jnp.asarray(upper_limit)
 
     def one_look(bracket):
-        grain = 1e-10 * bracket.u
+        min_width = 1e-10 * bracket.u
         seen = f(bracket.u)
-        return root_search.look(bracket, seen, grain=grain, wall=wall, **settings)
+        return root_search.update(
+            bracket, seen, min_width=min_width, upper_limit=upper_limit, **settings
+        )
 
     going = lambda bracket: bracket.outcome == root_search.SEARCHING
-    begin = root_search.begin(settings["guess"], wall)
+    begin = root_search.begin(settings["guess"], upper_limit)
     return jax.jit(lambda: jax.lax.while_loop(going, one_look, begin))()
 
 
 @pytest.mark.parametrize("name", list(CASES)[:9])
 def test_root_is_that_of_brent(name):
-    f, guess, wall = CASES[name]
-    bracket = search(f, guess, wall)
-    end = 2.09 if name == "overflows beyond" else min(wall, 1e7)
+    f, guess, upper_limit = CASES[name]
+    bracket = search(f, guess, upper_limit)
+    end = 2.09 if name == "overflows beyond" else min(upper_limit, 1e7)
     expected = scipy.optimize.brentq(lambda u: float(f(u)) - GOAL, 0.0, end)
     assert bracket.outcome == root_search.FOUND
     np.testing.assert_allclose(bracket.u, expected, rtol=1e-8)

@@ -7,7 +7,12 @@ import scipy.stats
 
 from lmjax import Status
 from lmjax._solver import stopping
-from lmjax._solver.stopping import CLOSER, DOUBTFUL, LOOK_ACCEPTED, LOOK_REFUSED
+from lmjax._solver.stopping import (
+    CANDIDATE_ACCEPTED,
+    CANDIDATE_REFUSED,
+    MEASURE_CURVATURE,
+    NEEDS_FINAL_CHECK,
+)
 
 EPS = 2.0**-52
 
@@ -45,7 +50,7 @@ def test_one_parameter_alone_promises_the_square_of_its_cosine():
 )
 def test_what_damping_hides_is_promised(predicted, lam, coordinate, promise):
     given = numbers(predicted, lam, coordinate, 0.1)
-    assert float(stopping.promised_reduction(*given)) == promise
+    assert float(stopping.predicted_undamped(*given)) == promise
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_rounding_excuses_a_promise_unless_it_is_that_of_a_runaway(
     noise, cancelling, expected
 ):
     cost, noise, ftol = numbers(1.0, noise, 1e-6)
-    got = stopping.negligible_promise(cost, noise, jnp.asarray(cancelling), ftol)
+    got = stopping.negligible_reduction(cost, noise, jnp.asarray(cancelling), ftol)
     assert float(got) == expected
 
 
@@ -130,7 +135,7 @@ LOOKS = {
     "relevant, independent columns": (
         {"promise": 2.0, "pivot": 0.5},
         Status.RUNNING,
-        CLOSER,
+        MEASURE_CURVATURE,
     ),
     "relevant and taken, independent columns": (
         {"promise": 2.0, "pivot": 0.5, "accepted": True},
@@ -175,13 +180,16 @@ def test_what_follows_from_a_look_at_the_undamped_model(given, accepted, refused
         "exhausted": False,
     }
     arguments = [jnp.asarray(x) for x in (usual | given).values()]
-    for state, expected in ((LOOK_ACCEPTED, accepted), (LOOK_REFUSED, refused)):
-        got = stopping.after_look(jnp.asarray(state), *arguments, False)
+    for state, expected in (
+        (CANDIDATE_ACCEPTED, accepted),
+        (CANDIDATE_REFUSED, refused),
+    ):
+        got = stopping.status_after_undamped(jnp.asarray(state), *arguments, False)
         assert int(got) == expected
         # where the normal equations see no way on, J itself has the last word
-        got = stopping.after_look(jnp.asarray(state), *arguments, True)
+        got = stopping.status_after_undamped(jnp.asarray(state), *arguments, True)
         failed = expected in (Status.STALLED, Status.ILL_CONDITIONED)
-        assert int(got) == (DOUBTFUL if failed else expected)
+        assert int(got) == (NEEDS_FINAL_CHECK if failed else expected)
 
 
 @pytest.mark.parametrize(

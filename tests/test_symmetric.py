@@ -39,7 +39,7 @@ def test_inverse_of_a_positive_definite_matrix(n, rng):
     np.testing.assert_array_equal(found.matrix, found.matrix.T)
     np.testing.assert_allclose(times, np.asarray(found.matrix).sum(axis=1), rtol=1e-12)
     assert int(found.rank) == n
-    assert bool(found.healthy)
+    assert bool(found.well_conditioned)
 
 
 @pytest.mark.parametrize("n", [3, 11])
@@ -53,7 +53,7 @@ def test_singular_matrix_gets_the_inverse_of_least_norm_in_any_units(n, unit, rn
     expected = np.linalg.pinv(root.T @ root, rcond=1e-10, hermitian=True)
     assert_close(found.matrix * np.outer(scale, scale), expected)
     assert int(found.rank) == n - 1
-    assert not bool(found.healthy)
+    assert not bool(found.well_conditioned)
 
 
 def test_indefinite_matrix_is_inverted_and_is_not_healthy(rng):
@@ -63,7 +63,7 @@ def test_indefinite_matrix_is_inverted_and_is_not_healthy(rng):
     found, _ = pseudo_inverse(matrix, np.ones(4), 0.0)
     assert_close(found.matrix, np.linalg.inv(matrix))
     assert int(found.rank) == 4
-    assert not bool(found.healthy)
+    assert not bool(found.well_conditioned)
 
 
 def test_absent_parameters_are_rows_of_zeros(rng):

@@ -18,11 +18,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lmjax._batch import packing
 from lmjax._batch.checkpoint import Checkpoint, describe, opened
-from lmjax._batch.flight import exchange, fingerprint, in_flight, progress_bar
+from lmjax._batch.chunks import fingerprint, gather_chunks, progress_bar, run_chunks
 from lmjax._batch.packing import RowType, Table
 from lmjax._errors.checks import check_flag
 from lmjax._jax.arrays import leaves_of
-from lmjax._jax.captured import Frozen
+from lmjax._jax.captured_values import Frozen
 from lmjax._jax.closures import Split, as_pytree, unwrapped
 from lmjax._jax.program_hash import program_hash
 from lmjax._problem.precision import rounds, warn_of_rounded
@@ -163,13 +163,13 @@ def _run(
 
     results: dict[int, list[np.ndarray]] = {}
     bar = progress_bar(data.size, progress)
-    for start, out in in_flight(work, mine, _workers(mesh.devices.size)):
+    for start, out in run_chunks(work, mine, _workers(mesh.devices.size)):
         results[start] = out
         bar(min(chunk_size, data.size - start))
     chunks = [results[start] for start in mine]
     leaves = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
     if jax.process_count() > 1:
-        leaves = [exchange(leaf, len(starts), chunk_size) for leaf in leaves]
+        leaves = [gather_chunks(leaf, len(starts), chunk_size) for leaf in leaves]
     return leaves
 
 

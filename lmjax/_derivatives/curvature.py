@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.hessian import plan
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Scalar
 from lmjax._linalg.arrowhead import ArrowMatrix, matrix_of
 from lmjax._linalg.hessian import (
@@ -80,10 +80,10 @@ class Curvature(eqx.Module):
         jacobi = v / jnp.where(squares > 0.0, squares, 1.0)
         if self.inverse is None:
             return jacobi
-        return jnp.where(self.inverse.healthy, self.inverse.times(v), jacobi)
+        return jnp.where(self.inverse.well_conditioned, self.inverse.times(v), jacobi)
 
 
-def autodiffed(problem: Problem, n: int) -> Problem:
+def without_user_jacobian(problem: Problem, n: int) -> Problem:
     """Return the problem with J worked out by autodiff."""
     if problem.user_jac is None:
         return problem
@@ -97,7 +97,7 @@ def gradient(problem: Problem, p: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.grad(cost)(p)
 
 
-def consequences(
+def recompute_outputs(
     problem: Problem, p: Float[Array, " n"], outcome: Outcome
 ) -> dict[str, Any]:
     """Return what the outcome says about the point ``p``, computed again."""
@@ -184,10 +184,10 @@ def _dense(problem: Problem, place: Place, engine: str | None) -> Hessian:
 
         values = [leaves[i] for i in live]
         _, (grad, matrix) = jax.jvp(moved, (values,), ([dots[i] for i in live],))
-        still = jax.tree.map(varying.zero_tangent, known)
+        still = jax.tree.map(sharded.zero_tangent, known)
         return still._replace(grad=grad, matrix=matrix)
 
-    return varying.custom_jvp(found, rule, leaves)
+    return sharded.custom_jvp(found, rule, leaves)
 
 
 def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
@@ -209,7 +209,7 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
 
 def _linearized(problem: Problem, p: Float[Array, " n"]):
     """Return the gradient and ``v -> H v``."""
-    return varying.linearize(lambda p: gradient(problem, p), p)
+    return sharded.linearize(lambda p: gradient(problem, p), p)
 
 
 def _matrix(product: Callable, p: Float[Array, " n"]) -> Float[Array, "n n"]:
@@ -234,7 +234,7 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     """Return the check of a fit, from the full Hessian at its solution."""
     arrays, rest = eqx.partition((problem, outcome), eqx.is_array)
     problem, outcome = eqx.combine(jax.lax.stop_gradient(arrays), rest)
-    problem = autodiffed(problem, outcome.p.size)
+    problem = without_user_jacobian(problem, outcome.p.size)
     curvature = at(problem, outcome.p, outcome, "full")
     norm = lambda v: jnp.sqrt(jnp.sum((outcome.norms * v) ** 2))
     size = norm(outcome.p)
@@ -244,7 +244,7 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     rho = jnp.full_like(error, jnp.nan)
     matrix, inverse = curvature.matrix, curvature.inverse
     if matrix is not None and isinstance(inverse, Inverse):
-        rank, definite = inverse.rank, inverse.healthy
+        rank, definite = inverse.rank, inverse.well_conditioned
         rho = _rho(matrix, outcome.normal_matrix, outcome)
     return DerivativeCheck(error, rho, rank, num_free, definite)
 
@@ -276,4 +276,4 @@ def _rho(matrix, normal, outcome: Outcome) -> Scalar:
     start = start.astype(matrix.dtype)
     length = norm(start)
     start = start / jnp.where(length > 0.0, length, 1.0)
-    return varying.fori_loop(0, 100, turn, (start, zero))[1]
+    return sharded.fori_loop(0, 100, turn, (start, zero))[1]

@@ -25,7 +25,7 @@ from lmjax._derivatives import curvature as second_order
 from lmjax._derivatives.curvature import Curvature
 from lmjax._engines import dispatch
 from lmjax._errors.checks import check_choice, check_flag
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Flag
 from lmjax._problem.problem import Problem
 from lmjax._solver.outcome import Outcome
@@ -104,7 +104,7 @@ class Implicit(eqx.Module):
             return self._tangent(rebuild, primals[0], tangents[0], outcome)
 
         run = lambda leaves: dispatch.solve(*rebuild(leaves))
-        return varying.custom_jvp(run, rule, leaves)
+        return sharded.custom_jvp(run, rule, leaves)
 
     def report(self, problem: Problem, outcome: Outcome) -> DerivativeCheck | None:
         """Return the check of a fit, if it was asked for."""
@@ -126,7 +126,7 @@ class Implicit(eqx.Module):
             for i, value in zip(live, values, strict=True):
                 every[i] = value
             problem, p0, _ = rebuild(every)
-            return second_order.autodiffed(problem, p0.size), p0
+            return second_order.without_user_jacobian(problem, p0.size), p0
 
         problem, _ = given(values)
         p = detach_unless(ok, outcome.p)
@@ -138,10 +138,10 @@ class Implicit(eqx.Module):
         p_dot = _parameters(given, values, dots, curvature, outcome.free)
 
         def follow(p, values):
-            return second_order.consequences(given(values)[0], p, outcome)
+            return second_order.recompute_outputs(given(values)[0], p, outcome)
 
         _, followed = jax.jvp(follow, (p, values), (p_dot, dots))
-        tangent = jax.tree.map(varying.zero_tangent, outcome)
+        tangent = jax.tree.map(sharded.zero_tangent, outcome)
         moved = {"p": p_dot, **followed}
         moved = jax.tree.map(lambda t: _silence_unless(ok, t, self.failed), moved)
         return tangent._replace(**moved)
@@ -150,12 +150,12 @@ class Implicit(eqx.Module):
 def _parameters(given, values, dots, curvature: Curvature, free) -> Array:
     """Return the tangent of the parameters."""
     held_dot = jnp.zeros_like(curvature.p)
-    conditions = given(values)[0].conditions
-    if conditions.box is not None or conditions.fixed is not None:
+    constraints = given(values)[0].constraints
+    if constraints.box is not None or constraints.fixed is not None:
 
         def held(values):
             problem, p0 = given(values)
-            return problem.conditions.holding(curvature.p, p0)
+            return problem.constraints.pinned_values(curvature.p, p0)
 
         _, held_dot = jax.jvp(held, (values,), (dots,))
         held_dot = jnp.where(free, 0.0, held_dot)

@@ -23,9 +23,9 @@ from lmjax._linalg.linearization import MatrixFreeLinearization
 from lmjax._linalg.symmetric import pseudo_inverse, solve_by_products, solve_dense
 from lmjax._problem.problem import Problem
 from lmjax._solver import loop, range_check, stopping
-from lmjax._solver.one_fit import OneFit
 from lmjax._solver.outcome import Outcome, outcome_of
 from lmjax._solver.settings import LevenbergMarquardt, as_int
+from lmjax._solver.single_fit import SingleFit
 from lmjax._solver.status import Status
 
 
@@ -72,11 +72,11 @@ class Unrolled(eqx.Module):
         given = (problem, p0, solver, linear_solver)
         problem_now, p0_now, solver, linear_solver = detach(given)
         solver = dataclasses.replace(solver, max_steps=self.num_steps)
-        fit = OneFit(problem_now, linear_solver, p0_now)
+        fit = SingleFit(problem_now, linear_solver, p0_now)
         state = loop.init(fit, p0_now, solver)
         started = state.status != Status.NONFINITE_START
         problem, p0 = detach_unless(started, (problem, p0))
-        attached = curvature.autodiffed(problem, p0.size)
+        attached = curvature.without_user_jacobian(problem, p0.size)
 
         def one(carry, _):
             state, p = carry
@@ -89,12 +89,12 @@ class Unrolled(eqx.Module):
             moved = jnp.where(new.num_accepted > state.num_accepted, moved, p)
             return (new, _with_value(moved, new.point.p)), None
 
-        p = _with_value(problem.conditions.project(p0), state.point.p)
+        p = _with_value(problem.constraints.project(p0), state.point.p)
         # one turn more for a look at what the last step left
         (state, p), _ = jax.lax.scan(one, (state, p), None, length=self.num_steps + 1)
         outcome = outcome_of(state, problem_now, solver)
         status = range_check.status(problem_now, p0_now, outcome, solver)
-        again = curvature.consequences(attached, p, outcome)
+        again = curvature.recompute_outputs(attached, p, outcome)
         return outcome._replace(p=p, status=status, **again)
 
     def report(self, problem: Problem, outcome: Outcome) -> None:
@@ -128,14 +128,14 @@ class OneStep(eqx.Module):
         outcome = detach(dispatch.solve(*detach((problem, p0, solver))))
         ok = outcome.status > 0
         problem, p0 = detach_unless(ok, (problem, p0))
-        attached = curvature.autodiffed(problem, p0.size)
-        held = attached.conditions.holding(outcome.p, p0)
+        attached = curvature.without_user_jacobian(problem, p0.size)
+        held = attached.constraints.pinned_values(outcome.p, p0)
         p = jnp.where(outcome.free, outcome.p, _with_value(held, outcome.p))
         # the last lambda may still be 1e-3, which would be the error of the derivative
         undamped = jnp.zeros_like(outcome.damping)
         step = _attached_step(attached, p, undamped, outcome.norms, outcome.free)
         p = jnp.where(ok, _with_value(step, outcome.p), outcome.p)
-        again = curvature.consequences(attached, p, outcome)
+        again = curvature.recompute_outputs(attached, p, outcome)
         return outcome._replace(p=p, **detach_unless(ok, again))
 
     def report(self, problem: Problem, outcome: Outcome) -> None:
@@ -175,7 +175,7 @@ def _attached_step(problem: Problem, p, lam, scale, free) -> Float[Array, " n"]:
             return jnp.where(free, rmv(mv(inside)) + damping * inside, v)
 
         dp = -solve_by_products(product, lambda v: v / squares, grad)
-    return problem.conditions.project(p + dp)
+    return problem.constraints.project(p + dp)
 
 
 Derivative = Implicit | Unrolled | OneStep

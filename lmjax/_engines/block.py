@@ -1,9 +1,9 @@
 """A block of independent fits, side by side on the last axis of every array.
 
-`Lanes` is what `lmjax._solver.loop` needs to know of a problem, for many fits at once.
-Every trial is linearised at once, and of ``[J r]`` only its Gram matrix survives, so no
-J is ever in memory for longer than a block of fits. The damped system is solved by a
-Cholesky factorisation written out entry by entry.
+`FitBlock` is what `lmjax._solver.loop` needs of a problem, for many fits at once. Every
+trial is linearised at once. Of ``[J r]`` only its Gram matrix survives, so J is in
+memory for one block of fits only. The damped system is solved by a Cholesky
+factorisation written out entry by entry.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.vmap_last_axis import evaluate
 from lmjax._linalg.linearization import NormalLinearization, gram_pairs
 from lmjax._linalg.solvers.dense import solve_written_out
-from lmjax._problem.bounds import Conditions
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE, Problem
 from lmjax._solver import stopping
-from lmjax._solver.proposal import Point, Proposal, free_part, point_at
+from lmjax._solver.diagnosis import diagnose
+from lmjax._solver.point import Point, free_part, point_at
 from lmjax._solver.state import State
-from lmjax._solver.symptoms import symptoms_of
 
 
-class Lanes(eqx.Module):
+class FitBlock(eqx.Module):
     """A block of fits, each on its own lane of the last axis.
 
     Attributes:
@@ -40,7 +40,7 @@ class Lanes(eqx.Module):
 
     data: Problem
     flags: Any
-    conditions: Conditions
+    constraints: Constraints
     p0: Float[Array, "n f"]
     begun: Bool[Array, "*f"]
 
@@ -62,12 +62,12 @@ class Lanes(eqx.Module):
     @property
     def first(self) -> Float[Array, "n f"]:
         """The first points of the fits."""
-        return self.conditions.project(self.p0)
+        return self.constraints.project(self.p0)
 
-    def visit(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
+    def evaluate(self, p: Float[Array, "n f"]) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost: at ``p``, or of the first point."""
-        here = jnp.where(self.begun, p, self.first)
-        columns = self._values(rows_of_one, here)
+        start = jnp.where(self.begun, p, self.first)
+        columns = self._values(rows_of_one, start)
         pairs = gram_pairs(self.n)
         sums = [jnp.sum(columns[i] * columns[j], axis=0) for i, j in pairs]
         gram = jnp.stack(sums)
@@ -109,15 +109,15 @@ class Lanes(eqx.Module):
 
     def start(self, p: Float[Array, "n f"]) -> Point:
         """Return the first point."""
-        return self.point(p, self.visit(p))
+        return self.point(p, self.evaluate(p))
 
-    def point(self, p: Float[Array, "n f"], visit) -> Point:
+    def point(self, p: Float[Array, "n f"], evaluated) -> Point:
         """Return the point ``p``, once visited."""
-        return point_at(self.conditions, p, None, *visit)
+        return point_at(self.constraints, p, None, *evaluated)
 
-    def compare(self, point: Point, dp, visit) -> tuple[Array, ...]:
+    def compare(self, point: Point, dp, evaluated) -> tuple[Array, ...]:
         """Return the visit's cost, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
-        _, cost = visit
+        _, cost = evaluated
         bend = point.linearization.curvature(dp)
         return cost, point.cost - cost, bend, self.effect(point)
 
@@ -125,11 +125,11 @@ class Lanes(eqx.Module):
         """Return ``|J p|^2`` over the free parameters."""
         return point.linearization.curvature(free_part(point))
 
-    def settle_if(self, accept, trial: Proposal, point: Point) -> Point:
-        """Return the trial point: it is linearised already."""
-        return self.point(trial.p, trial.visit)
+    def linearize_if(self, accept, p, evaluated, cost, old: Point) -> Point:
+        """Return the point at ``p``: it is linearised already."""
+        return self.point(p, evaluated)
 
-    def either(self, first: Bool[Array, " f"], a: Point, b: Point) -> Point:
+    def select(self, first: Bool[Array, " f"], a: Point, b: Point) -> Point:
         """Return one of two points for each lane."""
         return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
 
@@ -167,11 +167,11 @@ def rows_of_one(
         jac = problem.user_jac(p)
         columns = [jac[:, j] for j in range(p.size)]
     else:
-        r, linear = varying.linearize(problem.residual_fn, p)
+        r, linear = sharded.linearize(problem.residual_fn, p)
         columns = list(each(linear)(units))
     if problem.term is None:
         return [*columns, r]
-    residual, row = problem.term.rows(r)
+    residual, row = problem.term.gauss_newton_rows(r)
     columns = [row * column for column in columns]
     return [*columns, residual, problem.half_terms(r)]
 
@@ -201,7 +201,7 @@ class Ended(NamedTuple):
         damping: Lambda.
         free: Which parameters may move.
         lost: Which free parameters have lost their effect on the residual.
-        status: A `Status` value, or DOUBTFUL.
+        status: A `Status` value, or NEEDS_FINAL_CHECK.
         num_steps: Steps proposed.
         num_accepted: Steps taken.
     """
@@ -232,11 +232,11 @@ class Ran(NamedTuple):
     steps: Float[Array, " f"]
 
 
-def end(state: State, p0: Float[Array, "n *f"], conditions: Conditions) -> Ended:
+def end(state: State, p0: Float[Array, "n *f"], constraints: Constraints) -> Ended:
     """Return what is left of fits that have ended, and how that is explained."""
     point = state.point
     effect = point.linearization.curvature(free_part(point))
-    symptoms = symptoms_of(state, p0, effect, conditions)
+    diagnosis = diagnose(point, p0, state.scale, effect, constraints)
     free = jnp.ones_like(point.p, bool) if point.free is None else point.free
     return Ended(
         p=point.p,
@@ -247,8 +247,8 @@ def end(state: State, p0: Float[Array, "n *f"], conditions: Conditions) -> Ended
         scale=state.scale,
         damping=state.lam,
         free=free,
-        lost=symptoms.lost,
-        status=stopping.explained(state.status, *symptoms.of_fit),
+        lost=diagnosis.lost,
+        status=stopping.explained(state.status, *diagnosis.of_fit),
         num_steps=state.num_steps,
         num_accepted=state.num_accepted,
     )
@@ -275,11 +275,11 @@ def pack(state: State) -> Packed:
     return Packed(jnp.concatenate(rows), jnp.stack(counts))
 
 
-def unpack(packed: Packed, conditions: Conditions, n: int) -> State:
+def unpack(packed: Packed, constraints: Constraints, n: int) -> State:
     """Return the state of a block."""
     q = len(gram_pairs(n))
     p, gram, scale, rest = jnp.split(packed.floats, [n, n + q, 2 * n + q])
-    point = point_at(conditions, p, None, NormalLinearization(gram, n), rest[0])
+    point = point_at(constraints, p, None, NormalLinearization(gram, n), rest[0])
     num_steps, num_accepted, status = packed.counts
     return State(
         point,

@@ -13,18 +13,18 @@ from lmjax._engines.block import Ended, Ran
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.fit import plan as fit_plan
 from lmjax._engines.xla import Batch
-from lmjax._jax.vmap_rule import each, with_batch
+from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._linalg.linearization import UNROLL_UP_TO
 from lmjax._linalg.solvers import Cholesky
 from lmjax._problem import separable
 from lmjax._problem.problem import Problem
 from lmjax._solver import loop, range_check, stopping
-from lmjax._solver.last_look import Judged, judge
-from lmjax._solver.one_fit import OneFit
+from lmjax._solver.diagnosis import diagnose
+from lmjax._solver.final_check import Checked, check
 from lmjax._solver.outcome import Outcome, outcome_of
 from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._solver.single_fit import SingleFit
 from lmjax._solver.status import Engine, Status
-from lmjax._solver.symptoms import symptoms_of
 
 ANOTHER = "the solver asks for another engine"
 
@@ -44,7 +44,7 @@ def solve(
 def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> Outcome:
     """Return the outcome in all parameters, given that in the nonlinear ones.
 
-    A minimum of one problem is one of the other: the point is looked at once more, and
+    A minimum of one problem is one of the other: the point is checked once more, and
     what happened on the way stays. Without nonlinear parameters nothing did.
     """
     problem = separated.problem
@@ -52,7 +52,7 @@ def _whole(separated, inner: Outcome | None, p0, solver: LevenbergMarquardt) -> 
     start = p0[separable.indices(problem, True)]
     p = separated.complete(q)
     p = jnp.where(jnp.all(jnp.isfinite(p)), p, separated.join(q, start))
-    fit = OneFit(problem, solver.choose_linear_solver(problem.m, p.size), p)
+    fit = SingleFit(problem, solver.choose_linear_solver(problem.m, p.size), p)
     state = loop.init(fit, p, solver)
     outcome = outcome_of(state, problem, solver)
     status = jnp.where(state.status == Status.RUNNING, Status.GTOL, state.status)
@@ -128,16 +128,16 @@ def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | Non
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
     state = loop.run(problem, p0, solver, linear_solver)
     outcome = outcome_of(state, problem, solver)
-    fit = OneFit(problem, linear_solver, p0)
+    fit = SingleFit(problem, linear_solver, p0)
     effect = fit.effect(state.point)
-    symptoms = symptoms_of(state, p0, effect, problem.conditions)
-    explained = stopping.explained(outcome.status, *symptoms.of_fit)
-    outcome = outcome._replace(status=explained, lost=symptoms.lost)
+    diagnosis = diagnose(state.point, p0, state.scale, effect, problem.constraints)
+    explained = stopping.explained(outcome.status, *diagnosis.of_fit)
+    outcome = outcome._replace(status=explained, lost=diagnosis.lost)
     if fit.squares_condition:
-        given = Judged(*(getattr(outcome, name) for name in Judged._fields))
-        judged = judge(problem, p0, given, state.scale, solver)
-        r = problem.residual_fn(judged.p)
-        outcome = outcome._replace(r=r, **judged._asdict())
+        given = Checked(*(getattr(outcome, name) for name in Checked._fields))
+        checked = check(problem, p0, given, state.scale, solver)
+        r = problem.residual_fn(checked.p)
+        outcome = outcome._replace(r=r, **checked._asdict())
     return _in_range(problem, p0, outcome, solver)
 
 
@@ -147,13 +147,13 @@ def _batch(size: int, batched: Any, arrays: Any, rest: Any) -> Outcome:
         p0 = jnp.broadcast_to(p0, (size, *p0.shape))
     batch = Batch((problem, solver, p0), (*batched[:2], True), rest)
     ended, ran = _fitted(batch, size)
-    judged = {name: getattr(ended, name) for name in Judged._fields}
+    checked = {name: getattr(ended, name) for name in Checked._fields}
     axes = jax.tree.map(lambda flag: 0 if flag else None, batched[0])
     # For whoever wants it; XLA drops it where nobody does.
     residual = lambda problem, p: eqx.combine(problem, rest[0]).residual_fn(p)
     return Outcome(
-        **judged,
-        r=jax.vmap(residual, in_axes=(axes, 0))(problem, judged["p"]),
+        **checked,
+        r=jax.vmap(residual, in_axes=(axes, 0))(problem, checked["p"]),
         num_steps=ended.num_steps,
         num_accepted=ended.num_accepted,
         damping=ended.damping,
@@ -226,17 +226,17 @@ def _by_blocks(batch: Batch, size: int) -> tuple[Ended, Ran]:
     with jax.numpy_rank_promotion("allow"):  # (n, f) with (f,) is the rule there
         ended, steps = xla.run(batch, size)
     first = lambda x: jnp.moveaxis(x, -1, 0)
-    given = Judged(*(first(getattr(ended, name)) for name in Judged._fields))
+    given = Checked(*(first(getattr(ended, name)) for name in Checked._fields))
     axes = jax.tree.map(lambda flag: 0 if flag else None, flags[:2])
 
-    def last_look(problem, solver, p0, given, scale):
+    def checks_of_one(problem, solver, p0, given, scale):
         problem, solver = eqx.combine((problem, solver), rest[:2])
-        judged = judge(problem, p0, given, scale, solver)
-        return judged._replace(status=range_check.status(problem, p0, judged, solver))
+        checked = check(problem, p0, given, scale, solver)
+        return checked._replace(status=range_check.status(problem, p0, checked, solver))
 
-    last_look = jax.vmap(last_look, in_axes=(*axes, 0, 0, 0))
-    judged = last_look(problem, solver, p0, given, ended.scale.T)
-    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), judged._asdict())
+    checks = jax.vmap(checks_of_one, in_axes=(*axes, 0, 0, 0))
+    checked = checks(problem, solver, p0, given, ended.scale.T)
+    last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), checked._asdict())
     share = jnp.broadcast_to(steps / size, (size,)).astype(ended.cost.dtype)
     ran = Ran(jnp.full(size, Engine.XLA, jnp.int32), share)
     return ended._replace(**last), ran

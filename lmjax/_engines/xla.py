@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lmjax._engines.block import Ended, Lanes, Packed, curvatures, end, pack, unpack
-from lmjax._jax import varying
+from lmjax._engines.block import Ended, FitBlock, Packed, curvatures, end, pack, unpack
+from lmjax._jax import sharded
 from lmjax._jax.batched_cond import indices_of
 from lmjax._linalg.linearization import gram_pairs
-from lmjax._problem.bounds import Conditions
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import Problem
 from lmjax._solver import loop
 from lmjax._solver.settings import LevenbergMarquardt
@@ -73,12 +73,12 @@ class Batch(NamedTuple):
         arrays = jax.tree.map(pick, self.arrays, self.flags)
         return eqx.combine(arrays, self.rest)
 
-    def conditions(self, problem: Problem, width: int) -> Conditions:
+    def constraints(self, problem: Problem, width: int) -> Constraints:
         """Return the conditions of a block of ``width`` fits, per lane."""
         wide = lambda x, flag: (
             x if flag else jnp.broadcast_to(x[:, None], (*x.shape, width))
         )
-        return jax.tree.map(wide, problem.conditions, self.flags[0].conditions)
+        return jax.tree.map(wide, problem.constraints, self.flags[0].constraints)
 
 
 def run(batch: Batch, size: int) -> tuple[Ended, Float[Array, ""]]:
@@ -94,16 +94,16 @@ def run(batch: Batch, size: int) -> tuple[Ended, Float[Array, ""]]:
     def by(width):
         return lambda arrays: _blocks(batch._replace(arrays=arrays), size, width)
 
-    packed, steps = varying.platform_dependent(
+    packed, steps = sharded.platform_dependent(
         batch.arrays,
         cpu=by(lanes_on_cpu(bytes_per_fit)),
         default=by(lanes_elsewhere(bytes_per_fit, size)),
     )
     last = lambda x, flag: jnp.moveaxis(x, 0, -1) if flag else x
-    bounds = jax.tree.map(last, problem.conditions, batch.flags[0].conditions)
-    problem = eqx.tree_at(lambda p: p.conditions, problem, bounds)
-    conditions = batch.conditions(problem, size)
-    return end(unpack(packed, conditions, n), p0.T, conditions), steps
+    bounds = jax.tree.map(last, problem.constraints, batch.flags[0].constraints)
+    problem = eqx.tree_at(lambda p: p.constraints, problem, bounds)
+    constraints = batch.constraints(problem, size)
+    return end(unpack(packed, constraints, n), p0.T, constraints), steps
 
 
 def _blocks(batch: Batch, size: int, width: int) -> tuple[Packed, Float[Array, ""]]:
@@ -135,30 +135,30 @@ def _blocks(batch: Batch, size: int, width: int) -> tuple[Packed, Float[Array, "
 
         left = lambda carry: carry[0] < count
         carry = jnp.int32(0), packed, steps
-        return varying.while_loop(left, one_block, carry)[1:]
+        return sharded.while_loop(left, one_block, carry)[1:]
 
     unfinished = lambda carry: jnp.any(carry[0].running)
     start = Packed(floats, counts), jnp.zeros((), dtype)
-    return varying.while_loop(unfinished, one_round, start)
+    return sharded.while_loop(unfinished, one_round, start)
 
 
 def _advance(batch: Batch, index: Int[Array, " f"], block: Packed, least):
     """Step a block until no more than ``least`` of its fits are running."""
     problem, solver, p0 = batch.block(index)
-    conditions = batch.conditions(problem, index.size)
-    lanes = lambda begun: Lanes(problem, batch.flags[0], conditions, p0, begun)
+    constraints = batch.constraints(problem, index.size)
+    lanes = lambda begun: FitBlock(problem, batch.flags[0], constraints, p0, begun)
     fresh = lanes(block.counts[0] >= 0)
     bends = fresh.bends(fresh.first)
 
     def turn(carry):
         block, turns = carry
-        state = unpack(block, conditions, fresh.n)
+        state = unpack(block, constraints, fresh.n)
         begun = state.num_steps >= 0
         fit = lanes(begun)
-        aim = loop.aimed(state, fit, solver)
-        visit = fit.visit(aim.p)
-        stepped = loop.judged(state, aim, visit, fit, solver)
-        start = fit.point(fit.first, visit)
+        proposed = loop.propose(state, fit, solver)
+        evaluated = fit.evaluate(proposed.p)
+        stepped = loop.decide(state, proposed, evaluated, fit, solver)
+        start = fit.point(fit.first, evaluated)
         started = loop.begin(start, curvatures(start, bends), fit, solver)
         done = ~block.running
         choose = lambda old, new, first: jnp.where(
@@ -168,4 +168,4 @@ def _advance(batch: Batch, index: Int[Array, " f"], block: Packed, least):
         return block, turns + 1
 
     going = lambda carry: jnp.sum(carry[0].running, dtype=jnp.int32) > least
-    return varying.while_loop(going, turn, (block, jnp.int32(0)))
+    return sharded.while_loop(going, turn, (block, jnp.int32(0)))

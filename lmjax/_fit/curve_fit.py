@@ -1,10 +1,8 @@
 """`curve_fit`: a model fitted to data."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -13,25 +11,17 @@ from lmjax._derivatives.implicit import Implicit
 from lmjax._derivatives.unrolled import Derivative
 from lmjax._errors.advice import hints
 from lmjax._fit.curve_result import CurveFit
+from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resolved
 from lmjax._fit.least_squares import solve
-from lmjax._fit.request import (
-    check_choices,
-    completed,
-    dtype_of,
-    fields_of,
-    pearson,
-    request,
-    resolved,
-)
+from lmjax._fit.objective import objective, statistics_of
 from lmjax._fit.validate import check_affine, check_solver, resolve_linear
 from lmjax._jax import arrays
 from lmjax._jax.constant_indices import traced_shapes
 from lmjax._jax.types import Params
-from lmjax._problem.data import inside_domain, likelihood_term, prepare
+from lmjax._problem.data import inside_domain, prepare
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._statistics import statistics
 from lmjax._statistics.covariance import covariance_of_fit
-from lmjax._statistics.statistics import dof_of, is_free, marked
+from lmjax._statistics.statistics import is_free
 from lmjax.likelihoods import Likelihood
 
 _DEFAULT = LevenbergMarquardt()
@@ -85,7 +75,7 @@ def curve_fit(
             another point stand there. With several data sets a prefix pytree of y (and
             x with the structure of y, if it has such places).
         nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
-            "omit" treats its point as masked.
+            "omit" treats its point as minputs.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
             one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
             covariance the inverse of the Fisher information, and neither sigma,
@@ -106,7 +96,7 @@ def curve_fit(
         ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
             data are impossible under the likelihood, or the model reads an array of
             params0 or x beyond its end.
-        TypeError: If parameters or data are not real numbers, or masked by numpy.ma.
+        TypeError: If parameters or data are not real numbers, or minputs by numpy.ma.
 
     Warns:
         UserWarning: If jax rounds float64 data to float32 and that matters.
@@ -131,7 +121,7 @@ def curve_fit(
     check_choices(model, params0, nan_policy)
     check_solver(solver, derivative)
     y = arrays.as_arrays("y", y)
-    asked = request(
+    inputs = convert(
         model,
         x,
         y,
@@ -149,31 +139,31 @@ def curve_fit(
         raise ValueError(
             "y: expected one array beside likelihood=, got several data sets"
         )
-    start = asked.start
+    start = inputs.start
     marked = resolve_linear(
         linear,
         start,
         bounds=bounds,
-        terms={"loss": asked.term, "likelihood": likelihood},
+        terms={"loss": inputs.term, "likelihood": likelihood},
         solver=solver,
         derivative=derivative,
     )
     try:
-        asked, plain = asked.with_programs(solver)
-        fit = _fit(asked, plain, derivative, absolute_sigma, nan_policy, marked)
+        inputs, plain = inputs.with_programs(solver)
+        fit = _fit(inputs, plain, derivative, absolute_sigma, nan_policy, marked)
     except (TypeError, OverflowError) as error:
-        raise asked.blame(error) from error
-    asked.check_answer(fit)
+        raise inputs.name_refused_argument(error) from error
+    inputs.check_answer(fit)
     if marked is not None:
         check_affine(fit.status, marked, start)
     return completed(fit, model, params0)
 
 
-def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
-    params0, evaluate = resolved(asked.model, asked.params0)
-    out = traced_shapes(evaluate, params0=params0, x=asked.x)
-    dtype = dtype_of(out, asked.y)
-    data = prepare(asked.x, asked.y, asked.sigma, asked.mask, nan_policy, dtype)
+def _fit_impl(inputs, solver, derivative, absolute_sigma, nan_policy, linear):
+    params0, evaluate = resolved(inputs.model, inputs.params0)
+    out = traced_shapes(evaluate, params0=params0, x=inputs.x)
+    dtype = dtype_of(out, inputs.y)
+    data = prepare(inputs.x, inputs.y, inputs.sigma, inputs.mask, nan_policy, dtype)
     data = inside_domain(data, evaluate(params0, data.x))
 
     def predict(params):
@@ -185,49 +175,34 @@ def _fit_impl(asked, solver, derivative, absolute_sigma, nan_policy, linear):
         flat, unravel = ravel_pytree(r)
         return unravel(data.whiten(flat))
 
-    residual_fn = lambda params: residual_of(predict(params))
-    term, likelihood = asked.term, None
-    if asked.likelihood is not None:
-        likelihood = eqx.combine(asked.likelihood.arrays, asked.likelihood.rest)
-        term = likelihood_term(likelihood, data, dtype)
-        residual_fn = predict
-        absolute_sigma = True
-    jac = asked.jac or solver.jac
+    goal = objective(inputs, data, predict, residual_of, dtype)
+    jac = inputs.jac or solver.jac
     solution, problem, outcome = solve(
-        residual_fn,
+        goal.residual_fn,
         params0,
-        bounds=asked.bounds,
-        fixed=asked.fixed,
-        term=term,
+        bounds=inputs.bounds,
+        fixed=inputs.fixed,
+        term=goal.term,
         solver=solver,
         derivative=derivative,
         jac=(lambda params: jac(params, data.x)) if callable(jac) else jac,
         whiten=data.whiten,
         linear=linear,
     )
-    covariance = rank = None
     inverse = _inverse(problem, outcome, solution.flat_status, solver.engine)
-    if inverse is not None:
-        covariance, rank = inverse.matrix, inverse.rank
-        status = marked(solution.flat_status, inverse.open)
-        solution = dataclasses.replace(solution, flat_status=status)
-    if covariance is not None and not absolute_sigma:
-        points = problem.m if data.num_used is None else data.num_used
-        dof = dof_of(points, solution.flat_status)
-        covariance = statistics.scaled(covariance, solution.cost, dof)
-    if likelihood is not None:
-        observed = residual_of(solution.residual)
-        solution = dataclasses.replace(solution, residual=observed)
-    return CurveFit(
-        **fields_of(solution, data.num_used),
-        covariance=covariance,
-        rank=rank,
+    found = statistics_of(
+        goal,
+        solution,
+        outcome,
+        problem,
+        covariance=None if inverse is None else inverse.matrix,
+        rank=None if inverse is None else inverse.rank,
+        undetermined=None if inverse is None else inverse.open,
         num_used=data.num_used,
-        pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
         absolute_sigma=absolute_sigma,
-        likelihood=None if likelihood is None else type(likelihood).__name__,
-        model=None,  # `completed` puts it in
     )
+    # `completed` puts the model in
+    return CurveFit(**vars(goal.observed(solution)) | found, model=None)
 
 
 _fit = jax.jit(_fit_impl, static_argnums=(3, 4, 5))

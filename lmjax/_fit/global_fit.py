@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -12,29 +11,20 @@ from lmjax._derivatives.implicit import Implicit
 from lmjax._derivatives.unrolled import Derivative, detach
 from lmjax._errors.advice import hints
 from lmjax._fit.global_result import GlobalFit
+from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resolved
 from lmjax._fit.least_squares import solve
-from lmjax._fit.request import (
-    check_choices,
-    completed,
-    dtype_of,
-    fields_of,
-    pearson,
-    request,
-    resolved,
-)
+from lmjax._fit.objective import objective, statistics_of
 from lmjax._fit.validate import check_curve_solver, check_curves, check_solver
-from lmjax._jax import arrays, paths, programs
+from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.constant_indices import traced_shapes
 from lmjax._jax.types import Params
 from lmjax._linalg.solvers import Schur
 from lmjax._problem import groups
-from lmjax._problem.data import likelihood_term
 from lmjax._problem.groups import Layout
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.solution import Solution
-from lmjax._statistics import statistics
 from lmjax._statistics.block_covariance import unscaled_blocks
-from lmjax._statistics.statistics import dof_of, is_free, marked
+from lmjax._statistics.statistics import is_free
 from lmjax.likelihoods import Likelihood
 
 _DEFAULT = LevenbergMarquardt()
@@ -87,9 +77,9 @@ def global_fit(
             broadcasts to ``y``.
         absolute_sigma: As in `curve_fit`.
         mask: Booleans that broadcast to ``y``: True = use the point. A curve that is
-            masked entirely keeps its start and has no errors.
+            minputs entirely keeps its start and has no errors.
         nan_policy: "propagate" lets a NaN anywhere in ``x`` or ``y`` end the fit with a
-            status; "omit" treats its point as masked (in all curves, if x is common).
+            status; "omit" treats its point as minputs (in all curves, if x is common).
         likelihood: As in `curve_fit`; its arrays broadcast to ``y``.
         bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
         fixed: As ``bounds``: True keeps a parameter at its start.
@@ -105,7 +95,7 @@ def global_fit(
         ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
             data are impossible under the likelihood, or the model reads an array of
             params0 or x beyond its end.
-        TypeError: If parameters or data are not real numbers; a list of masked arrays
+        TypeError: If parameters or data are not real numbers; a list of minputs arrays
             keeps its masks.
 
     Example:
@@ -128,7 +118,7 @@ def global_fit(
     x, y, sigma, mask = groups.rectangular(x, y, sigma, mask)
     y = arrays.as_array("y", y)
     check_curves(y, sigma)
-    asked = request(
+    inputs = convert(
         model,
         x,
         y,
@@ -143,29 +133,31 @@ def global_fit(
         loss_scale=loss_scale,
     )
     try:
-        paths.check_params(asked.start)
-        flags = groups.shared_leaves(shared, asked.start)
+        paths.check_params(inputs.start)
+        flags = groups.shared_leaves(shared, inputs.start)
         if params0 is not None:
-            one = groups.of_one_curve(params0, flags, asked.x, y.shape)
-            asked = asked._replace(model=programs.model("model", model, *one, data=y))
-        fit = _fit(asked, solver, derivative, flags, absolute_sigma, nan_policy)
+            one = groups.of_one_curve(params0, flags, inputs.x, y.shape)
+            inputs = inputs._replace(
+                model=program_cache.model("model", model, *one, data=y)
+            )
+        fit = _fit(inputs, solver, derivative, flags, absolute_sigma, nan_policy)
     except (TypeError, OverflowError) as error:
-        raise asked.blame(error) from error
-    asked.check_answer(fit)
+        raise inputs.name_refused_argument(error) from error
+    inputs.check_answer(fit)
     return completed(fit, model, params0)
 
 
-def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
-    params0, evaluate = resolved(asked.model, asked.params0)
-    y, weights = asked.y, (asked.sigma, asked.mask)
+def _fit_impl(inputs, solver, derivative, shared, absolute_sigma, nan_policy):
+    params0, evaluate = resolved(inputs.model, inputs.params0)
+    y, weights = inputs.y, (inputs.sigma, inputs.mask)
     layout, start = groups.lay_out(params0, shared, len(y))
-    axes = groups.axes_of(asked.x, y.shape)
+    axes = groups.axes_of(inputs.x, y.shape)
     one = lambda start, x: evaluate(
         *groups.of_one_curve(start, layout.shared, x, y.shape)
     )
-    out = traced_shapes(one, params0=start, x=asked.x)
+    out = traced_shapes(one, params0=start, x=inputs.x)
     dtype = dtype_of(out, jax.ShapeDtypeStruct(y.shape[1:], y.dtype))
-    data = groups.curves_last(asked.x, axes, y, *weights, nan_policy, dtype)
+    data = groups.curves_last(inputs.x, axes, y, *weights, nan_policy, dtype)
 
     def curves(p, x):
         each = lambda own, common, x: evaluate(layout.of_one(own, common), x)
@@ -175,43 +167,36 @@ def _fit_impl(asked, solver, derivative, shared, absolute_sigma, nan_policy):
     data = groups.inside_domain(data, curves(layout.flatten(start), data.x))
     predict = lambda p: curves(p, data.x).astype(dtype).ravel()
     residual_of = lambda f: data.whiten(f - data.y.ravel())
-    residual_fn = lambda p: residual_of(predict(p))
-    term, likelihood = asked.term, None
-    if asked.likelihood is not None:
-        likelihood = eqx.combine(asked.likelihood.arrays, asked.likelihood.rest)
-        likelihood = groups.likelihood_last(likelihood, y.shape)
-        term = likelihood_term(likelihood, data, dtype)
-        residual_fn = predict
-        absolute_sigma = True
+    laid_out = lambda likelihood: groups.likelihood_last(likelihood, y.shape)
+    goal = objective(inputs, data, predict, residual_of, dtype, laid_out)
     start = _cast(start, paths.common_dtype(*jax.tree.leaves(params0), dtype))
     solution, problem, outcome = solve(
-        residual_fn,
+        goal.residual_fn,
         layout.flatten(start),
-        bounds=_bounds(asked.bounds, layout, start),
-        fixed=_fixed(asked.fixed, layout, start, data.mask),
-        term=term,
+        bounds=_bounds(inputs.bounds, layout, start),
+        fixed=_fixed(inputs.fixed, layout, start, data.mask),
+        term=goal.term,
         solver=_with_schur(solver),
         derivative=derivative,
         jac="fwd",
         arrow=layout.arrow,
     )
-    points = y.size if data.num_used is None else data.num_used
-    covariance, rank, undetermined = _covariance(
-        problem, outcome, solution, None if absolute_sigma else points
-    )
-    status = marked(solution.flat_status, undetermined)
-    solution = dataclasses.replace(solution, flat_status=status)
-    if likelihood is not None:
-        observed = residual_of(solution.residual)
-        solution = dataclasses.replace(solution, residual=observed)
-    return GlobalFit(
-        **fields_of(_by_curve(solution, layout, data.y.shape), data.num_used),
+    covariance, rank, undetermined = _covariance(problem, outcome, solution)
+    found = statistics_of(
+        goal,
+        solution,
+        outcome,
+        problem,
         covariance=covariance,
         rank=rank,
+        undetermined=undetermined,
         num_used=data.num_used,
-        pearson_chi2=None if likelihood is None else pearson(problem, outcome.r),
-        likelihood=None if likelihood is None else type(likelihood).__name__,
         absolute_sigma=absolute_sigma,
+    )
+    found["flat_status"] = layout.ravel(found["flat_status"])
+    by_curve = _by_curve(goal.observed(solution), layout, data.y.shape)
+    return GlobalFit(
+        **vars(by_curve) | found,
         model=None,  # `completed` puts it in
         shared=shared,
         per_curve=tuple(axis is not None for axis in groups.axis_list(axes)),
@@ -257,21 +242,13 @@ def _fixed(fixed, layout: Layout, start, mask):
     return empty if held is None else held | empty
 
 
-def _covariance(problem, outcome, solution, points):
-    """Return the covariance, the rank and which parameters the data leave open.
-
-    ``points`` is None for absolute sigma.
-    """
+def _covariance(problem, outcome, solution):
+    """Return the unscaled covariance, the rank, and which parameters are left open."""
     free = is_free(solution.flat_status) & ~outcome.lost
     p, problem = detach((outcome.p, problem))
     linearization = problem.linearize(p, problem.residual_fn(p), False)
     columns = linearization.rescale(free.astype(p.dtype)).columns
-    matrix = outcome.normal_matrix.kept(free)
-    covariance, rank, undetermined = unscaled_blocks(matrix, columns)
-    if points is not None:
-        dof = dof_of(points, solution.flat_status)
-        covariance = statistics.scaled(covariance, solution.cost, dof)
-    return covariance, rank, undetermined
+    return unscaled_blocks(outcome.normal_matrix.kept(free), columns)
 
 
 def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
@@ -284,7 +261,6 @@ def _by_curve(solution: Solution, layout: Layout, shape) -> Solution:
         solution,
         params=layout.unflatten(solution.params),
         residual=jnp.moveaxis(solution.residual.reshape(shape), -1, 0),
-        flat_status=layout.ravel(solution.flat_status),
         normal_matrix=None,
         history=history,
     )

@@ -13,15 +13,15 @@ from lmjax._engines import dispatch
 from lmjax._errors import advice
 from lmjax._errors.advice import hints
 from lmjax._fit.validate import (
-    blame,
     check_affine,
     check_feasible,
     check_pair,
     check_solver,
+    name_refused_argument,
     resolve_linear,
     resolve_loss,
 )
-from lmjax._jax import arrays, programs
+from lmjax._jax import arrays, program_cache
 from lmjax._jax.closures import Program
 from lmjax._jax.types import Params, ResidualFn
 from lmjax._linalg.arrowhead import Arrow
@@ -130,15 +130,15 @@ def least_squares(
     )
     try:
         given = (params0, *args)
-        program = programs.model("residual_fn", residual_fn, *given)
-        plain, jac = programs.jacobian(solver, program, *given)
+        program = program_cache.model("residual_fn", residual_fn, *given)
+        plain, jac = program_cache.jacobian(solver, program, *given)
         solution = _fit(
             program,
             params0,
             args,
             bounds,
             fixed,
-            programs.term(term, program),
+            program_cache.term(term, program),
             plain,
             derivative,
             marked,
@@ -146,7 +146,7 @@ def least_squares(
         )
     except (TypeError, OverflowError) as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
-        raise blame(error, named) from error
+        raise name_refused_argument(error, named) from error
     if bounds is not None:
         check_feasible(solution.status, bounds, params0)
     if marked is not None:
@@ -233,7 +233,7 @@ def solve(
         flat_status=_param_status(problem, outcome, p0),
         start_projected=None
         if bounds is None
-        else jnp.any(problem.conditions.project(p0) != p0),
+        else jnp.any(problem.constraints.project(p0) != p0),
         history=history,
         derivative_check=derivative.report(problem, outcome),
         tolerances=solver.given_tolerances(),
@@ -251,7 +251,7 @@ def _name(linear_solver):
 
 
 def _param_status(problem, outcome, p0):
-    p, (box, fixed) = outcome.p, (problem.conditions.box, problem.conditions.fixed)
+    p, (box, fixed) = outcome.p, (problem.constraints.box, problem.constraints.fixed)
     status = jnp.where(p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
     status = jnp.where(outcome.lost, ParamStatus.UNDETERMINED, status)
     status = jnp.where(outcome.idle, ParamStatus.IDLE, status)

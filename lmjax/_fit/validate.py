@@ -17,13 +17,13 @@ from lmjax._jax import paths
 from lmjax._jax.arrays import leaves_of
 from lmjax._jax.closures import as_pytree
 from lmjax._linalg.solvers import CG, QR, SVD, Cholesky, Dual
-from lmjax._problem.terms import Robust
+from lmjax._problem.terms import LossTerm
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 from lmjax.likelihoods import Likelihood
 
 
-def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
+def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> LossTerm | None:
     """Return the term of the loss behind a name, its function as a callable pytree."""
     loss_scale = leaves_of("loss_scale", loss_scale)
     check_real("loss_scale", loss_scale)
@@ -40,7 +40,7 @@ def resolve_loss(loss: str | Callable | None, loss_scale: Any) -> Robust | None:
         raise TypeError(f"loss: expected a name or a function, got {loss!r}")
     if not isinstance(loss_scale, Tracer) and not (np.asarray(loss_scale) > 0).all():
         raise ValueError(f"loss_scale: expected a positive number, got {loss_scale}")
-    return Robust(as_pytree(loss), loss_scale)
+    return LossTerm(as_pytree(loss), loss_scale)
 
 
 def resolve_likelihood(
@@ -224,7 +224,7 @@ def check_solver(solver: Any, derivative: Any) -> None:
             )
 
 
-def blame(error: Exception, named: dict[str, Any]) -> Exception:
+def name_refused_argument(error: Exception, named: dict[str, Any]) -> Exception:
     """Return an error that names the argument which jax refused, or jax's own."""
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return TypeError(

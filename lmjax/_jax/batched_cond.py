@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Flag
 
 BLOCK = 64  # fits per turn of the rare branch: few, since few should need it
 
 
-def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
+def batched_cond(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
     """Return ``rare(operands)`` if ``needed``, else ``usual``.
 
     ``rare`` must not close over traced values: they belong into ``operands``.
@@ -29,7 +29,7 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
 
     @custom_vmap
     def choose(needed, usual, arrays):
-        return varying.cond(needed, branch, lambda _: usual, arrays)
+        return sharded.cond(needed, branch, lambda _: usual, arrays)
 
     @choose.def_vmap
     def _(size, batched, needed, usual, arrays):
@@ -56,7 +56,7 @@ def rarely(needed: Flag, rare: Callable, usual: Any, operands: Any) -> Any:
             return start + BLOCK, jax.tree.map(write, result, new)
 
         zero = jnp.zeros((), jnp.int32)
-        _, result = varying.while_loop(lambda c: c[0] < count, turn, (zero, result))
+        _, result = sharded.while_loop(lambda c: c[0] < count, turn, (zero, result))
         return result, jax.tree.map(lambda _: True, result)
 
     return choose(needed, usual, arrays)
@@ -69,7 +69,7 @@ def in_blocks(fn: Callable) -> Callable:
     the size. In blocks of one width every fit meets the same instructions. Without a
     derivative: for use inside a rule that has its own.
     """
-    blocked = custom_vmap(varying.as_arguments(fn))
+    blocked = custom_vmap(sharded.as_arguments(fn))
 
     @blocked.def_vmap
     def _(size, batched, *args):
@@ -107,14 +107,14 @@ def indices_of(flags: Bool[Array, " f"], size: int) -> Int[Array, " s"]:
     return jnp.full(size, flags.size, jnp.int32).at[place].set(index, mode="drop")
 
 
-def with_batched_twin(single: Callable, twin: Callable) -> Callable:
+def with_batched_implementation(single: Callable, twin: Callable) -> Callable:
     """Return ``single``, replaced by ``vmap(twin)`` as soon as it is batched.
 
     For LAPACK: right for one fit, but its batched calls loop on a GPU, and inside a
     loop on CPU they hung 4 of 16 runs of ``lmjax demo`` with jaxlib 0.10.2 on two
     cores. A twin in plain ``jnp`` does neither.
     """
-    fn = custom_vmap(varying.as_arguments(single))
+    fn = custom_vmap(sharded.as_arguments(single))
 
     @fn.def_vmap
     def _(size, batched, *args):

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import Array
 
-from lmjax._jax import varying
-from lmjax._jax.canonical import inputs_of
+from lmjax._jax import sharded
+from lmjax._jax.jaxpr_key import inputs_of
 
 
 class Split(eqx.Module):
@@ -38,7 +38,7 @@ class Hoisted(eqx.Module):
 
     def __call__(self, *args):
         """Call the function."""
-        out = varying.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
+        out = sharded.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(self.structure, out)
 
 
@@ -85,7 +85,7 @@ class Code:
         for i, eqn in enumerate(self.jaxpr.eqns):
             operands = [read((i, j), atom) for j, atom in enumerate(eqn.invars)]
             with eqn.ctx.manager:
-                outs = varying.bind(eqn, *operands)
+                outs = sharded.bind(eqn, *operands)
             env.update(zip(eqn.outvars, outs, strict=True))
         outs = [read((-1, j), atom) for j, atom in enumerate(self.jaxpr.outvars)]
         return jax.tree.unflatten(self.made, outs)

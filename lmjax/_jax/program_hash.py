@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from lmjax._jax.captured import outside
+from lmjax._jax.captured_values import free_values
 
 # Functions and objects print with their address in memory.
 _ADDRESS = re.compile(r"\b(?:at )?0x[0-9a-fA-F]+")
@@ -124,7 +124,7 @@ class _Writer:
         code = getattr(fn, "__code__", None) or type(fn).__call__.__code__
         self.text(f"{code.co_name} {code.co_names} {code.co_code.hex()}")
         self.text(without_addresses(repr(code.co_consts)))
-        for name, value in outside(fn):
+        for name, value in free_values(fn):
             self.text(name)
             if isinstance(value, np.ndarray | np.generic | jax.Array):
                 self.array(value)

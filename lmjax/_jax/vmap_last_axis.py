@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 
 
 def _words(text: str) -> frozenset[str]:
@@ -87,7 +87,7 @@ def evaluate(
         The results, all with the fits on the last axis.
     """
     pairs = list(zip(args, flags, strict=True))
-    one = [varying.first(x) if flag else x for x, flag in pairs]
+    one = [sharded.first(x) if flag else x for x, flag in pairs]
     closed = jax.make_jaxpr(fn)(units, *one)
     given = [Value(units, False, True), *map(Value, args, flags)]
     return [spread(value, width) for value in _run(closed, given, width)]
@@ -149,12 +149,12 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
         a, b = (x.array if x.wide else jnp.asarray(x.array)[:, None] for x in given)
         return [Value(jnp.sum(a * b, axis=0), True)]
     axes = tuple(-1 if value.wide else None for value in given)
-    bind = jax.vmap(partial(varying.bind, eqn), in_axes=axes, out_axes=-1)
+    bind = jax.vmap(partial(sharded.bind, eqn), in_axes=axes, out_axes=-1)
     return [Value(array, True) for array in bind(*(value.array for value in given))]
 
 
 def _results(eqn, arrays, params=None, *, wide=True) -> list[Value]:
-    outs = varying.bind(eqn, *arrays, **(params or {}))
+    outs = sharded.bind(eqn, *arrays, **(params or {}))
     return [Value(array, wide) for array in outs]
 
 

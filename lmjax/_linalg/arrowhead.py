@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Scalar
 from lmjax._linalg.linearization import PRECISION, UNROLL_UP_TO, sums
 
@@ -185,7 +185,7 @@ class ArrowLinearization(eqx.Module):
         grad = self.rmv(residual)
         return ArrowLinearization(residual, self.columns, self.matrix, grad)
 
-    def moved(self, dp: Float[Array, " n"]) -> "ArrowLinearization":
+    def shifted(self, dp: Float[Array, " n"]) -> "ArrowLinearization":
         """Return the model seen from ``p + dp``."""
         return self.with_residual(self.residual + self.mv(dp))
 
@@ -198,7 +198,7 @@ def linearize(
     row: Float[Array, " m"] | None,
 ) -> ArrowLinearization:
     """Return the linear model at ``p`` with residual ``r``, rows of J times ``row``."""
-    linear = varying.linearize(residual_fn, p)[1]
+    linear = sharded.linearize(residual_fn, p)[1]
     columns = arrow.derivatives(linear, p.dtype)
     if row is not None:
         columns = columns * row[None]

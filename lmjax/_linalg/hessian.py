@@ -66,7 +66,7 @@ def by_factor(
     """Return the Hessian with the inverse that Cholesky's factorisation gives."""
     grad, matrix = over_free(grad, matrix, place.free)
     inverse = symmetric.by_factor(matrix, *units(grad, place), algebra)
-    return Hessian(grad, matrix, inverse, ~inverse.healthy)
+    return Hessian(grad, matrix, inverse, ~inverse.well_conditioned)
 
 
 def by_singular_values(
@@ -87,7 +87,9 @@ def over_free_inverse(inverse: Inverse, free: Bool[Array, " n"]) -> Inverse:
     """Return the inverse without the parameters that are not free."""
     held = jnp.sum(~free, dtype=jnp.int32)
     matrix = jnp.where(both(free), inverse.matrix, 0.0)
-    return Inverse(matrix, jnp.maximum(inverse.rank - held, 0), inverse.healthy)
+    return Inverse(
+        matrix, jnp.maximum(inverse.rank - held, 0), inverse.well_conditioned
+    )
 
 
 def units(grad: Float[Array, " n"], place: Place) -> tuple[Array, Scalar]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Scalar
 
 # TF32 would turn float32 normal equations into three-digit ones on a GPU.
@@ -48,7 +48,7 @@ def sums(*terms: Float[Array, "k *f"]) -> tuple[Float[Array, "*f"], ...]:
     if len(terms) <= FIT_ANY_GPU:
         return one_pass(*terms)
     separate = lambda *terms: tuple(jnp.sum(term, axis=0) for term in terms)
-    return varying.platform_dependent(*terms, cpu=one_pass, default=separate)
+    return sharded.platform_dependent(*terms, cpu=one_pass, default=separate)
 
 
 @sums.defjvp
@@ -112,11 +112,11 @@ class DenseLinearization(eqx.Module):
         """Return the model with another right-hand side."""
         return DenseLinearization(residual, self.columns)
 
-    def moved(self, dp: Float[Array, " n"]) -> "DenseLinearization":
+    def shifted(self, dp: Float[Array, " n"]) -> "DenseLinearization":
         """Return the model seen from ``p + dp``."""
         return self.with_residual(self.residual + self.mv(dp))
 
-    def promise(self, dp: Float[Array, " n"]) -> Scalar:
+    def predicted_reduction(self, dp: Float[Array, " n"]) -> Scalar:
         """Return the reduction of the cost that the model expects of ``dp``."""
         jdp = self.mv(dp)
         return -jnp.sum(jdp * (self.residual + 0.5 * jdp))
@@ -135,7 +135,7 @@ class MatrixFreeLinearization(eqx.Module):
     fn: Callable
 
     def _linear(self):
-        return varying.linearize(self.fn, self.p)[1]
+        return sharded.linearize(self.fn, self.p)[1]
 
     def operators(self):
         """Return the functions ``v -> J v`` and ``u -> J^T u``, linearised once."""
@@ -186,7 +186,7 @@ class MatrixFreeLinearization(eqx.Module):
             residual, self.p, self.rows, self.columns, self.fn
         )
 
-    def moved(self, dp: Float[Array, " n"]) -> "MatrixFreeLinearization":
+    def shifted(self, dp: Float[Array, " n"]) -> "MatrixFreeLinearization":
         """Return the model seen from ``p + dp``."""
         return self.with_residual(self.residual + self.mv(dp))
 
@@ -240,7 +240,7 @@ class NormalLinearization(eqx.Module):
             gram.append(entry)
         return NormalLinearization(tuple(gram), n)
 
-    def moved(self, dp: Float[Array, "n f"]) -> "NormalLinearization":
+    def shifted(self, dp: Float[Array, "n f"]) -> "NormalLinearization":
         """Return the model seen from ``p + dp``; the norm of r stays behind."""
         n = self.n
         gram = list(self.gram)

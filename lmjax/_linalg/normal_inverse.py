@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax.batched_cond import in_blocks, rarely
+from lmjax._jax.batched_cond import batched_cond, in_blocks
 from lmjax._jax.types import Flag
 from lmjax._linalg.algebra import PLAIN, Algebra
 from lmjax._linalg.linearization import identity
+from lmjax._linalg.rank import inverse_singular_values, rounding_share
 
 
 class Inverse(NamedTuple):
@@ -31,7 +32,7 @@ class Inverse(NamedTuple):
     matrix: Float[Array, "n n"]
     rank: Int[Array, ""]
     open: Bool[Array, " n"]
-    healthy: Flag
+    well_conditioned: Flag
 
     def in_units(self, squares: Float[Array, " n"]) -> "Inverse":
         """Return the same in the units of the parameters."""
@@ -65,7 +66,7 @@ def inverse(
 
     usual = in_blocks(from_matrix)(normal_matrix, squares)
     operands = squares, operands
-    found = rarely(~usual.healthy, through_jacobian, usual, operands)
+    found = batched_cond(~usual.well_conditioned, through_jacobian, usual, operands)
     return found.in_units(squares)
 
 
@@ -76,9 +77,9 @@ def from_matrix(
 ) -> Inverse:
     """Return the inverse of a normal matrix."""
     _, _, scaled = unit_columns(normal_matrix, squares)
-    matrix, healthy = healthy_inverse(scaled, algebra)
+    matrix, well_conditioned = trusted_inverse(scaled, algebra)
     rank = jnp.sum(squares > 0.0, dtype=jnp.int32)
-    return Inverse(matrix, rank, jnp.zeros_like(squares > 0.0), healthy)
+    return Inverse(matrix, rank, jnp.zeros_like(squares > 0.0), well_conditioned)
 
 
 def from_jacobian(
@@ -115,7 +116,7 @@ def unit_columns(
     return scale, both, jnp.where(both, scaled, eye)
 
 
-def healthy_inverse(
+def trusted_inverse(
     scaled: Float[Array, "n n"], algebra: Algebra = PLAIN
 ) -> tuple[Float[Array, "n n"], Flag]:
     """Return the inverse of a matrix of unit columns, and whether it can be trusted.
@@ -141,9 +142,10 @@ def root_of_inverse(
     """
     eps = jnp.finfo(jac.dtype).eps
     s, vt = algebra.singular_values(jac)
-    # the largest is 1 at least, unless J is rounding and nothing else
-    kept = s > eps * max(m, jac.shape[1]) * jnp.maximum(jnp.max(s), 1.0)
-    root = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)[:, None] * vt
-    share = jnp.sum(jnp.where(kept[:, None], vt**2, 0.0), axis=0)
-    open_ = share < 1.0 - 10.0 * jac.shape[1] * eps
+    share = rounding_share(jac.dtype, max(m, jac.shape[1]))
+    # columns had norm 1 before any projection: the largest was 1 at least
+    weights, kept = inverse_singular_values(s, share, at_least=1.0)
+    root = weights[:, None] * vt
+    determined = jnp.sum(jnp.where(kept[:, None], vt**2, 0.0), axis=0)
+    open_ = determined < 1.0 - 10.0 * jac.shape[1] * eps
     return root, jnp.sum(kept, dtype=jnp.int32), open_

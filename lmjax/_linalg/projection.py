@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._linalg.linearization import PRECISION, UNROLL_UP_TO
+from lmjax._linalg.rank import inverse_singular_values, rounding_share
 from lmjax._linalg.singular_values import singular_values
 from lmjax._linalg.solvers.dense import back_substitute
 
@@ -36,7 +37,7 @@ class Basis(eqx.Module):
         """Return the part of x orthogonal to the basis."""
         if isinstance(self.vectors, list):
             products = [_dot(v, x) for v in self.vectors]
-            x, *products = finished(x, *products)
+            x, *products = in_memory(x, *products)
             for j, v in enumerate(self.vectors):
                 x = x - v * (products[j] * self.weights[j])
             return x
@@ -65,7 +66,7 @@ def eliminate(
     columns = [*columns, x]
     for j in range(k):
         products = [_dot(columns[0], column) for column in columns]
-        products = finished(*products, *columns, *squares[j:])
+        products = in_memory(*products, *columns, *squares[j:])
         columns, squares[j:] = products[k + 1 - j : -(k - j)], products[-(k - j) :]
         weight, out = _weight(products[0], squares[j], least)
         row = [product * weight for product in products[1 : k + 1 - j]]
@@ -107,7 +108,7 @@ def eliminate_in_turns(
 
     upper = jnp.zeros((k, k + 1), matrix.dtype)
     start = matrix, upper[:, 0], jnp.zeros(k, bool), upper
-    matrix, weights, dropped, upper = varying.fori_loop(0, k, turn, start)
+    matrix, weights, dropped, upper = sharded.fori_loop(0, k, turn, start)
     c = back_substitute(upper[:, :k] + jnp.eye(k, dtype=upper.dtype), upper[:, k])
     return Basis(matrix[:, :k], weights, dropped), matrix[:, k], c
 
@@ -119,7 +120,7 @@ def cutoff(dtype, size: int) -> float:
         dtype: Of the numbers.
         size: The larger of the numbers of rows and columns.
     """
-    return (float(jnp.finfo(dtype).eps) * size) ** 2
+    return rounding_share(dtype, size) ** 2
 
 
 def _dot(a, b):
@@ -133,7 +134,7 @@ def _weight(square, before, least):
     return weight, gone & (before > 0.0)
 
 
-def finished(*arrays: Array) -> list[Array]:
+def in_memory(*arrays: Array) -> list[Array]:
     """Return arrays that are in memory before anyone uses them.
 
     XLA would otherwise work a sum out again for every element of what follows it.
@@ -148,7 +149,6 @@ def least_norm(
     norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
     scale = jnp.where(norms > 0.0, norms, 1.0)
     u, s, vt = singular_values(matrix / scale[None, :])
-    kept = s > jnp.finfo(s.dtype).eps * max(matrix.shape) * jnp.max(s)
-    weights = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)
+    weights, _ = inverse_singular_values(s, rounding_share(s.dtype, max(matrix.shape)))
     products = jnp.dot(x, u, precision=PRECISION)
     return jnp.dot(weights * products, vt, precision=PRECISION) / scale

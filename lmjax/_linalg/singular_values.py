@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
-from lmjax._jax.batched_cond import with_batched_twin
+from lmjax._jax import sharded
+from lmjax._jax.batched_cond import with_batched_implementation
 
 # Sweeps of Jacobi's rotations at most. 24 columns of condition 1e12 take some 30.
 SWEEPS = 60
@@ -46,18 +46,18 @@ def _jacobi(matrix: Float[Array, "m n"]):
     def sweep(carry):
         both, _, count = carry
         still = jnp.zeros((), bool)
-        both, turned = varying.fori_loop(0, len(pairs), rotate, (both, still))
+        both, turned = sharded.fori_loop(0, len(pairs), rotate, (both, still))
         return both, turned, count + 1
 
     both = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)])
     unfinished = lambda carry: carry[1] & (carry[2] < SWEEPS)
     start = both, jnp.array(n > 1), jnp.int32(0)
-    both, *_ = varying.while_loop(unfinished, sweep, start)
+    both, *_ = sharded.while_loop(unfinished, sweep, start)
     s = jnp.sqrt(jnp.sum(both[:m] ** 2, axis=0))
     u = both[:m] / jnp.where(s > 0.0, s, 1.0)[None, :]
     return u, s, both[m:].T
 
 
-singular_values = with_batched_twin(
+singular_values = with_batched_implementation(
     lambda a: tuple(jnp.linalg.svd(a, full_matrices=False)), _jacobi
 )

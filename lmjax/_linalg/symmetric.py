@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax import varying
-from lmjax._jax.batched_cond import rarely
+from lmjax._jax import sharded
+from lmjax._jax.batched_cond import batched_cond
 from lmjax._jax.types import Flag, Scalar
 from lmjax._linalg.algebra import PLAIN, Algebra
 from lmjax._linalg.arrowhead import ArrowMatrix
 from lmjax._linalg.linearization import PRECISION, identity
+from lmjax._linalg.rank import inverse_singular_values, rounding_share
 from lmjax._linalg.solvers.schur import solve_arrow, solve_blocks
 
 
@@ -32,7 +33,7 @@ class Inverse(NamedTuple):
 
     matrix: Float[Array, "n n"]
     rank: Int[Array, ""]
-    healthy: Flag
+    well_conditioned: Flag
 
     def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return the product with a vector."""
@@ -48,7 +49,7 @@ class ArrowInverse(NamedTuple):
     """
 
     arrow: ArrowMatrix
-    healthy: Flag
+    well_conditioned: Flag
 
     def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return the product with a vector."""
@@ -73,22 +74,22 @@ def arrow_inverse(matrix: ArrowMatrix, squares: Float[Array, " n"]) -> ArrowInve
     scaled, arrow = matrix.rescale(1.0 / jnp.sqrt(squares)), matrix.arrow
     eye = jnp.eye(arrow.own, dtype=squares.dtype)[:, :, None]
     inverse = solve_blocks(scaled.own, jnp.repeat(eye, arrow.curves, axis=2))
-    healthy = _beyond_doubt(jnp.diagonal(inverse))[None, None]
+    well_conditioned = _beyond_doubt(jnp.diagonal(inverse))[None, None]
     own_squares, shared_squares = arrow.split(squares)
     matrix = ArrowMatrix(
-        jnp.where(healthy, matrix.own, eye * own_squares[None]),
-        jnp.where(healthy, matrix.cross, 0.0),
+        jnp.where(well_conditioned, matrix.own, eye * own_squares[None]),
+        jnp.where(well_conditioned, matrix.cross, 0.0),
         matrix.shared,
     )
     scaled = matrix.rescale(1.0 / jnp.sqrt(squares))
     zeros = jnp.zeros((arrow.own, arrow.curves), squares.dtype)
     column = lambda e: arrow.split(solve_arrow(scaled, arrow.join(zeros, e)))[1]
     inverse = jax.vmap(column)(jnp.eye(arrow.shared, dtype=squares.dtype))
-    healthy = _beyond_doubt(jnp.diagonal(inverse))
+    well_conditioned = _beyond_doubt(jnp.diagonal(inverse))
     matrix = ArrowMatrix(
         matrix.own,
-        jnp.where(healthy, matrix.cross, 0.0),
-        jnp.where(healthy, matrix.shared, jnp.diag(shared_squares)),
+        jnp.where(well_conditioned, matrix.cross, 0.0),
+        jnp.where(well_conditioned, matrix.shared, jnp.diag(shared_squares)),
     )
     return ArrowInverse(matrix, jnp.array(True))
 
@@ -100,7 +101,7 @@ def _beyond_doubt(variances: Float[Array, "*g n"]) -> Bool[Array, "*g"]:
     maximum over NaN may be anything.
     """
     n = variances.shape[-1]
-    cutoff = 8.0 * n * jnp.finfo(variances.dtype).eps
+    cutoff = 8.0 * rounding_share(variances.dtype, n)
     return jnp.all(variances * cutoff < 0.1 / n, axis=-1)
 
 
@@ -122,7 +123,7 @@ def pseudo_inverse(
     """
     usual = by_factor(matrix, squares, noise)
     rare = lambda operands: by_singular_values(*operands)
-    return rarely(~usual.healthy, rare, usual, (matrix, squares, noise))
+    return batched_cond(~usual.well_conditioned, rare, usual, (matrix, squares, noise))
 
 
 def by_factor(
@@ -140,8 +141,8 @@ def by_factor(
     inverse = algebra.inverse(scaled)
     n = len(matrix)
     off = identity(n, n, matrix.dtype) == 0.0
-    healthy = jnp.all((inverse * _cutoff(matrix, noise) < 0.1 / n) | off)
-    return _in_units(inverse, outer, present, n, healthy)
+    well_conditioned = jnp.all((inverse * _cutoff(matrix, noise) < 0.1 / n) | off)
+    return _in_units(inverse, outer, present, n, well_conditioned)
 
 
 def by_singular_values(
@@ -153,8 +154,7 @@ def by_singular_values(
     """Return the inverse of least norm, by ``A V = U S`` with the smallest left out."""
     scaled, outer, present = _scaled(matrix, squares)
     s, vt = algebra.singular_values(scaled)
-    kept = s > _cutoff(matrix, noise) * jnp.max(s)
-    weights = jnp.where(kept, 1.0 / jnp.where(kept, s, 1.0), 0.0)
+    weights, kept = inverse_singular_values(s, _cutoff(matrix, noise))
     images = algebra.product(vt.T, scaled)
     inverse = algebra.product(weights[:, None] ** 2 * vt, images)
     rank = jnp.sum(kept, dtype=jnp.int32)
@@ -166,7 +166,7 @@ def _cutoff(matrix: Float[Array, "n n"], noise: Scalar) -> Scalar:
 
     8 n eps is what the products behind the matrix round to, with a margin.
     """
-    return 8.0 * len(matrix) * jnp.finfo(matrix.dtype).eps + noise
+    return 8.0 * rounding_share(matrix.dtype, len(matrix)) + noise
 
 
 def _scaled(matrix: Float[Array, "n n"], squares: Float[Array, " n"]):
@@ -181,12 +181,12 @@ def _scaled(matrix: Float[Array, "n n"], squares: Float[Array, " n"]):
     return jnp.where(both, matrix / outer, eye), outer, present
 
 
-def _in_units(inverse, outer, present, rank, healthy) -> Inverse:
+def _in_units(inverse, outer, present, rank, well_conditioned) -> Inverse:
     # of a matrix of NaN nothing is left
     rank = jnp.maximum(rank - jnp.sum(~present, dtype=jnp.int32), 0)
     both = present[:, None] & present[None, :]
     inverse = jnp.where(both, 0.5 * (inverse + inverse.T) / outer, 0.0)
-    return Inverse(inverse, rank, healthy)
+    return Inverse(inverse, rank, well_conditioned)
 
 
 def solve_dense(
@@ -255,4 +255,4 @@ def conjugate_gradients(
 
     z = precondition(rhs)
     start = jnp.zeros_like(rhs), rhs, z, jnp.sum(rhs * z), jnp.array(True), 0
-    return varying.while_loop(unfinished, body, start)[0]
+    return sharded.while_loop(unfinished, body, start)[0]

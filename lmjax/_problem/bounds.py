@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
-class Conditions(eqx.Module):
+class Constraints(eqx.Module):
     """Bounds and fixed parameters of one fit, or of a block of fits on the last axis.
 
     Attributes:
@@ -45,7 +45,7 @@ class Conditions(eqx.Module):
             free = inside if free is None else free & inside
         return free
 
-    def holding(
+    def pinned_values(
         self, p: Float[Array, " n"], p0: Float[Array, " n"]
     ) -> Float[Array, " n"]:
         """Return what each parameter is held at, if it is held at ``p``."""

@@ -14,7 +14,7 @@ from lmjax._jax.arrays import broadcast
 from lmjax._jax.paths import name_of
 from lmjax._linalg.linearization import PRECISION
 from lmjax._problem.masked_inputs import missing, safe_inputs
-from lmjax._problem.terms import Likely
+from lmjax._problem.terms import LikelihoodTerm
 from lmjax.likelihoods import Likelihood
 
 NAN_POLICIES = ("propagate", "omit")
@@ -148,7 +148,7 @@ def inside_domain(data: Data, f: Any) -> Data:
     return data._replace(x=structure.unflatten(x))
 
 
-def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
+def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> LikelihoodTerm:
     """Return the term of a likelihood, its arrays flat, and safe where masked."""
     shape = data.y.shape
 
@@ -165,7 +165,7 @@ def likelihood_term(likelihood: Likelihood, data: Data, dtype) -> Likely:
         replace = lambda leaf: jnp.where(used, leaf, leaf.ravel()[first])
         spread = jax.tree.map(lambda x: replace(x) if x.ndim else x, spread)
     flat = jax.tree.map(lambda leaf: leaf.ravel() if leaf.ndim else leaf, spread)
-    return Likely(flat, data.y.ravel(), mask)
+    return LikelihoodTerm(flat, data.y.ravel(), mask)
 
 
 def _whitening(sigma, keep, y, dtype):

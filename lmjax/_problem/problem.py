@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.closures import hoisted
 from lmjax._jax.constant_indices import traced_shapes
 from lmjax._jax.paths import check_params, common_dtype, ravel_prefix
@@ -27,7 +27,7 @@ from lmjax._linalg.linearization import (
     MatrixFreeLinearization,
 )
 from lmjax._linalg.projection import eliminate_in_turns
-from lmjax._problem.bounds import Conditions
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.terms import Term
 
 # What JAX raises for a function that has a first derivative and no second one, such as
@@ -40,7 +40,8 @@ class Problem(eqx.Module):
 
     Attributes:
         residual_fn: ``(n,) -> (m,)``; what the user's function closed over are leaves.
-            With a likelihood it returns predictions, which `Likely` compares with data.
+            With a likelihood it returns predictions, which `LikelihoodTerm` compares
+            with data.
         user_jac: ``(n,) -> (m, n)``, or None where autodiff works J out.
         jacobian: Name of the way J is computed: "fwd", "rev", "user" or "projected"
             (forward mode of a residual whose linear parameters are solved out).
@@ -55,7 +56,7 @@ class Problem(eqx.Module):
     residual_fn: Callable
     user_jac: Callable | None
     jacobian: str = eqx.field(static=True)
-    conditions: Conditions
+    constraints: Constraints
     term: Term | None
     m: int = eqx.field(static=True)
     arrow: Arrow | None = eqx.field(static=True)
@@ -74,18 +75,16 @@ class Problem(eqx.Module):
         """Return the linear model of the cost at ``p``, whose residual is ``r``."""
         row = None
         if self.term is not None:
-            r, row = self.term.rows(r)
+            r, row = self.term.gauss_newton_rows(r)
         if matrix_free:
-            rows = jnp.ones_like(r) if row is None else row
-            return MatrixFreeLinearization(
-                r, p, rows, jnp.ones_like(p), self.residual_fn
-            )
+            rows, unit = jnp.ones_like(r) if row is None else row, jnp.ones_like(p)
+            return MatrixFreeLinearization(r, p, rows, unit, self.residual_fn)
         if self.arrow is not None:
             return arrowhead.linearize(self.arrow, self.residual_fn, p, r, row)
         columns = self.jac_fn(p).T
         return DenseLinearization(r, columns if row is None else row[None] * columns)
 
-    def look(
+    def cost_and_linearization(
         self, p: Float[Array, " n"]
     ) -> tuple[Float[Array, ""], Float[Array, " m"], Any]:
         """Return the cost at ``p``, the residual, and the linear model with J."""
@@ -103,8 +102,8 @@ class Problem(eqx.Module):
         self, p: Float[Array, " n"], v: Float[Array, " n"], matrix_free: bool
     ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         """Return the residual at ``p`` and ``J v``."""
-        here = self.linearize(p, self.residual_fn(p), matrix_free)
-        return here.residual, here.mv(v)
+        linearization = self.linearize(p, self.residual_fn(p), matrix_free)
+        return linearization.residual, linearization.mv(v)
 
     @staticmethod
     def eliminate(columns: Float[Array, "n m"], r: Float[Array, " m"]) -> tuple:
@@ -127,7 +126,7 @@ class Problem(eqx.Module):
         bend = jax.jvp(along, (p,), (direction,))[1]
         if self.term is None:
             return bend
-        return self.term.rows(self.residual_fn(p))[1] * bend
+        return self.term.gauss_newton_rows(self.residual_fn(p))[1] * bend
 
     @property
     def has_second_derivatives(self) -> bool:
@@ -186,8 +185,8 @@ def build(
         *jax.tree.leaves(params0), *(leaf.dtype for leaf in jax.tree.leaves(out))
     )
     params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
-    axes = varying.axes_of((params0, out, bounds, fixed, term))
-    params0 = varying.vary(params0, axes)
+    axes = sharded.axes_of((params0, out, bounds, fixed, term))
+    params0 = sharded.vary(params0, axes)
     p0, unravel = ravel_pytree(params0)
 
     def flat_residual(p):
@@ -207,7 +206,7 @@ def build(
         hoisted(flat_residual, p0),
         None if user_jac is None else hoisted(user_jac, p0),
         jacobian,
-        Conditions(box, fixed),
+        Constraints(box, fixed),
         None if term is None else term.prepared(m, dtype),
         m,
         arrow,

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lmjax._jax import varying
-from lmjax._jax.batched_cond import rarely
+from lmjax._jax import sharded
+from lmjax._jax.batched_cond import batched_cond
 from lmjax._jax.types import Flag, Scalar
 from lmjax._linalg.linearization import UNROLL_UP_TO
-from lmjax._linalg.projection import Basis, eliminate, finished, least_norm
-from lmjax._problem.bounds import Conditions
+from lmjax._linalg.projection import Basis, eliminate, in_memory, least_norm
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import Problem
 
 
@@ -72,7 +72,7 @@ class Separated(eqx.Module):
             columns = [jac[:, j] for j in indices(self.problem, True)]
         else:
             along = lambda c: self.problem.residual_fn(self.join(q, c))
-            r, derivative = varying.linearize(along, self.base)
+            r, derivative = sharded.linearize(along, self.base)
             units = np.eye(self.base.size, dtype=r.dtype)
             few = self.base.size <= UNROLL_UP_TO
             columns = list(
@@ -101,7 +101,7 @@ class Separated(eqx.Module):
         r, columns = self.expand(q)
         basis, _, change = eliminate(columns, r)
         solve = lambda given: least_norm(jnp.stack(given[1], axis=1), given[0])
-        change = rarely(jnp.any(basis.dropped), solve, change, (r, columns))
+        change = batched_cond(jnp.any(basis.dropped), solve, change, (r, columns))
         return self.join(q, self.base - change)
 
     def is_affine(self, p: Float[Array, " n"], start: Array, size: Scalar) -> Flag:
@@ -151,7 +151,7 @@ _projected.defjvp(_kaufman, symbolic_zeros=True)
 def _best(separated: Separated, q) -> tuple[Array, Basis, Array]:
     """Return the residual at the best linear parameters, and what it took."""
     r, columns = separated.expand(q)
-    r, *columns = finished(r, *columns)
+    r, *columns = in_memory(r, *columns)
     basis, rest, change = eliminate(columns, r)
     return rest, basis, separated.base - change
 
@@ -164,7 +164,7 @@ def indices(problem: Problem, linear: bool) -> np.ndarray:
 def separate(problem: Problem, p0: Float[Array, " n"]) -> tuple[Separated, Problem]:
     """Return the elimination of a problem, and the problem in q that it leaves."""
     linear, rest = indices(problem, True), indices(problem, False)
-    box, fixed = problem.conditions.box, problem.conditions.fixed
+    box, fixed = problem.constraints.box, problem.constraints.fixed
     base, free = jnp.zeros_like(p0[linear]), None
     if fixed is not None:
         base = jnp.where(fixed[linear], p0[linear], base)
@@ -176,7 +176,7 @@ def separate(problem: Problem, p0: Float[Array, " n"]) -> tuple[Separated, Probl
         residual_fn=separated,
         user_jac=None,
         jacobian="rev" if problem.jacobian == "rev" else "projected",
-        conditions=Conditions(*jax.tree.map(pick, (box, fixed))),
+        constraints=Constraints(*jax.tree.map(pick, (box, fixed))),
         linear=None,
     )
     return separated, reduced

@@ -18,7 +18,7 @@ from lmjax._jax.closures import hoisted
 from lmjax.likelihoods import Likelihood
 
 
-class Robust(eqx.Module):
+class LossTerm(eqx.Module):
     """A robust loss of the residual: ``c^2 rho((r/c)^2) / 2`` per point.
 
     Attributes:
@@ -55,7 +55,7 @@ class Robust(eqx.Module):
         """Return how much each share of the cost falls from r to r_new."""
         return self.half_terms(r) - self.half_terms(r_new)
 
-    def rows(
+    def gauss_newton_rows(
         self, r: Float[Array, " m"]
     ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         """Return ``(a r, b)`` so that ``a r`` and ``b J`` describe the robust cost.
@@ -82,7 +82,7 @@ class Robust(eqx.Module):
         return root / correction * r, root * correction
 
 
-class Likely(eqx.Module):
+class LikelihoodTerm(eqx.Module):
     """Half the deviance of a prediction f: ``log L(best; y) - log L(f; y)`` per point.
 
     The model returns f itself, not f - y, or a small f would be lost in a large y.
@@ -115,7 +115,7 @@ class Likely(eqx.Module):
         y, f, f_new = self._counted(self.y), self._counted(f), self._counted(f_new)
         return self._or_zero(self.likelihood.log_ratio(f, f_new, y))
 
-    def rows(
+    def gauss_newton_rows(
         self, f: Float[Array, " m"]
     ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         """Return ``(l' / sqrt(i), sqrt(i))``, from slope l' and Fisher information i.
@@ -136,4 +136,4 @@ class Likely(eqx.Module):
         return x if self.mask is None else jnp.where(self.mask, x, 0.0)
 
 
-Term = Robust | Likely
+Term = LossTerm | LikelihoodTerm

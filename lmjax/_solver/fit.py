@@ -4,19 +4,24 @@ from typing import Any, Protocol
 
 from jaxtyping import Array, Bool, Float
 
-from lmjax._problem.bounds import Conditions
-from lmjax._solver.proposal import Point, Proposal
+from lmjax._problem.bounds import Constraints
+from lmjax._solver.point import Point
 
 
 class Fit(Protocol):
-    """One fit or a block of them; `OneFit`, `Lanes` and `Lane` are the three kinds.
+    """One fit or a block of them: `SingleFit`, `FitBlock`, or a lane of a program.
 
     One fit keeps its residual and forms J when a step is taken. The fits of a block
     form J with every residual and keep sums of products of its columns.
     """
 
     @property
-    def conditions(self) -> Conditions:
+    def p0(self) -> Float[Array, "n *f"]:
+        """The start, as it was given."""
+        ...
+
+    @property
+    def constraints(self) -> Constraints:
         """Bounds and fixed parameters."""
         ...
 
@@ -30,36 +35,43 @@ class Fit(Protocol):
         """Whether steps come from the normal equations."""
         ...
 
-    def start(self, p: Float[Array, "n *f"]) -> Point:
+    def start(self, p: Float[Array, "n *f"], /) -> Point:
         """Return the first point."""
         ...
 
-    def curvatures(self, point: Point) -> Float[Array, "n *f"] | None:
+    def curvatures(self, point: Point, /) -> Float[Array, "n *f"] | None:
         """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
         ...
 
-    def visit(self, p: Float[Array, "n *f"]) -> Any:
-        """Return what is worked out at ``p`` before a step there is judged."""
+    def evaluate(self, p: Float[Array, "n *f"], /) -> Any:
+        """Return what the comparison with another point needs of ``p``."""
         ...
 
-    def compare(self, point: Point, dp: Array, visit: Any, /) -> tuple[Array, ...]:
-        """Return the visit's cost, how far it fell, ``|J dp|^2`` and ``|J p|^2``."""
+    def compare(self, point: Point, dp: Array, evaluated: Any, /) -> tuple[Array, ...]:
+        """Return the cost after a step, how far it fell, ``|J dp|^2``, ``|J p|^2``."""
         ...
 
-    def settle_if(
-        self, accept: Bool[Array, "*f"], trial: Proposal, point: Point
+    def linearize_if(
+        self,
+        accept: Bool[Array, "*f"],
+        p: Array,
+        evaluated: Any,
+        cost: Array,
+        old: Point,
     ) -> Point:
-        """Return the trial point with its linear model, where it may be accepted."""
+        """Return the point at ``p`` with its linear model, or the old one."""
         ...
 
-    def either(self, first: Bool[Array, "*f"], a: Point, b: Point) -> Point:
+    def select(self, first: Bool[Array, "*f"], a: Point, b: Point, /) -> Point:
         """Return one of two points."""
         ...
 
-    def solve(self, linearization: Any, lam: Float[Array, "*f"]) -> tuple[Array, Array]:
+    def solve(
+        self, linearization: Any, lam: Float[Array, "*f"], /
+    ) -> tuple[Array, Array]:
         """Return the damped step and the pivots behind it."""
         ...
 
-    def cost_rounding(self, cost: Float[Array, "*f"]) -> Float[Array, "*f"]:
+    def cost_rounding(self, cost: Float[Array, "*f"], /) -> Float[Array, "*f"]:
         """Return the rounding of a difference of costs."""
         ...

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax.batched_cond import rarely
+from lmjax._jax.batched_cond import batched_cond
 from lmjax._jax.types import Flag
 from lmjax._problem.problem import Problem
-from lmjax._problem.terms import Likely
+from lmjax._problem.terms import LikelihoodTerm
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 
@@ -27,15 +27,15 @@ ORIGIN = 1e-3
 FAINT = 30.0
 
 
-class Ranged(NamedTuple):
-    """A fit whose status is looked at.
+class RangeState(NamedTuple):
+    """A fit whose status is checked.
 
     Attributes:
         status: A `Status` value.
         small: Whether its cost is below what squares can tell from 0.
         faint: Which norms of columns are.
         overflow: Whether it could not start.
-        doubtful: Whether it needs a look.
+        doubtful: Whether it needs a check.
     """
 
     status: Int[Array, ""]
@@ -49,9 +49,9 @@ def matters(problem: Problem, dtype: Any) -> bool:
     """Return whether squares can leave the range.
 
     Counts are of order 1, and their cost is infinite where they are impossible. What is
-    left of a residual after a projection is looked at with all parameters.
+    left of a residual after a projection is checked with all parameters.
     """
-    apart = isinstance(problem.term, Likely) or problem.jacobian == "projected"
+    apart = isinstance(problem.term, LikelihoodTerm) or problem.jacobian == "projected"
     return np.dtype(dtype) == np.float32 and not apart
 
 
@@ -68,29 +68,29 @@ def status(
     def rare(operands: Any):
         problem, p0, p, norms, ranged = operands
         largest = lambda *args: problem.largest(*args, matrix_free)
-        return look(largest, p0, p, norms, ranged).status
+        return check(largest, p0, p, norms, ranged).status
 
     operands = problem, p0, outcome.p, outcome.norms, ranged
-    return rarely(ranged.doubtful, rare, ranged.status, operands)
+    return batched_cond(ranged.doubtful, rare, ranged.status, operands)
 
 
-def begin(fit: Any, outcome: Any) -> Ranged:
-    """Return what is known without a look; ``fit`` has ``m`` and ``conditions``."""
+def begin(fit: Any, outcome: Any) -> RangeState:
+    """Return what is known without a check; ``fit`` has ``m`` and ``constraints``."""
     cost, norms, status = outcome.cost, outcome.norms, outcome.status
     limits = jnp.finfo(cost.dtype)
     # m squares may each lose `tiny`, which the accuracy of their sum must survive
     lost = fit.m * limits.tiny
     small, faint = cost < lost / limits.eps**0.5, norms**2 < FAINT * lost
-    if fit.conditions.fixed is not None:
-        faint &= ~fit.conditions.fixed
+    if fit.constraints.fixed is not None:
+        faint &= ~fit.constraints.fixed
     overflow = status == Status.NONFINITE_START
     ended = (status > 0) | (status == Status.SINGULAR) | (status == Status.PLATEAU)
     doubtful = overflow | (ended & (small | jnp.any(faint)))
-    return Ranged(status, small, faint, overflow, doubtful)
+    return RangeState(status, small, faint, overflow, doubtful)
 
 
-def look(largest: Any, p0, p, norms, ranged: Ranged) -> Ranged:
-    """Return the fit after a look.
+def check(largest: Any, p0, p, norms, ranged: RangeState) -> RangeState:
+    """Return the fit after a check.
 
     Args:
         largest: From parameters and a direction v to the largest entries of the

@@ -1,4 +1,4 @@
-"""What rounding does to a residual, to a cost and to what the linear model promises.
+"""What rounding does to a residual, to a cost and to what the linear model predicts.
 
 Pure functions of numbers, or of arrays with one entry per fit.
 """
@@ -46,7 +46,7 @@ def cost_rounding(
 
 
 def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array, "*f"]:
-    """Return the reduction that the linear model promises where there is only rounding.
+    """Return the reduction that the linear model predicts where there is only rounding.
 
     The model sees a random change of the residual through the n of m directions that J
     spans; the factor 2 as in `cost_rounding`, squared and halved.
@@ -128,7 +128,7 @@ def squared_effects(
     return squares, jnp.where(apart, squares, 0.0)
 
 
-def is_hidden(
+def residual_is_rounding(
     cost: Float[Array, "*f"], rounding: Float[Array, "*f"]
 ) -> Bool[Array, "*f"]:
     """Return whether the residual is no more than rounding."""
@@ -145,7 +145,7 @@ def is_zero(
     Rounding proves it only where no effects cancel: those of runaways have a large
     rounding, which would excuse anything.
     """
-    return (cost == 0.0) | (is_hidden(cost, rounding) & ~cancelling)
+    return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancelling)
 
 
 def without_effect(
@@ -209,7 +209,7 @@ def trusted(
     n: int,
     squares_condition: bool,
 ) -> Bool[Array, "*f"]:
-    """Return whether what the undamped model promises can be believed.
+    """Return whether what the undamped model predicts can be trusted.
 
     Normal equations lose a direction where a pivot is lost in the rounding of the
     products. An orthogonal factorisation resolves pivots down to eps^2; below,
@@ -235,8 +235,8 @@ def resolves(
 ) -> Bool[Array, "*f"]:
     """Return whether a factorisation can tell its least pivot from zero.
 
-    An orthogonal one with the damping of a look, ``(LOST eps)^2``, which up to n
-    dependent columns add up to. Products of columns round to n eps.
+    An orthogonal one resolves what exceeds the damping of an undamped step,
+    ``(LOST eps)^2``, for up to n dependent columns. Products of columns round to n eps.
     """
     eps = float(jnp.finfo(pivot.dtype).eps)
     return pivot > (LOST * n * eps if squares_condition else 2 * n * (LOST * eps) ** 2)
@@ -259,7 +259,7 @@ def step_resolved(
     relevant: Float[Array, "*f"],
     squares_condition: bool,
 ) -> Bool[Array, "*f"]:
-    """Return whether rounding cannot explain what a step promises.
+    """Return whether rounding cannot explain what a step predicts.
 
     Rounding of J moves the residual by ``eps`` times the step; sums over the normal
     matrix lose ``eps`` times its square.
@@ -268,7 +268,7 @@ def step_resolved(
         step_size: Length of the step in units of the columns of J.
         cost: Half the squared norm of the residual.
         relevant: Reduction that matters.
-        squares_condition: Whether the promise is made from the normal matrix.
+        squares_condition: Whether the prediction is made from the normal matrix.
     """
     eps = jnp.finfo(cost.dtype).eps
     if squares_condition:

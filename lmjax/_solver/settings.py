@@ -39,7 +39,7 @@ class LevenbergMarquardt(eqx.Module):
 
     Args:
         ftol: Stop when the last step reduced the cost by less than this share of it,
-            and the linear model promises no more. None chooses by dtype; 0 switches it
+            and the linear model predicts no more. None chooses by dtype; 0 switches it
             off.
         xtol: Stop when a step changes the scaled parameters by less than this share.
             None switches it off.

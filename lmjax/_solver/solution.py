@@ -120,7 +120,7 @@ class Solution(eqx.Module):
     def success(self) -> Bool[Array, "*batch"]:
         """Whether the fit converged (per fit in a batch).
 
-        With default tolerances a promise: neither the undamped linear model at the
+        With default tolerances: neither the undamped linear model at the
         returned point nor a step in one parameter alone reduces the cost by more than
         ``0.05^2 n / (m - n)`` of it, a twentieth of a standard error in each of n
         parameters, or than rounding does.

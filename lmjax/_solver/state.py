@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._solver.proposal import Point
+from lmjax._solver.point import Point
 
 
 class Record(NamedTuple):

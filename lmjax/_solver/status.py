@@ -27,13 +27,13 @@ class Engine(enum.IntEnum):
 class Status(enum.IntEnum):
     """Why a fit stopped: positive is converged, zero running, negative failed.
 
-    ``Status(int(sol.status)).advice`` is one sentence on what to do about it.
+    ``Status(int(sol.status)).advice`` says what happened and what to do.
 
     Example:
         >>> import lmjax
         >>> lmjax.Status.MAX_STEPS.advice
-        'Ran out of steps: raise max_steps, improve the start, or loosen the
-        tolerances.'
+        'The fit was still improving when its steps ran out. Raise max_steps, or start
+        nearer to the answer.'
     """
 
     FTOL = 1
@@ -58,41 +58,42 @@ class Status(enum.IntEnum):
 
     @property
     def advice(self) -> str:
-        """One sentence that explains the status."""
+        """What happened, and what to do."""
         return _ADVICE[self]
 
 
+# What happened, and what to do; the table of the README says the same.
+_CONVERGED = (
+    "The fit converged: the cost or the parameters no longer change, or the gradient "
+    "is zero."
+)
 _ADVICE = {
-    Status.FTOL: "Converged: neither the last step nor the undamped model of the next "
-    "one reduces the cost by more than ftol or rounding.",
-    Status.XTOL: "Converged: the last step changed the scaled parameters by less "
-    "than xtol.",
-    Status.GTOL: "Converged: the residual is orthogonal to every column of the "
-    "Jacobian within gtol.",
-    Status.RUNNING: "Not finished.",
-    Status.MAX_STEPS: "Ran out of steps: raise max_steps, improve the start, or loosen "
-    "the tolerances.",
-    Status.NONFINITE_START: "The residual, its likelihood or its Jacobian is not "
-    "finite at the start: check the data, sigma and params0.",
-    Status.STALLED: "No step helps, or the last 250 did not help noticeably, though "
-    "the linear model promises more: try float64, a better start or bounds; or the "
-    "residual is not smooth, or its Jacobian is wrong.",
-    Status.SINGULAR: "No free parameter has any effect on the residual here: start "
-    "somewhere else or fix the idle parameters.",
-    Status.INFEASIBLE: "A lower bound exceeds its upper bound, or a bound is NaN.",
-    Status.OUT_OF_RANGE: "Squares of the residuals or of their derivatives overflow or "
-    "vanish in this dtype (float32: beyond 1e19, below 1e-19): change the units of the "
-    "data or the parameters, or use float64.",
-    Status.PLATEAU: "A parameter went where it has no effect on the residual: start "
-    "nearer to the data (guess= of a model, multi_start), or keep it in with bounds.",
-    Status.RUNAWAY: "Parameters run away together and their effects cancel: set "
-    "bounds, start nearer to the data (guess), mark linear parameters with linear=, or "
-    "use a simpler model.",
-    Status.ILL_CONDITIONED: "Rounding hides a direction of the parameters, so this may "
-    "be no minimum: use float64, linear_solver=QR() or bounds, or fix a parameter that "
-    "the data do not determine.",
-    Status.NOT_AFFINE: "The residual is not affine in the parameters marked linear: "
-    "take the mark off those that enter another way.",
+    Status.FTOL: _CONVERGED,
+    Status.XTOL: _CONVERGED,
+    Status.GTOL: _CONVERGED,
+    Status.RUNNING: "The fit has not ended.",
+    Status.MAX_STEPS: "The fit was still improving when its steps ran out. Raise "
+    "max_steps, or start nearer to the answer.",
+    Status.NONFINITE_START: "The model gives NaN or infinity at the start, or the data "
+    "hold one. Look at the data, at sigma and at the start.",
+    Status.STALLED: "No step makes the fit better, or the last 250 hardly did, "
+    "although the derivatives say that it is possible. Use float64. Check that the "
+    "model is smooth and that jac is right. Try another start.",
+    Status.SINGULAR: "No free parameter changes the curve here. Start somewhere else, "
+    "or fix the parameters without effect.",
+    Status.INFEASIBLE: "A lower bound is above its upper bound, or a bound is NaN. "
+    "Correct the bounds.",
+    Status.OUT_OF_RANGE: "The numbers are too large or too small for float32: beyond "
+    "1e19 or below 1e-19. Change the units, or use float64.",
+    Status.PLATEAU: "A parameter went so far that it no longer changes the curve. "
+    "Start nearer to the data (guess, multi_start), or set bounds.",
+    Status.RUNAWAY: "Several parameters grow without end, and their effects cancel. "
+    "Set bounds, use guess or linear=, or use a simpler model.",
+    Status.ILL_CONDITIONED: "The data hardly determine some combination of the "
+    "parameters, so the answer may be wrong. Use float64 or QR(), set bounds, or fix "
+    "a parameter.",
+    Status.NOT_AFFINE: "A parameter marked linear does not enter linearly. Take the "
+    "mark off.",
 }
 
 

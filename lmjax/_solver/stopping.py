@@ -2,11 +2,12 @@
 
 Pure functions of numbers, or of arrays with one entry per fit. A fit ends in two
 stages. A step that achieves nothing, or a refusal that rounding explains, makes it a
-*candidate*; the **undamped** linear model then decides, for damping may hide a valley.
-Where the step was undamped already, it has decided.
+*candidate*. Its next step is **undamped**, for damping may hide a valley, and what the
+linear model predicts for that step decides. A step that was undamped already decides
+at once.
 
-What a success promises: neither the undamped model nor a step in one parameter alone
-reduces the cost by more than is relevant (`relevant_reduction`), rounding aside.
+What success means: neither the undamped model nor a step in one parameter alone reduces
+the cost by more than is relevant (`relevant_reduction`), rounding aside.
 """
 
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._solver.status import Status
 
-# Internal states, beside the values of `Status`: the next step is the undamped model of
-# a candidate, LOOK_ACCEPTED after a step that achieved nothing, LOOK_REFUSED after a
-# refusal; CLOSER is a short step that measures the true curvature; DOUBTFUL is a fit
-# whose normal matrix cannot be trusted, to be judged by J itself.
-LOOK_ACCEPTED, LOOK_REFUSED, CLOSER, DOUBTFUL = 100, 101, 102, 103
+# Internal states, beside the values of `Status`. A candidate takes its undamped step
+# next: CANDIDATE_ACCEPTED after a step that achieved nothing, CANDIDATE_REFUSED after a
+# refusal, MEASURE_CURVATURE with a short step that measures the true curvature.
+# NEEDS_FINAL_CHECK is a fit that has ended with a normal matrix that cannot be trusted:
+# J itself decides (`lmjax._solver.final_check`).
+CANDIDATE_ACCEPTED, CANDIDATE_REFUSED, MEASURE_CURVATURE = 100, 101, 102
+NEEDS_FINAL_CHECK = 103
 
 # A twentieth of a standard error in each parameter: what nobody would see.
 RELEVANT = 0.05
@@ -26,8 +29,8 @@ RELEVANT = 0.05
 # of its cost in 100 steps on its plateau and goes on to the certified minimum; MGH10
 # needs 6,441 steps and loses a relevant part in each 250.
 WINDOW = 250
-# Promises may exceed the rounding of the cost by this before they count: rounding of
-# the gradient adds to that of the residual.
+# A predicted reduction counts if it exceeds the rounding of the cost by this: rounding
+# of the gradient adds to that of the residual.
 MARGIN = 10.0
 # Columns whose part outside the others has at least this squared length are as good as
 # independent.
@@ -36,12 +39,12 @@ INDEPENDENT = 0.01
 
 def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
     """Return which fits have not ended."""
-    return (status == Status.RUNNING) | looking(status)
+    return (status == Status.RUNNING) | is_candidate(status)
 
 
-def looking(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
-    """Return which fits look at the undamped model next."""
-    return (status >= LOOK_ACCEPTED) & (status <= CLOSER)
+def is_candidate(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return which fits take the undamped step of a candidate next."""
+    return (status >= CANDIDATE_ACCEPTED) & (status <= MEASURE_CURVATURE)
 
 
 def relevant_reduction(cost: Float[Array, "*f"], m: int, n: int) -> Float[Array, "*f"]:
@@ -58,7 +61,7 @@ def best_coordinate_reduction(
     norms: Float[Array, "n *f"],
     free: Bool[Array, "n *f"] | None,
 ) -> Float[Array, "*f"]:
-    """Return what the linear model promises for the best step in one free parameter.
+    """Return what the linear model predicts for the best step in one free parameter.
 
     ``max_j (g_j / |J_j|)^2 / 2``.
     """
@@ -68,25 +71,25 @@ def best_coordinate_reduction(
     return 0.5 * jnp.max(slope**2, axis=0)
 
 
-def promised_reduction(
+def predicted_undamped(
     predicted: Float[Array, "*f"],
     lam: Float[Array, "*f"],
     coordinate: Float[Array, "*f"],
     noise: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
-    """Return what the linear model has to offer, as far as a damped step can tell.
+    """Return the reduction that an undamped step might achieve, told from a damped one.
 
-    A step that is short only because lambda is large proves nothing, so it is charged a
-    factor ``1 + lam``. A column that has shrunk since the scale saw it is damped by
-    more than lambda; so one parameter alone may promise more.
+    A step that is short only because lambda is large proves nothing, so its prediction
+    is multiplied by ``1 + lam``. A column that has shrunk since the scale saw it is
+    damped by more than lambda; the step in one parameter may then predict more.
     """
-    alone = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
-    return jnp.maximum(predicted * (1.0 + lam), alone)
+    coordinate = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
+    return jnp.maximum(predicted * (1.0 + lam), coordinate)
 
 
 def achieved_nothing(
     actual: Float[Array, "*f"],
-    promise: Float[Array, "*f"],
+    predicted_undamped: Float[Array, "*f"],
     cost: Float[Array, "*f"],
     noise: Float[Array, "*f"],
     model_noise: Float[Array, "*f"],
@@ -94,7 +97,7 @@ def achieved_nothing(
 ) -> Bool[Array, "*f"]:
     """Return whether an accepted step makes the fit a candidate."""
     small = jnp.maximum(ftol * cost, model_noise)
-    return (actual <= ftol * cost + noise) & (promise <= small)
+    return (actual <= ftol * cost + noise) & (predicted_undamped <= small)
 
 
 def refused_at_floor(
@@ -105,7 +108,7 @@ def refused_at_floor(
 ) -> Bool[Array, "*f"]:
     """Return whether a refused step makes the fit a candidate.
 
-    Rounding hides what the step did, and it promised nothing relevant, or even a short
+    Rounding hides what the step did, and it predicted nothing relevant, or even a short
     step along the gradient (lam >= 1) did not help.
     """
     return hidden & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
@@ -124,10 +127,10 @@ def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "
 def newton_decrement(
     slope: Float[Array, "*f"], ratio: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
-    """Return what Newton's method promises along a step, infinite without curvature.
+    """Return what Newton's method predicts along a step, infinite without curvature.
 
     ``(g . dp)^2 / (2 dp . H dp)``, with ``dp . H dp`` from the change of the slope. At
-    a minimum where J vanishes (z^2 + 5) the linear model promises all of the cost.
+    a minimum where J vanishes (z^2 + 5) the linear model predicts all of the cost.
 
     Args:
         slope: ``g . dp`` at the point, negative.
@@ -139,26 +142,26 @@ def newton_decrement(
     )
 
 
-def negligible_promise(
+def negligible_reduction(
     cost: Float[Array, "*f"],
     noise: Float[Array, "*f"],
     cancelling: Bool[Array, "*f"],
     ftol: Float[Array, ""],
 ) -> Float[Array, "*f"]:
-    """Return the promise of the undamped model that is nothing.
+    """Return the predicted reduction that counts as none.
 
     By ``ftol`` or by rounding of the cost, but not by that of effects that cancel.
     """
     return jnp.maximum(ftol * cost, jnp.where(cancelling, 0.0, MARGIN * noise))
 
 
-def after_look(
+def status_after_undamped(
     state: Int[Array, "*f"],
-    promise: Float[Array, "*f"],
-    strict: Float[Array, "*f"],
+    predicted: Float[Array, "*f"],
+    negligible: Float[Array, "*f"],
     relevant: Float[Array, "*f"],
     resolved: Bool[Array, "*f"],
-    believed: Bool[Array, "*f"],
+    trusted: Bool[Array, "*f"],
     zero: Bool[Array, "*f"],
     accepted: Bool[Array, "*f"],
     gained: Bool[Array, "*f"],
@@ -166,38 +169,38 @@ def after_look(
     exhausted: Bool[Array, "*f"],
     squares_condition: bool,
 ) -> Int[Array, "*f"]:
-    """Return the status after the undamped model of a candidate was looked at.
+    """Return the status after the undamped step of a candidate was tried.
 
     Args:
-        state: LOOK_ACCEPTED or LOOK_REFUSED.
-        promise: Reduction that the undamped model promises.
-        strict: Promise that is nothing: by ``ftol`` or by rounding.
-        relevant: Promise that is not relevant; enough where no step is left to take.
+        state: CANDIDATE_ACCEPTED or LOOK_REFUSED.
+        predicted: Reduction that the undamped model predicts.
+        negligible: Predicted reduction that counts as none, by ``ftol`` or by rounding.
+        relevant: Predicted reduction that does not matter if no step is left to take.
         resolved: Whether rounding of J cannot explain the step.
-        believed: Whether the promise is `trusted`.
+        trusted: Whether the prediction is; see `lmjax._solver.roundoff.trusted`.
         zero: Whether the residual is no more than rounding.
         accepted: Whether the undamped step was taken.
         gained: Whether it was, and achieved a relevant reduction.
         pivot: Least pivot.
         exhausted: Whether lambda cannot fall any further.
         squares_condition: Whether steps come from the normal equations. Where they see
-            no way on, J itself may: such fits are DOUBTFUL.
+            no way on, J itself may: such fits get a final check.
     """
-    stalled = DOUBTFUL if squares_condition else Status.STALLED
-    untrusted = DOUBTFUL if squares_condition else Status.ILL_CONDITIONED
-    first = state == LOOK_ACCEPTED
-    enough = jnp.where(first, strict, jnp.maximum(strict, relevant))
-    minimum = zero | (believed & resolved & (promise <= enough))
+    stalled = NEEDS_FINAL_CHECK if squares_condition else Status.STALLED
+    untrusted = NEEDS_FINAL_CHECK if squares_condition else Status.ILL_CONDITIONED
+    first = state == CANDIDATE_ACCEPTED
+    enough = jnp.where(first, negligible, jnp.maximum(negligible, relevant))
+    minimum = zero | (trusted & resolved & (predicted <= enough))
     independent = pivot >= INDEPENDENT
     return first_of(
         (minimum, Status.FTOL),
         (gained, Status.RUNNING),
-        (~believed, untrusted),
+        (~trusted, untrusted),
         # the step is left to take, with less damping than before
         (first & (accepted | ~exhausted), Status.RUNNING),
         (first, stalled),
         (independent & accepted, Status.RUNNING),
-        (independent, CLOSER),
+        (independent, MEASURE_CURVATURE),
         (resolved, stalled),
         (True, untrusted),
     )

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax.batched_cond import rarely
+from lmjax._jax.batched_cond import batched_cond
 from lmjax._linalg import normal_inverse
 from lmjax._linalg.arrowhead import ArrowMatrix
 from lmjax._linalg.linearization import PRECISION
-from lmjax._linalg.normal_inverse import healthy_inverse, root_of_inverse, unit_columns
+from lmjax._linalg.normal_inverse import root_of_inverse, trusted_inverse, unit_columns
 from lmjax._statistics.covariance import unscaled_covariance
 
 
@@ -67,22 +67,22 @@ def unscaled_blocks(
         return (shared - fitted).reshape(len(shared), -1).T
 
     squares = jnp.diagonal(matrix.shared)
-    reduced = matrix.shared - jnp.sum(curves.taken, axis=0)
+    reduced = matrix.shared - jnp.sum(curves.schur_term, axis=0)
     given = own, shared, curves.x
     invert = lambda matrix, squares, given: normal_inverse.inverse(
         matrix, squares, projected, given, m
     )
     found, rank, together, _ = unscaled_covariance(reduced, squares, given, invert)
     # for a determined parameter, the product is its variance inflation: at least 1
-    told = jnp.diagonal(found) * squares > 0.5
-    open_ = ((~told & (squares > 0.0)) | together).astype(squares.dtype)
+    determined = jnp.diagonal(found) * squares > 0.5
+    open_ = ((~determined & (squares > 0.0)) | together).astype(squares.dtype)
     # own parameters that make up for a shared one are as open as that
     shares = (curves.x * curves.norms[:, :, None]) ** 2
     partners = jnp.dot(shares, open_, precision=PRECISION)
     eps = jnp.finfo(squares.dtype).eps
     partners = partners > eps * jnp.sum(squares * open_)
     partners = (partners | curves.open).T
-    found = jnp.where(told[:, None] & told[None, :], found, 0.0)
+    found = jnp.where(determined[:, None] & determined[None, :], found, 0.0)
     xc = jnp.einsum("gia,ab->gib", curves.x, found, precision=PRECISION)
     spread = jnp.einsum("gia,gja->gij", xc, curves.x, precision=PRECISION)
     blocks = CovarianceBlocks(curves.inverse + spread, -xc, found)
@@ -104,7 +104,7 @@ class _Eliminated(NamedTuple):
 
     inverse: Float[Array, "k k"]
     x: Float[Array, "k s"]
-    taken: Float[Array, "s s"]
+    schur_term: Float[Array, "s s"]
     rank: Int[Array, ""]
     norms: Float[Array, " k"]
     open: Bool[Array, " k"]
@@ -126,17 +126,19 @@ def _eliminate(normal, cross, own, shared) -> _Eliminated:
         own = own.T / scale[None, :]
         root, rank, open_ = root_of_inverse(own, own.shape[0])
         along = dot(dot(own, root.T).T, shared.T)
-        x, taken = dot(root.T, along), dot(along.T, along)
+        x, schur_term = dot(root.T, along), dot(along.T, along)
         open_ &= jnp.any(own != 0.0, axis=0)
-        return _Eliminated(dot(root.T, root), x, taken, rank, scale, open_)
+        return _Eliminated(dot(root.T, root), x, schur_term, rank, scale, open_)
 
-    inverse, healthy = healthy_inverse(scaled)
+    inverse, well_conditioned = trusted_inverse(scaled)
     cross = cross / scale[:, None]
     x = dot(inverse, cross)
     rank = jnp.sum(squares > 0.0, dtype=jnp.int32)
     none = jnp.zeros_like(squares > 0.0)
     usual = _Eliminated(inverse, x, dot(cross.T, x), rank, scale, none)
-    found = rarely(~healthy, through_columns, usual, (scale, own, shared))
+    found = batched_cond(
+        ~well_conditioned, through_columns, usual, (scale, own, shared)
+    )
     inverse = found.inverse / (scale[:, None] * scale[None, :])
     return found._replace(
         inverse=jnp.where(both, inverse, 0.0), x=found.x / scale[:, None]
@@ -152,11 +154,11 @@ def _(primals, tangents):
     guard = lambda a: jnp.where(finite, a, 0.0)
     inverse, x, dv, dw = map(guard, (found.inverse, found.x, *tangents[:2]))
     half = dw - 0.5 * dot(dv, x)
-    taken = dot(half.T, x)
+    schur_term = dot(half.T, x)
     change = _Eliminated(
         -dot(dot(inverse, dv), inverse),
         dot(inverse, dw - dot(dv, x)),
-        taken + taken.T,
+        schur_term + schur_term.T,
         np.zeros((), jax.dtypes.float0),  # pyright: ignore[reportArgumentType]
         jnp.zeros_like(found.norms),
         np.zeros(found.open.shape, jax.dtypes.float0),  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.inverse import plan
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._linalg.linearization import PRECISION
 from lmjax._linalg.normal_inverse import Inverse, inverse
 from lmjax._problem.problem import Problem
@@ -35,7 +35,7 @@ def unscaled_covariance(
 
     def rule(_, tangents, results):
         cov = results.matrix
-        others = jax.tree.map(varying.no_tangent, results)
+        others = jax.tree.map(sharded.no_tangent, results)
         if isinstance(tangents[0], SymbolicZero):
             return others._replace(matrix=jnp.zeros_like(cov))
         # a failed fit passes nothing on
@@ -46,7 +46,7 @@ def unscaled_covariance(
         change = -jnp.dot(change, safe, precision=PRECISION)
         return others._replace(matrix=jnp.where(finite, change, 0.0))
 
-    return varying.custom_jvp(found, rule, normal_matrix, squares, arrays)
+    return sharded.custom_jvp(found, rule, normal_matrix, squares, arrays)
 
 
 def covariance_of_fit(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Scalar
 from lmjax._solver.status import ParamStatus
 
@@ -50,7 +50,7 @@ def student_t_quantile(level: Scalar, dof: Scalar) -> Scalar:
 
     steps = 60 if dof.dtype == jnp.float64 else 30
     zeros, ones = jnp.zeros_like(tail * finite), jnp.ones_like(tail * finite)
-    low, high = varying.fori_loop(0, steps, halve, (zeros, ones))
+    low, high = sharded.fori_loop(0, steps, halve, (zeros, ones))
     x = 0.5 * (low + high)
     t = jnp.sqrt(finite * (1.0 - x) / x)
     z = jax.scipy.special.ndtri(0.5 * (1.0 + jnp.asarray(level, dof.dtype)))

@@ -32,7 +32,7 @@ from lmjax._fit.curve_result import CurveFit
 from lmjax._jax.types import Params, Scalar
 from lmjax._problem.data import Data, is_covariance, likelihood_term, per_set
 from lmjax._solver.status import ParamStatus, Status
-from lmjax._uncertainty.refit import FitOptions, Refit, refit
+from lmjax._uncertainty.refit import FitOptions, Refit, prepare_refit
 
 KINDS = ("residual", "case", "parametric", "wild")
 
@@ -183,29 +183,29 @@ def bootstrap(
         jax.eval_shape(jax.random.split, key)
     except (TypeError, ValueError):
         raise TypeError(f"key: expected jax.random.key(seed), got {key!r}") from None
-    again = refit(fit, x, y, options)
+    refit = prepare_refit(fit, x, y, options)
     kinds = KINDS if fit.likelihood is None else ("parametric",)
     kind = kinds[0] if kind is None else kind
     check_choice("kind", kind, kinds)
     if not isinstance(num, int | np.integer) or num < 2:
         raise ValueError(f"num: expected an int >= 2, got {num!r}")
-    if kind == "case" and any(_correlated(*one) for one in _weighted(again)):
+    if kind == "case" and any(_correlated(*one) for one in _weighted(refit)):
         raise ValueError(
             "kind: points with correlated errors cannot be drawn one by one; use "
             "'residual' or 'parametric'"
         )
-    if kind == "case" and again.options.get("loss") is not None:
+    if kind == "case" and refit.options.get("loss") is not None:
         raise ValueError(
             "kind: 'case' counts a point twice by its weight, which is not what a "
             "robust loss makes of two points; use 'residual', 'wild' or 'parametric'"
         )
-    return dataclasses.replace(_bootstrap(key, again, int(num), kind), fit=fit)
+    return dataclasses.replace(_bootstrap(key, refit, int(num), kind), fit=fit)
 
 
-def _weighted(again: Refit) -> list[tuple[Any, Array]]:
+def _weighted(refit: Refit) -> list[tuple[Any, Array]]:
     """Return (sigma, y) of every data set."""
-    sigma = per_set("sigma", again.options.get("sigma"), again.y)
-    return list(zip(sigma, jax.tree.leaves(again.y), strict=True))
+    sigma = per_set("sigma", refit.options.get("sigma"), refit.y)
+    return list(zip(sigma, jax.tree.leaves(refit.y), strict=True))
 
 
 def _correlated(sigma: Any, y: Array) -> bool:
@@ -215,31 +215,31 @@ def _correlated(sigma: Any, y: Array) -> bool:
 
 
 @eqx.filter_jit
-def _bootstrap(key, again: Refit, num: int, kind: str) -> Bootstrap:
-    fit, data = again.fit, again.data
-    curve, like_y = ravel_pytree(again.curve(data, again.p))
+def _bootstrap(key, refit: Refit, num: int, kind: str) -> Bootstrap:
+    fit, data = refit.fit, refit.data
+    curve, like_y = ravel_pytree(refit.curve(data, refit.p))
     # a NaN that was left out is none in a replica
     same = {} if data.mask is None else {"mask": _like(data.y, data.mask)}
 
     def replica(key):
         if kind == "case":
-            new = again(again.p, **_drawn(key, again, data))
+            new = refit(refit.p, **_drawn(key, refit, data))
         elif fit.likelihood is not None:
-            new = again(again.p, y=like_y(_sample(key, again, data, curve)), **same)
+            new = refit(refit.p, y=like_y(_sample(key, refit, data, curve)), **same)
         else:
             noise = data.colour(_noise(key, kind, fit, data))
-            new = again(again.p, y=like_y(curve + noise), **same)
+            new = refit(refit.p, y=like_y(curve + noise), **same)
         failed = jnp.minimum(fit.status, Status.RUNNING)
-        return new.varied(), jnp.where(again.usable, new.status, failed)
+        return new.varied(), jnp.where(refit.consistent, new.status, failed)
 
     varied, status = jax.vmap(replica)(jax.random.split(key, num))
     rest = eqx.filter(fit.params, eqx.is_inexact_array, inverse=True)
     return Bootstrap(eqx.combine(varied, rest), status, fit)
 
 
-def _sample(key, again: Refit, data: Data, f: Float[Array, " m"]) -> Array:
+def _sample(key, refit: Refit, data: Data, f: Float[Array, " m"]) -> Array:
     """Return observations of f; where masked they do not matter."""
-    term = likelihood_term(again.options["likelihood"], data, f.dtype)
+    term = likelihood_term(refit.options["likelihood"], data, f.dtype)
     return term.likelihood.sample(key, f).astype(f.dtype)
 
 
@@ -258,7 +258,7 @@ def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:
     return jax.random.choice(key, e - mean, e.shape, p=used / jnp.sum(used))
 
 
-def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
+def _drawn(key, refit: Refit, data: Data) -> dict[str, Any]:
     """Return the keywords that count every point as often as it was drawn.
 
     As many are drawn as count; how many that is may not be known to the compiler.
@@ -269,7 +269,7 @@ def _drawn(key, again: Refit, data: Data) -> dict[str, Any]:
     counts = _like(
         data.y, jnp.zeros_like(used).at[drawn].add(enough.astype(used.dtype))
     )
-    sigma = [1.0 if sigma is None else sigma for sigma, _ in _weighted(again)]
+    sigma = [1.0 if sigma is None else sigma for sigma, _ in _weighted(refit)]
     smaller = lambda sigma, counts: sigma / jnp.sqrt(jnp.maximum(counts, 1.0))
     return {
         "sigma": jax.tree.map(

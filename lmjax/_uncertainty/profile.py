@@ -25,7 +25,7 @@ from lmjax._jax import paths
 from lmjax._jax.types import Params, Scalar
 from lmjax._solver.status import ProfileStatus
 from lmjax._uncertainty.profile_search import find_side, limit_of
-from lmjax._uncertainty.refit import FitOptions, Refit, refit
+from lmjax._uncertainty.refit import FitOptions, Refit, prepare_refit
 
 
 class Profile(eqx.Module):
@@ -107,11 +107,11 @@ def profile(
         Bates and Watts (1988), "Nonlinear Regression Analysis and Its Applications",
         chapter 6; Venzon and Moolgavkar (1988), Applied Statistics 37, 87-94.
     """
-    again = refit(fit, x, y, options)
+    refit = prepare_refit(fit, x, y, options)
     names = paths.parameter_names(fit.varied())
     # outside what is compiled per model: the quantile takes as long as a fit to compile
     threshold = fit._quantile(level)
-    return _profile(again, threshold, _choose(which, names))
+    return _profile(refit, threshold, _choose(which, names))
 
 
 def _choose(which, names: list[str]) -> tuple[int, ...]:
@@ -143,18 +143,18 @@ def _choose(which, names: list[str]) -> tuple[int, ...]:
 
 
 @eqx.filter_jit
-def _profile(again: Refit, threshold: Scalar, chosen: tuple[int, ...]) -> Profile:
-    fit, index = again.fit, np.asarray(chosen)
+def _profile(refit: Refit, threshold: Scalar, chosen: tuple[int, ...]) -> Profile:
+    fit, index = refit.fit, np.asarray(chosen)
     j, upward = map(jnp.asarray, (np.repeat(index, 2), [False, True] * index.size))
     # derivatives come from what is done with the root, not through the search
     still = lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf
-    constant, goal = jax.tree.map(still, (again, threshold))
+    constant, goal = jax.tree.map(still, (refit, threshold))
     search = lambda j, upward: find_side(constant, goal, j, upward)
     sides = jax.vmap(search)(j, upward)
-    end = lambda j, upward, side: limit_of(again, threshold, j, upward, side)
+    end = lambda j, upward, side: limit_of(refit, threshold, j, upward, side)
     limit = jax.vmap(end)(j, upward, sides)
     pairs = lambda array: array.reshape(index.size, 2, *array.shape[1:])
-    blank = jnp.full((again.p.size, 2), jnp.nan, limit.dtype)
+    blank = jnp.full((refit.p.size, 2), jnp.nan, limit.dtype)
     limits = blank.at[index].set(pairs(limit))
     status = jnp.full(blank.shape, ProfileStatus.HELD, jnp.int8)
     return Profile(
@@ -164,7 +164,7 @@ def _profile(again: Refit, threshold: Scalar, chosen: tuple[int, ...]) -> Profil
         found_lower_minimum=jnp.any(sides.better),
         threshold=threshold,
         names=tuple(np.take(paths.parameter_names(fit.varied()), index).tolist()),
-        values=again.p[index],
+        values=refit.p[index],
         stderr=ravel_pytree(fit.stderr)[0][index],
         value=pairs(sides.value),
         z=pairs(sides.z),

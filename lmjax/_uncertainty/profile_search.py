@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax._fit.curve_result import CurveFit
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Flag, Scalar
 from lmjax._problem.data import Data
 from lmjax._solver.status import ParamStatus, ProfileStatus
@@ -43,31 +43,31 @@ class Side(NamedTuple):
     z: Float[Array, " r"]
 
 
-def find_side(again: Refit, threshold: Scalar, j, upward) -> Side:
+def find_side(refit: Refit, threshold: Scalar, j, upward) -> Side:
     """Find where the profile of parameter j crosses the threshold on one side."""
-    fit, p, data = again.fit, again.p, again.data
+    fit, p, data = refit.fit, refit.p, refit.data
     sign, variance = _sign(upward, p), _variance(fit)
-    wall = jnp.where(upward, again.box[1][j] - p[j], p[j] - again.box[0][j])
-    guess, direction = _linear(again, threshold, variance, sign, j)
+    upper_limit = jnp.where(upward, refit.box[1][j] - p[j], p[j] - refit.box[0][j])
+    guess, direction = _linear(refit, threshold, variance, sign, j)
     eps = jnp.finfo(p.dtype).eps
     settings = {
         "goal": threshold,
         # what the dtype can tell, and rounding of chi2
         "tolerance": eps**0.5 * threshold + eps * fit.chi2 / variance / threshold,
         "guess": guess,
-        "wall": wall,
+        "upper_limit": upper_limit,
     }
 
     def one_round(side: Side) -> Side:
         bracket, rounds = side.bracket, side.bracket.rounds + 1
         value = p[j] + sign * bracket.u
-        start = _better(again, data, p + bracket.u * side.direction, p, j, value)
-        new = _at(again, j, value, start)
+        start = _better(refit, data, p + bracket.u * side.direction, p, j, value)
+        new = _at(refit, j, value, start)
         rise = (new.chi2 - fit.chi2) / variance
         z = jnp.sign(rise) * jnp.sqrt(jnp.abs(rise))
         chord = (ravel_pytree(new.varied())[0] - p) / bracket.u
-        grain = 0.1 * eps**0.5 * bracket.u + 4.0 * eps * jnp.abs(p[j])
-        bracket = root_search.look(bracket, z, grain=grain, **settings)
+        min_width = 0.1 * eps**0.5 * bracket.u + 4.0 * eps * jnp.abs(p[j])
+        bracket = root_search.update(bracket, z, min_width=min_width, **settings)
         return Side(
             bracket,
             jnp.where(jnp.isfinite(rise), chord, side.direction),
@@ -79,24 +79,24 @@ def find_side(again: Refit, threshold: Scalar, j, upward) -> Side:
 
     blank = jnp.full(root_search.MAX_ROUNDS + 1, jnp.nan, p.dtype)
     begin = Side(
-        root_search.begin(guess, wall),
+        root_search.begin(guess, upper_limit),
         direction,
-        _first_status(again, threshold, guess, wall, j),
+        _first_status(refit, threshold, guess, upper_limit, j),
         jnp.array(False),
         blank.at[0].set(p[j]),
         blank.at[0].set(0.0),
     )
     searching = lambda side: side.status == SEARCHING
-    return varying.while_loop(searching, one_round, begin)
+    return sharded.while_loop(searching, one_round, begin)
 
 
-def _linear(again: Refit, threshold, variance, sign, j):
+def _linear(refit: Refit, threshold, variance, sign, j):
     """Return half the width of the linear interval, and where the others go meanwhile.
 
     A parameter at a bound has no covariance: the width is then the one with all others
     held, which is too short and good enough to begin with.
     """
-    fit = again.fit
+    fit = refit.fit
     column = fit.known_covariance()[:, j]
     known = column[j] > 0.0
     alone = jnp.arange(column.size) == j
@@ -106,20 +106,20 @@ def _linear(again: Refit, threshold, variance, sign, j):
     return threshold * width, sign * column / column[j]
 
 
-def _first_status(again: Refit, threshold, guess, wall, j):
+def _first_status(refit: Refit, threshold, guess, upper_limit, j):
     """Return the status of a side that needs no search, or SEARCHING."""
-    kind = again.fit.flat_status[j]
+    kind = refit.fit.flat_status[j]
     held = (kind == ParamStatus.FIXED) | (kind == ParamStatus.IDLE)
     cases = [
-        (~again.usable, ProfileStatus.LOST),
+        (~refit.consistent, ProfileStatus.LOST),
         (held, ProfileStatus.HELD),
         (jnp.isinf(threshold), ProfileStatus.OPEN),  # no degrees of freedom
-        (wall <= 0.0, ProfileStatus.AT_BOUND),
+        (upper_limit <= 0.0, ProfileStatus.AT_BOUND),
         (guess == 0.0, ProfileStatus.FOUND),  # data without any scatter
         (~jnp.isfinite(guess), ProfileStatus.LOST),
     ]
-    conditions, outcomes = zip(*cases, strict=True)
-    return jnp.select(conditions, outcomes, SEARCHING).astype(jnp.int8)
+    constraints, outcomes = zip(*cases, strict=True)
+    return jnp.select(constraints, outcomes, SEARCHING).astype(jnp.int8)
 
 
 def _status(outcome, success: Flag):
@@ -137,26 +137,26 @@ def _status(outcome, success: Flag):
     return meaning.astype(jnp.int8)
 
 
-def _better(again: Refit, data: Data, one, other, j, value) -> Float[Array, " n"]:
+def _better(refit: Refit, data: Data, one, other, j, value) -> Float[Array, " n"]:
     """Return the start of lower chi-square: a chord may leave where the model works."""
-    first, second = (again.chi2(data, p.at[j].set(value)) for p in (one, other))
+    first, second = (refit.chi2(data, p.at[j].set(value)) for p in (one, other))
     return jnp.where(~(second < first) & jnp.isfinite(first), one, other)
 
 
-def _at(again: Refit, j, value: Scalar, p: Float[Array, " n"]) -> CurveFit:
+def _at(refit: Refit, j, value: Scalar, p: Float[Array, " n"]) -> CurveFit:
     """Fit the other parameters with the j-th one held at a value."""
     alone = jnp.arange(p.size) == j
-    fixed = again.spread("fixed", again.options.get("fixed"), False, bool) | alone
-    return again(jnp.where(alone, value, p), fixed=again.fit.unravel(fixed))
+    fixed = refit.spread("fixed", refit.options.get("fixed"), False, bool) | alone
+    return refit(jnp.where(alone, value, p), fixed=refit.fit.unravel(fixed))
 
 
-def limit_of(again: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
+def limit_of(refit: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
     """Return the end of the interval, with derivatives.
 
     It solves ``chi2(limit) = chi2 + threshold^2 s^2``, hence moves with whatever chi2
     depends on; a bound moves by itself.
     """
-    fit, p = again.fit, again.p
+    fit, p = refit.fit, refit.p
     at_rest = jax.lax.stop_gradient(p)
     found = side.status == ProfileStatus.FOUND
     u = jnp.where(found, side.bracket.u, 0.0)
@@ -165,7 +165,7 @@ def limit_of(again: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
     start = at_rest + u * side.direction
 
     def excess(value):
-        return _at(again, j, value, start).chi2 - aim
+        return _at(refit, j, value, start).chi2 - aim
 
     def divide(linear, y):
         slope = linear(jnp.ones_like(y))
@@ -174,7 +174,7 @@ def limit_of(again: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
     root = jax.lax.custom_root(
         excess, at_rest[j] + sign * u, lambda _, value: value, divide
     )
-    bound = jnp.where(upward, again.box[1][j], again.box[0][j])
+    bound = jnp.where(upward, refit.box[1][j], refit.box[0][j])
     edge = at_rest[j] + sign * side.bracket.inside
     blocked = side.bracket.outcome != root_search.EDGE
     return jnp.select(

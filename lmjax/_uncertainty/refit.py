@@ -22,7 +22,7 @@ from lmjax._fit.validate import (
     resolve_likelihood,
     resolve_loss,
 )
-from lmjax._jax import arrays, paths, programs
+from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.closures import unwrapped
 from lmjax._jax.types import Flag, Params, Scalar
 from lmjax._problem.data import NAN_POLICIES, Data, likelihood_term, prepare
@@ -61,7 +61,7 @@ class Refit(eqx.Module):
     x: Any
     y: Any
     options: dict[str, Any]
-    usable: Flag
+    consistent: Flag
 
     @property
     def p(self) -> Float[Array, " n"]:
@@ -157,7 +157,7 @@ class Refit(eqx.Module):
         )
 
 
-def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
+def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     """Check what a user hands over and return it as a pytree.
 
     Raises:
@@ -218,14 +218,14 @@ def refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     )
     if fit.model is not None:
         varied = fit.varied()
-        model = programs.model("model", unwrapped(fit.model), varied, x, data=y)
+        model = program_cache.model("model", unwrapped(fit.model), varied, x, data=y)
         fit = dataclasses.replace(fit, model=model)
     choices = {"linear": given.pop("linear")} if "linear" in given else {}
-    again = Refit(fit, x, y, jax.tree.map(traced, given) | choices, fit.success)
-    same = again.same_data()
+    refit = Refit(fit, x, y, jax.tree.map(traced, given) | choices, fit.success)
+    same = refit.same_data()
     if not isinstance(same, Tracer) and not same:
         raise ValueError(
             "x, y: expected the data of the fit, and the keywords that curve_fit was "
             "given (sigma, mask, likelihood, ...); these give another fit"
         )
-    return eqx.tree_at(lambda again: again.usable, again, fit.success & same)
+    return eqx.tree_at(lambda refit: refit.consistent, refit, fit.success & same)

@@ -1,7 +1,7 @@
 """A root of a function that rises from zero: secants kept inside a bracket.
 
-Made for lanes: one look at the function per round, every choice a ``where``. The
-function is `look`-ed at outside, at ``Bracket.u``.
+Made for ``vmap``: one value of the function per round, every choice a ``where``. The
+caller evaluates the function at ``Bracket.u`` and hands the value to `update`.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from lmjax._jax.types import Scalar
 
-# The first look is half way to the first guess, for the sake of a curved valley that is
-# better followed than jumped; then never more than four times as far as before.
+# The first evaluation is half way to the guess: a curved valley is better followed than
+# jumped. Each further one is at most four times as far as the one before.
 FIRST, GROWTH = 0.5, 4.0
 # A function that has not got there at so many times the first guess never will.
 FARTHEST = 1e5
@@ -26,14 +26,14 @@ class Bracket(NamedTuple):
     """What is known of the root ``u > 0`` of ``f(u) = goal``.
 
     Attributes:
-        u: Where to look next; the answer once the outcome is not SEARCHING.
+        u: Where to evaluate next; the answer once the outcome is not SEARCHING.
         inside: Largest u below the root.
         outside: Smallest u beyond the root or where f is not finite; infinite if none
             is known.
-        last: The look before this one, u and f.
-        rounds: Looks so far.
+        last: The evaluation before this one, u and f.
+        rounds: Evaluations so far.
         outcome: SEARCHING, FOUND, EDGE (f ceases to be finite before it gets there),
-            BLOCKED (the wall comes first), NOWHERE (it never gets there) or LOST.
+            BLOCKED (the limit comes first), NOWHERE (it never gets there) or LOST.
     """
 
     u: Float[Array, "*b"]
@@ -44,24 +44,24 @@ class Bracket(NamedTuple):
     outcome: Int[Array, "*b"]
 
 
-def begin(guess: Scalar, wall: Scalar) -> Bracket:
-    """Return the bracket before the first look."""
+def begin(guess: Scalar, upper_limit: Scalar) -> Bracket:
+    """Return the bracket before the first evaluation."""
     zero = jnp.zeros_like(guess)
-    outcome = jnp.where(wall > 0.0, SEARCHING, BLOCKED).astype(jnp.int32)
-    u = jnp.minimum(FIRST * guess, wall)
+    outcome = jnp.where(upper_limit > 0.0, SEARCHING, BLOCKED).astype(jnp.int32)
+    u = jnp.minimum(FIRST * guess, upper_limit)
     rounds = jnp.zeros(guess.shape, jnp.int32)
     return Bracket(u, zero, zero + jnp.inf, (zero, zero), rounds, outcome)
 
 
-def look(
+def update(
     bracket: Bracket,
     f: Scalar,
     *,
     goal: Scalar,
     tolerance: Scalar,
     guess: Scalar,
-    wall: Scalar,
-    grain: Scalar,
+    upper_limit: Scalar,
+    min_width: Scalar,
 ) -> Bracket:
     """Return the bracket after seeing ``f`` at ``bracket.u``.
 
@@ -71,21 +71,21 @@ def look(
         goal: Value to reach.
         tolerance: How close to it is close enough.
         guess: What `begin` was given.
-        wall: Largest u allowed.
-        grain: Width below which a bracket holds nothing but rounding.
+        upper_limit: Largest u allowed.
+        min_width: Width below which a bracket holds nothing but rounding.
     """
     u = bracket.u
     beyond = ~(f < goal)
     inside = jnp.where(beyond, bracket.inside, u)
     outside = jnp.where(beyond, u, bracket.outside)
-    thin = outside - inside <= grain
+    thin = outside - inside <= min_width
     rounds = bracket.rounds + 1
     close = jnp.abs(f - goal) <= tolerance
     far = FARTHEST * guess
     outcome = jnp.select(
         [
             close,
-            ~beyond & (u >= wall),
+            ~beyond & (u >= upper_limit),
             ~beyond & (u >= far),
             thin & jnp.isfinite(f) & jnp.isfinite(bracket.last[1]),
             thin,
@@ -94,7 +94,7 @@ def look(
         [FOUND, BLOCKED, NOWHERE, FOUND, EDGE, LOST],
         SEARCHING,
     ).astype(jnp.int32)
-    onward = _next(bracket, f, goal, inside, outside, wall)
+    onward = _next(bracket, f, goal, inside, outside, upper_limit)
     stay = jnp.where(thin & ~close, inside, u)
     return Bracket(
         jnp.where(outcome == SEARCHING, onward, stay),
@@ -106,8 +106,8 @@ def look(
     )
 
 
-def _next(bracket: Bracket, f, goal, inside, outside, wall) -> Scalar:
-    """Return where to look next: a secant, if it leads anywhere."""
+def _next(bracket: Bracket, f, goal, inside, outside, upper_limit) -> Scalar:
+    """Return where to evaluate next: a secant, if it leads anywhere."""
     u, (u_old, f_old) = bracket.u, bracket.last
     slope = (f - f_old) / (u - u_old)
     secant = u + (goal - f) / slope
@@ -127,4 +127,4 @@ def _next(bracket: Bracket, f, goal, inside, outside, wall) -> Scalar:
     )
     closer = outside * 2.0 ** -(bracket.rounds + 1).astype(u.dtype)
     within = jnp.where(between, secant, jnp.where(inside > 0.0, middle, closer))
-    return jnp.where(jnp.isfinite(outside), within, jnp.minimum(ahead, wall))
+    return jnp.where(jnp.isfinite(outside), within, jnp.minimum(ahead, upper_limit))

@@ -13,20 +13,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
+from lmjax._solver.damping import Nielsen
 from lmjax.models._guess import Data
 
 # Enough to tell two sigmoids apart on all but 1 % of measured amplification curves, as
 # twice as many are, and the fits go on from there; 12 mistake every tenth.
 STEPS = 30
-DAMPING = 0.1  # of unit columns: the first step stays within the grid's resolution
+# From 0.1 of unit columns: the first step stays within the grid's resolution.
+RULE = Nielsen(initial=0.1)
 
 
 class _State(NamedTuple):
     """One descent.
 
     Attributes:
-        trial: Parameters to be judged.
+        trial: Parameters to be tried.
         kept: Best parameters so far.
         cost: Their sum of squares.
         gram: Their projected ``J^T J``.
@@ -73,6 +75,7 @@ def refine(
     def descend(start):
         n, dtype = start.size, start.dtype
         number = lambda value: jnp.asarray(value, dtype)
+        damping, growth = RULE.start(dtype)
         state = _State(
             trial=start,
             kept=start,
@@ -80,10 +83,10 @@ def refine(
             gram=jnp.zeros((n, n), dtype),
             slope=jnp.zeros(n, dtype),
             predicted=number(1.0),
-            damping=number(DAMPING),
-            growth=number(2.0),
+            damping=damping,
+            growth=growth,
         )
-        return varying.fori_loop(0, STEPS, step, state).kept
+        return sharded.fori_loop(0, STEPS, step, state).kept
 
     return jax.vmap(descend)(starts)
 
@@ -109,12 +112,10 @@ def _project(shape, q, data):
 
 
 def _next(state, lower, cost, gram, slope):
-    """Return the state after a trial was judged, by Nielsen's rule for the damping."""
+    """Return the state after a trial, which is kept if it is lower."""
     first = ~jnp.isfinite(state.cost)
     gain = jnp.where(first, 0.5, (state.cost - cost) / state.predicted)
-    shrink = jnp.clip(1.0 - (2.0 * gain - 1.0) ** 3, 1.0 / 3.0, 1.0)
-    damping = state.damping * jnp.where(lower, shrink, state.growth)
-    growth = jnp.where(lower, 2.0, 2.0 * state.growth)
+    damping, growth = RULE.update(state.damping, state.growth, gain, lower)
     kept = jnp.where(lower, state.trial, state.kept)
     gram = jnp.where(lower, gram, state.gram)
     slope = jnp.where(lower, slope, state.slope)

@@ -219,7 +219,7 @@ def convergence(sol: Solution, axes: Any = None) -> AnyFigure:
         ax.set_ylabel("gain ratio" if name == "gain" else name)
         ax.margins(x=0.03)
     axes[2].axhline(1.0, color=GREY, lw=0.8, zorder=0)
-    # a refused step may have promised little and lost much
+    # a refused step may have predicted little and lost much
     axes[2].set_yscale("symlog", linthresh=1.0)
     axes[2].yaxis.set_major_formatter("{x:g}")
     axes[2].margins(y=0.1)

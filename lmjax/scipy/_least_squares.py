@@ -149,29 +149,31 @@ def _checked(matrix, shape: tuple[int, int]):
     return matrix
 
 
-def _solved(asked: Request, callback: Callable | None, verbose: int) -> OptimizeResult:
+def _solved(
+    request: Request, callback: Callable | None, verbose: int
+) -> OptimizeResult:
     """Return the result of a fit, printed if asked for."""
-    ftol, xtol, gtol = asked.tolerances
+    ftol, xtol, gtol = request.tolerances
     # a cosine is what the solver stops by; SciPy's other meaning is judged at the end
-    settings = _checks.for_solver(ftol, xtol, gtol if asked.method == "lm" else 0.0)
+    settings = _checks.for_solver(ftol, xtol, gtol if request.method == "lm" else 0.0)
     path = callback is not None or verbose == 2
-    found = minimise(asked.task, asked.start, settings, asked.limit, path)
+    found = minimise(request.task, request.start, settings, request.limit, path)
     if found.status == Status.NONFINITE_START:
         raise ValueError(
             f"{_not_finite(found)} in the initial point: check the data and the start."
         )
     end = None
     if callback is not None:
-        end = _progress.heard(callback, asked.task, found.path)
+        end = _progress.heard(callback, request.task, found.path)
     found = found if end is None else end
-    result = _result(asked, found)
+    result = _result(request, found)
     if end is not None:
         result["status"], result["message"] = _words.stopped()
         result["success"] = False
     if verbose:
-        before = _result(asked, evaluate(asked.task, asked.start)).cost
+        before = _result(request, evaluate(request.task, request.start)).cost
         if verbose == 2:
-            print(_progress.table(found.path, asked.start, before))  # noqa: T201  (asked for)
+            print(_progress.table(found.path, request.start, before))  # noqa: T201  (asked for)
         print(_summary(result, before))  # noqa: T201  (asked for)
     return result
 
@@ -194,18 +196,18 @@ def _summary(result: OptimizeResult, initial_cost: float) -> str:
     )
 
 
-def _result(asked: Request, found: Found) -> OptimizeResult:
+def _result(request: Request, found: Found) -> OptimizeResult:
     """Return what SciPy's function returns, from where a fit ended."""
-    cost, jac, weighted = _weighted(asked.task, found)
+    cost, jac, weighted = _weighted(request.task, found)
     grad = jac.T @ weighted
-    low, high = asked.box
-    optimality = _optimality(asked, found.x, grad)
-    if asked.method == "lm":
+    low, high = request.box
+    optimality = _optimality(request, found.x, grad)
+    if request.method == "lm":
         small = found.status == Status.GTOL
     else:
-        small = optimality < asked.tolerances[2]
-    status, message = _words.outcome(found.status, small, asked.tolerances)
-    rtol = asked.tolerances[1]
+        small = optimality < request.tolerances[2]
+    status, message = _words.outcome(found.status, small, request.tolerances)
+    rtol = request.tolerances[1]
     return OptimizeResult(
         x=found.x,
         cost=cost,
@@ -240,17 +242,17 @@ def _weighted(task: Task, found: Found) -> tuple[float, np.ndarray, np.ndarray]:
     return cost, jac * factor[:, None], fun * (slope / factor)
 
 
-def _optimality(asked: Request, x: np.ndarray, grad: np.ndarray) -> float:
+def _optimality(request: Request, x: np.ndarray, grad: np.ndarray) -> float:
     """Return the largest entry of the gradient, as the method of SciPy scales it.
 
     "trf" multiplies it by the distance to the bound that the step would meet, "dogbox"
     leaves out what a bound holds.
     """
-    low, high = asked.box
-    if asked.method == "dogbox":
+    low, high = request.box
+    if request.method == "dogbox":
         held = (x <= low) & (grad > 0) | (x >= high) & (grad < 0)
         grad = np.where(held, 0.0, grad)
-    elif asked.method == "trf":
+    elif request.method == "trf":
         distance = np.where(grad < 0, high - x, x - low)
         grad = grad * np.where((grad != 0) & np.isfinite(distance), distance, 1.0)
     return float(np.max(np.abs(grad)))

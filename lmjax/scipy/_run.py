@@ -12,7 +12,7 @@ from lmjax import losses
 from lmjax._derivatives.implicit import Implicit
 from lmjax._fit.least_squares import solve
 from lmjax._jax.closures import as_pytree
-from lmjax._problem.terms import Robust
+from lmjax._problem.terms import LossTerm
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 from lmjax.scipy._trace import float64, traced
@@ -133,7 +133,7 @@ def _minimise(task: Task, start, solver: LevenbergMarquardt):
     if task.rows is not None:
         rows = task.rows
         # the loss itself, whose derivatives autodiff knows
-        term = Robust(as_pytree(lambda z: rows(z)[0]), task.scale)
+        term = LossTerm(as_pytree(lambda z: rows(z)[0]), task.scale)
     solution, problem, outcome = solve(
         task.residual,
         start,

@@ -11,8 +11,8 @@ from jax.core import Tracer
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from lmjax._jax import programs, varying
-from lmjax._jax.programs import Fresh
+from lmjax._jax import program_cache, sharded
+from lmjax._jax.program_cache import Fresh
 
 # What JAX raises where a function wants the value of a parameter.
 _WANTS_VALUES = (
@@ -45,10 +45,10 @@ def traced(name: str, fn: Callable, start: np.ndarray) -> Callable:
     Raises:
         TypeError: If it cannot be traced; ``name`` is that of the argument.
     """
-    if varying.is_jitted():
+    if sharded.is_jitted():
         raise TypeError(_INSIDE.format(name=name))
     with float64(), _explained(name):
-        function = programs.function(name, Fresh(fn), jnp.asarray(start))
+        function = program_cache.function(name, Fresh(fn), jnp.asarray(start))
     concrete(name, jax.tree.leaves(function))
     return function
 

@@ -22,8 +22,8 @@ from lmjax._engines.fused.kernel import Kernel
 from lmjax._engines.fused.lane import Plan
 from lmjax._engines.fused.places import Unsupported
 from lmjax._engines.fused.threads import Threads
-from lmjax._jax import varying
-from lmjax._jax.vmap_rule import each, with_batch
+from lmjax._jax import sharded
+from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._linalg.linearization import UNROLL_UP_TO
 
 # Beyond this many parameters the program grows faster than what it saves.
@@ -177,7 +177,7 @@ def run(
     def in_jax(*leaves):
         return jax.tree.leaves(elsewhere(jax.tree.unflatten(structure, leaves)))
 
-    leaves = varying.vary(leaves, varying.axes_of(leaves))
+    leaves = sharded.vary(leaves, sharded.axes_of(leaves))
     program = Program(kernel, inputs, in_jax, must)
     *found, steps = program_p.bind(*leaves, program=program, size=size)
     return jax.tree.unflatten(jax.tree.structure(planned.results), found), steps

@@ -1,4 +1,4 @@
-"""The fit of a batch as a plan of a machine program: the loop, then the last look."""
+"""The fit of a batch as a plan of a machine program: the loop, then the final check."""
 
 from contextlib import suppress
 from typing import Any
@@ -12,11 +12,11 @@ from lmjax._engines.block import Ended, bends_of_one, end, rows_of_one
 from lmjax._engines.fused.lane import Lane, Loop, Plan, loop, pass_of
 from lmjax._linalg.linearization import NormalLinearization
 from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE
-from lmjax._solver import last_look, range_check, stopping
-from lmjax._solver.last_look import Judged, Looking
+from lmjax._solver import final_check, range_check, stopping
+from lmjax._solver.final_check import Checked, CheckState
 from lmjax._solver.loop import init, step
-from lmjax._solver.proposal import point_at
-from lmjax._solver.range_check import Ranged
+from lmjax._solver.point import point_at
+from lmjax._solver.range_check import RangeState
 from lmjax._solver.state import State
 from lmjax._solver.status import Engine
 
@@ -45,11 +45,11 @@ def plan(arrays: Any, rest: Any) -> Plan:
     def of(arrays):
         problem, solver, p0 = eqx.combine(arrays, rest)
         begun, twice = jnp.array(True), "bends" in passes
-        return Lane(problem, None, problem.conditions, p0, begun, twice), solver
+        return Lane(problem, None, problem.constraints, p0, begun, twice), solver
 
     fit, ended = _fit(of, arrays)
-    look, results = _look(of, ended, arrays)
-    loops = [fit, look]
+    final, results = _final(of, ended, arrays)
+    loops = [fit, final]
     if range_check.matters(problem, start.dtype):
         n = start.shape[0]
         both = jax.ShapeDtypeStruct((2 * n,), start.dtype)
@@ -72,7 +72,7 @@ def _unpack(lane: Lane, state: list[Array]) -> State:
     p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
     n = p.shape[0]
     gram = tuple(gram[i] for i in range(gram.shape[0]))
-    point = point_at(lane.conditions, p, None, NormalLinearization(gram, n), cost)
+    point = point_at(lane.constraints, p, None, NormalLinearization(gram, n), cost)
     counts = steps, accepted, status
     return State(point, lam, growth, mark, scale, *counts, None)
 
@@ -90,42 +90,42 @@ def _fit(of: Any, arrays: Any) -> tuple[Loop, Any]:
 
     def finish(state, arrays) -> Ended:
         lane, _ = of(arrays)
-        return end(_unpack(lane, state), lane.p0, lane.conditions)
+        return end(_unpack(lane, state), lane.p0, lane.constraints)
 
     going = lambda state: stopping.unfinished(state[-1])
     return loop(begin, going, turn, finish, arrays)
 
 
-def _look(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
-    """Return the last look as a loop, and what it ends in."""
+def _final(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
+    """Return the final check as a loop, and what it ends in."""
 
     def begin(ended, arrays):
-        judged = Judged(*(getattr(ended, name) for name in Judged._fields))
-        return last_look.begin(judged)
+        fit = Checked(*(getattr(ended, name) for name in Checked._fields))
+        return final_check.begin(fit)
 
-    def turn(state: Looking, ended, arrays):
+    def turn(state: CheckState, ended, arrays):
         lane, solver = of(arrays)
         ftol = solver.tolerances(ended.scale.dtype)[0]
-        return last_look.take_turn(lane, lane.p0, ended.scale, ftol, state)
+        return final_check.take_turn(lane, lane.p0, ended.scale, ftol, state)
 
-    def finish(state: Looking, ended, arrays):
-        ended = ended._replace(**last_look.finish(state)._asdict())
+    def finish(state: CheckState, ended, arrays):
+        ended = ended._replace(**final_check.finish(state)._asdict())
         return ended, jnp.int32(Engine.FUSED)
 
-    return loop(begin, last_look.going, turn, finish, ended, arrays)
+    return loop(begin, final_check.goes_on, turn, finish, ended, arrays)
 
 
 def _checked(of: Any, ended: Any, kind: Any, arrays: Any) -> tuple[Loop, Any]:
-    """Return the look at the range of squares as a loop, and what it ends in."""
+    """Return the check of the range of squares as a loop, and what it ends in."""
 
-    def begin(ended, kind, arrays) -> Ranged:
+    def begin(ended, kind, arrays) -> RangeState:
         return range_check.begin(of(arrays)[0], ended)
 
-    def turn(state: Ranged, ended, kind, arrays) -> Ranged:
+    def turn(state: RangeState, ended, kind, arrays) -> RangeState:
         lane, _ = of(arrays)
-        return range_check.look(lane.largest, lane.p0, ended.p, ended.norms, state)
+        return range_check.check(lane.largest, lane.p0, ended.p, ended.norms, state)
 
-    def finish(state: Ranged, ended, kind, arrays):
+    def finish(state: RangeState, ended, kind, arrays):
         return ended._replace(status=state.status), kind
 
     going = lambda state: state.doubtful

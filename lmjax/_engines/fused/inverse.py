@@ -23,14 +23,14 @@ def plan(arrays: Any, rest: Any) -> Plan:
     def lane_of(arrays):
         problem, p, *_ = eqx.combine(arrays, rest)
         begun, twice = jnp.array(True), False
-        return Lane(problem, None, problem.conditions, p, begun, twice)
+        return Lane(problem, None, problem.constraints, p, begun, twice)
 
     def begin(arrays) -> Inverse:
         return normal_inverse.from_matrix(arrays[2], arrays[3], ALGEBRA)
 
     def turn(_, arrays) -> Inverse:
         fit = lane_of(arrays)
-        jac = fit.look(fit.p0)[2].jac
+        jac = fit.cost_and_linearization(fit.p0)[2].jac
         return normal_inverse.from_jacobian(jac, arrays[3], fit.m, ALGEBRA)
 
     def finish(found: Inverse, arrays) -> Inverse:
@@ -40,6 +40,6 @@ def plan(arrays: Any, rest: Any) -> Plan:
     problem = eqx.combine(arrays[0], rest[0])
     of = lambda arrays, *args: rows_of_one(eqx.combine(arrays[0], rest[0]), *args)
     passes = {"triangle": pass_of(of, "triangle", arrays, start)}
-    going = lambda found: ~found.healthy
+    going = lambda found: ~found.well_conditioned
     whole, results = loop(begin, going, turn, finish, arrays)
     return Plan("inverse", [whole], passes, results, start, problem.m)

@@ -13,7 +13,7 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive
 from jaxtyping import Array
 
-from lmjax._engines.block import Lanes
+from lmjax._engines.block import FitBlock
 from lmjax._linalg.algebra import Algebra
 from lmjax._linalg.linearization import (
     UNROLL_UP_TO,
@@ -56,7 +56,7 @@ class Triangle(DenseLinearization):
         return product(self.jac, self.jac)
 
 
-class Lane(Lanes):
+class Lane(FitBlock):
     """A single fit that is known by its sums only.
 
     Attributes:
@@ -72,7 +72,7 @@ class Lane(Lanes):
         found = routine(name, [p], [()] * (pairs + robust))
         return found[:pairs], (found[-1] if robust else None)
 
-    def visit(self, p: Array) -> tuple[NormalLinearization, Array]:
+    def evaluate(self, p: Array) -> tuple[NormalLinearization, Array]:
         """Return the normal equations and the cost at ``p``."""
         gram, cost = self._sums("rows", p)
         cost = 0.5 * gram[-1] if cost is None else cost
@@ -84,7 +84,7 @@ class Lane(Lanes):
             raise NotImplementedError
         return routine("bends", [p], [()] * self.n)
 
-    def look(self, p: Array) -> tuple[Array, Array, Triangle]:
+    def cost_and_linearization(self, p: Array) -> tuple[Array, Array, Triangle]:
         """Return the cost, the residual and J after a rotation that left n + 1 rows."""
         found, cost = self._sums("triangle", p)
         entries = dict(zip(gram_pairs(self.n), found, strict=True))
@@ -109,7 +109,7 @@ class Lane(Lanes):
         return routine("largest", [p, v], [(), ()])
 
     def eliminate(self, columns: Array, r: Array) -> list[Array]:
-        """Return what `Problem.eliminate` does; ``columns`` are those of `look`."""
+        """Return what `Problem.eliminate` does; ``columns`` are those of J."""
         n, m = columns.shape
         least = np.asarray(cutoff(r.dtype, max(self.m, n)), r.dtype)
         return routine("eliminate", [columns, r, least], [(n,), (m,), (n,)], (m, n))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._errors.checks import check_above
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Scalar
 
 
@@ -71,4 +71,4 @@ class CG(eqx.Module):
             jnp.sum(s0**2),
             0,
         )
-        return varying.while_loop(unfinished, body, start)[0]
+        return sharded.while_loop(unfinished, body, start)[0]

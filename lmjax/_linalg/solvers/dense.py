@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
-from lmjax._jax.batched_cond import with_batched_twin
+from lmjax._jax import sharded
+from lmjax._jax.batched_cond import with_batched_implementation
 from lmjax._jax.types import Scalar
 from lmjax._linalg.linearization import (
     PRECISION,
@@ -16,6 +16,7 @@ from lmjax._linalg.linearization import (
     DenseLinearization,
     identity,
 )
+from lmjax._linalg.rank import inverse_singular_values, rounding_share
 from lmjax._linalg.singular_values import singular_values
 
 
@@ -80,7 +81,7 @@ def _solve_by_columns(matrix, rhs):
         s = matrix[:, j] - jnp.dot(factor, row, precision=PRECISION)
         return factor.at[:, j].set(jnp.where(index < j, 0.0, s / jnp.sqrt(s[j])))
 
-    factor = varying.fori_loop(0, n, column, jnp.zeros_like(matrix))
+    factor = sharded.fori_loop(0, n, column, jnp.zeros_like(matrix))
 
     def forward(j, z):
         row = jnp.where(index < j, factor[j], 0.0)
@@ -91,12 +92,12 @@ def _solve_by_columns(matrix, rhs):
         row = jnp.where(index > j, factor[:, j], 0.0)
         return z.at[j].set((z[j] - jnp.dot(row, z, precision=PRECISION)) / factor[j, j])
 
-    solution = varying.fori_loop(0, n, forward, rhs)
-    solution = varying.fori_loop(0, n, backward, solution)
+    solution = sharded.fori_loop(0, n, forward, rhs)
+    solution = sharded.fori_loop(0, n, backward, solution)
     return solution, jnp.diagonal(factor) ** 2
 
 
-_solve_positive = with_batched_twin(_lapack_solve, _solve_by_columns)
+_solve_positive = with_batched_implementation(_lapack_solve, _solve_by_columns)
 
 
 def solve_written_out(
@@ -191,7 +192,7 @@ def back_substitute(
             s = rhs[j] - jnp.sum(jnp.where(index > j, upper[j] * x, 0.0))
             return x.at[j].set(s / upper[j, j])
 
-        return varying.fori_loop(0, n, row, jnp.zeros_like(rhs))
+        return sharded.fori_loop(0, n, row, jnp.zeros_like(rhs))
     x: list[Any] = [None] * n
     for i in reversed(range(n)):
         s = rhs[i]
@@ -223,11 +224,13 @@ def _householder(matrix: Float[Array, "m k"]) -> Float[Array, "j k"]:
         return a - v[:, None] * jnp.sum(v[:, None] * a, axis=0)[None, :]
 
     turns = min(m, k)
-    upper = varying.fori_loop(0, turns, reflect, matrix)[:turns]
+    upper = sharded.fori_loop(0, turns, reflect, matrix)[:turns]
     return jnp.triu(upper)
 
 
-triangularize = with_batched_twin(lambda a: jnp.linalg.qr(a, mode="r"), _householder)
+triangularize = with_batched_implementation(
+    lambda a: jnp.linalg.qr(a, mode="r"), _householder
+)
 
 
 class SVD(eqx.Module):
@@ -262,8 +265,7 @@ class SVD(eqx.Module):
         else:
             core, rhs = jac, linearization.residual
         u, s, vt = singular_values(core)
-        cutoff = jnp.finfo(jac.dtype).eps * max(jac.shape) * jnp.max(s)
-        kept = s > cutoff
+        _, kept = inverse_singular_values(s, rounding_share(jac.dtype, max(jac.shape)))
         safe = jnp.where(kept, s, 1.0)
         weights = jnp.where(kept, safe / (safe**2 + damping), 0.0)
         projected = jnp.dot(rhs, u, precision=PRECISION)

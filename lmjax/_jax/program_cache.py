@@ -1,12 +1,13 @@
 """Functions that do the same share what was compiled for one of them.
 
 Compiling a fit takes seconds, tracing a model a fraction of a millisecond. So in calls
-outside `jax.jit` a function that was not seen before is traced, and what it does is
-looked up (`lmjax._jax.canonical`): equal functions get one `Code`, and jax compiles per
-code. A function object that was seen before, with arguments of the same shapes, is not
-traced again: what it reads from outside is frozen, as everywhere in jax.
-`lmjax._jax.captured` notices some of that. Nor is one that is `lmjax._jax.written` as
-another.
+outside `jax.jit` a new function is traced, and its jaxpr is the key to what was
+compiled before (`lmjax._jax.jaxpr_key`): equal functions get one `Code`, and jax
+compiles per code. Two kinds of functions are not traced again: a function object that
+was seen before, with arguments of the same shapes, and a function whose source and
+captured values equal those of another (`lmjax._jax.function_key`). Values that a
+function object captured are frozen, as everywhere in jax; a warning tells if some of
+them have changed (`lmjax._jax.captured_values`).
 """
 
 import dataclasses
@@ -25,11 +26,11 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 
 from lmjax._errors.advice import calling
-from lmjax._jax import varying
-from lmjax._jax.captured import Frozen
+from lmjax._jax import sharded
+from lmjax._jax.captured_values import Frozen
 from lmjax._jax.closures import Code, Program, as_pytree, unwrapped
-from lmjax._jax.traced import Trace, trace, trace_model
-from lmjax._jax.written import written
+from lmjax._jax.function_key import function_key
+from lmjax._jax.trace import Trace, trace, trace_model
 
 # Codes, functions by how they are written, and shapes per function, that are
 # remembered: more than a script has in use, few enough not to fill the memory.
@@ -52,7 +53,7 @@ class Fresh:
     """A function that is traced in every call, so that it sees what has changed.
 
     Globals, attributes and arrays that are refilled in place: for functions that
-    promise what SciPy does. What was compiled for an equal function is used again.
+    behave as SciPy does. What was compiled for an equal function is used again.
     There are no weak references to it, and so nothing here remembers it.
     """
 
@@ -135,7 +136,7 @@ def term(term: Any, model: Callable) -> Any:
     """Return a robust term whose loss is a program likewise.
 
     Args:
-        term: A `Robust` or None.
+        term: A `LossTerm` or None.
         model: What `model` made of the residual, or of the model of the data.
     """
     if term is None or not isinstance(model, Program):
@@ -171,7 +172,7 @@ def _program(name, fn, args, data, traced: Callable[[], Trace]) -> Callable:
 
 def _new(fn, signature, traced: Callable[[], Trace]) -> Program:
     """Return the program of a function object that is new, or has new arguments."""
-    text = written(fn)
+    text = function_key(fn)
     found = None if text is None else _written.get((text, signature))
     if found is None:
         found = _coded(traced())
@@ -223,7 +224,7 @@ def _is_compiling() -> bool:
 
     A wrong answer costs a compilation, and nothing else.
     """
-    return varying.is_jitted() or varying.is_mapped()
+    return sharded.is_jitted() or sharded.is_mapped()
 
 
 def _parts(fn) -> tuple:

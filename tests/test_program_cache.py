@@ -16,9 +16,9 @@ import scipy.stats
 
 import lmjax
 from lmjax._fit import curve_fit, global_fit, least_squares
-from lmjax._jax import programs
+from lmjax._jax import program_cache
 from lmjax._jax.closures import Program
-from lmjax._jax.programs import Fresh
+from lmjax._jax.program_cache import Fresh
 
 T = np.linspace(0.0, 3.0, 8)
 Y = 2.0 * np.exp(-0.7 * T)
@@ -124,10 +124,10 @@ def test_a_lambda_in_a_loop_is_not_even_traced_again():
     first = len(tracing)
     fit(lambda p, t: model(p, t))
     assert len(tracing) == first + 1  # traced, and not compiled
-    before = len(programs._codes)
+    before = len(program_cache._codes)
     for _ in range(3):
         fit(lambda p, t: decay(p, t))
-    assert len(programs._codes) <= before + 1
+    assert len(program_cache._codes) <= before + 1
 
 
 def with_offset():
@@ -216,7 +216,7 @@ def test_derivatives_reach_what_a_fresh_function_closes_over():
     np.testing.assert_allclose(batch, 2.0 * jnp.exp(-0.7 * delays), rtol=1e-8)
     assert not any(
         isinstance(leaf, jax.core.Tracer)
-        for seen in programs._seen.values()
+        for seen in program_cache._seen.values()
         for program in seen.programs.values()
         for leaf in jax.tree.leaves(program)
     )
@@ -226,7 +226,7 @@ def test_inside_jit_the_function_itself_is_used():
     seen = []
 
     def record(y):
-        model = programs.model("model", decay, START, jnp.asarray(T), data=y)
+        model = program_cache.model("model", decay, START, jnp.asarray(T), data=y)
         seen.append(type(model))
         return y
 
@@ -260,20 +260,20 @@ def test_functions_and_their_arrays_are_forgotten():
     refs = [weakref.ref(model), weakref.ref(table)]
     fit(model)
     fit(model)
-    before = len(programs._seen)
+    before = len(program_cache._seen)
     del model, table
     gc.collect()
     assert [ref() for ref in refs] == [None, None]
-    assert len(programs._seen) < before
+    assert len(program_cache._seen) < before
 
 
 def test_tables_are_bounded():
-    for k in range(1, 2 * programs.MOST_SHAPES):
-        programs.function("loss", jnp.log1p, jnp.ones(k))
-    seen = programs._seen[programs._identity(jnp.log1p)]
-    assert len(seen.programs) == programs.MOST_SHAPES
-    assert len(programs._codes) <= programs.MOST_CODES
-    assert len(programs._written) <= programs.MOST_WRITTEN
+    for k in range(1, 2 * program_cache.MOST_SHAPES):
+        program_cache.function("loss", jnp.log1p, jnp.ones(k))
+    seen = program_cache._seen[program_cache._identity(jnp.log1p)]
+    assert len(seen.programs) == program_cache.MOST_SHAPES
+    assert len(program_cache._codes) <= program_cache.MOST_CODES
+    assert len(program_cache._written) <= program_cache.MOST_WRITTEN
 
 
 @pytest.mark.parametrize("kind", ["closure", "attribute", "partial", "array"])
@@ -410,7 +410,7 @@ def test_a_new_function_reads_what_it_does_not_name(made, monkeypatch):
         monkeypatch.setitem(NORMAL.kwds, "loc", factor)
         factors.value = holder.factor = factor
         np.random.seed(int(factor))  # noqa: NPY002
-        values.append(float(programs.model("model", made(), 1.0, T)(1.0, T)[-1]))
+        values.append(float(program_cache.model("model", made(), 1.0, T)(1.0, T)[-1]))
     np.random.seed(3)  # noqa: NPY002
     expected = np.random.uniform() if made is hidden_state else 3.0  # noqa: NPY002
     assert values[1] == pytest.approx(expected * T[-1])
@@ -425,7 +425,7 @@ def test_the_names_of_globals_count_beside_their_values():
 
     double = lambda t: 2.0 * t
     models = written_with(sum=double), written_with(abs=double)
-    one, other = (programs.model("model", m, 1.0, T)(1.0, T) for m in models)
+    one, other = (program_cache.model("model", m, 1.0, T)(1.0, T) for m in models)
     np.testing.assert_allclose(one, 2.0 * T + T)
     np.testing.assert_allclose(other, np.sum(T) + 2.0 * T)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from lmjax._jax.canonical import Itself, is_data, jaxpr_key
+from lmjax._jax.jaxpr_key import Itself, is_data, jaxpr_key
 
 X = jnp.linspace(0.0, 1.0, 6).reshape(2, 3)
 TABLE = jnp.linspace(0.0, 1.0, 3)

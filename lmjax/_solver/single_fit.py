@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 from lmjax._jax.types import Flag, Scalar
 from lmjax._linalg import arrowhead
 from lmjax._linalg.linearization import sums
 from lmjax._linalg.solvers import Cholesky, solve_with_pivots
-from lmjax._problem.bounds import Conditions
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE, Problem
-from lmjax._solver.proposal import Point, Proposal, free_part, point_at
+from lmjax._solver.point import Point, free_part, point_at
 
 
-class OneFit(NamedTuple):
+class SingleFit(NamedTuple):
     """A single problem as the loop sees it: residual first, Jacobian when it pays.
 
-    `lmjax._engines.block.Lanes` is the other way to run the same loop.
+    `lmjax._engines.block.FitBlock` is the other way to run the same loop.
     """
 
     problem: Problem
@@ -28,9 +28,9 @@ class OneFit(NamedTuple):
     p0: Float[Array, " n"]
 
     @property
-    def conditions(self) -> Conditions:
+    def constraints(self) -> Constraints:
         """Bounds and fixed parameters."""
-        return self.problem.conditions
+        return self.problem.constraints
 
     @property
     def m(self) -> int:
@@ -47,7 +47,7 @@ class OneFit(NamedTuple):
         """Whether J is never formed."""
         return getattr(self.linear_solver, "matrix_free", False)
 
-    def visit(self, p: Float[Array, " n"]) -> Float[Array, " m"]:
+    def evaluate(self, p: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return the residual at ``p``."""
         return self.problem.residual_fn(p)
 
@@ -57,15 +57,15 @@ class OneFit(NamedTuple):
         In a branch like that of a step, for XLA to compile J once. It is always taken,
         which the compiler does not know.
         """
-        r = self.visit(p)
+        r = self.evaluate(p)
         cost = jnp.sum(self.problem.half_terms(r))
-        settle = lambda: self.settle(p, r, cost)
+        linearize = lambda: self.linearize_at(p, r, cost)
         if self.matrix_free:
-            return settle()
+            return linearize()
         nothing = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(settle)
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(linearize)
         )
-        return varying.choose(0.0 * cost != 1.0, settle, lambda: nothing)
+        return sharded.choose(0.0 * cost != 1.0, linearize, lambda: nothing)
 
     def solve(self, linearization, lam) -> tuple[Float[Array, " n"], Array]:
         """Return the damped step and the pivots behind it."""
@@ -99,22 +99,19 @@ class OneFit(NamedTuple):
         size = jnp.linalg.norm(point.linearization.residual)
         return size * jnp.sqrt(jnp.sum(bends**2, axis=1))
 
-    def settle(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
+    def linearize_at(self, p: Float[Array, " n"], r: Float[Array, " m"], cost) -> Point:
         """Linearise at ``p``, whose residual and cost are known."""
         linearization = self.problem.linearize(p, r, self.matrix_free)
-        return point_at(self.conditions, p, r, linearization, cost)
+        return point_at(self.constraints, p, r, linearization, cost)
 
-    def settle_if(self, accept: Flag, trial: Proposal, point: Point) -> Point:
+    def linearize_if(self, accept: Flag, p, evaluated, cost, old: Point) -> Point:
         """Linearise only what was accepted; a rejected step costs no Jacobian."""
-        return varying.choose(
-            accept,
-            lambda: self.settle(trial.p, trial.visit, trial.cost),
-            lambda: point,
-        )
+        linearize = lambda: self.linearize_at(p, evaluated, cost)
+        return sharded.choose(accept, linearize, lambda: old)
 
-    def either(self, first: Flag, a: Point, b: Point) -> Point:
+    def select(self, first: Flag, a: Point, b: Point) -> Point:
         """Return one of two points: a branch costs no kernel, a selection several."""
-        return varying.choose(first, lambda: a, lambda: b)
+        return sharded.choose(first, lambda: a, lambda: b)
 
     def second_derivative(self, point: Point, dp) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s dp) / ds^2`` at s = 0, weighted as J is."""

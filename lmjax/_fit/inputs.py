@@ -12,24 +12,22 @@ import numpy as np
 from lmjax._errors import advice
 from lmjax._errors.checks import check_choice
 from lmjax._fit.validate import (
-    blame,
     check_feasible,
     check_pair,
     check_possible,
+    name_refused_argument,
     resolve_likelihood,
     resolve_loss,
 )
-from lmjax._jax import arrays, paths, programs
+from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.closures import Program, Split, as_pytree
 from lmjax._jax.types import Params
 from lmjax._problem import data
 from lmjax._problem.precision import warn_of_rounding
-from lmjax._problem.terms import Robust
-from lmjax._solver.solution import Solution
-from lmjax._solver.status import Status
+from lmjax._problem.terms import LossTerm
 
 
-class Request(NamedTuple):
+class Inputs(NamedTuple):
     """Model, data and conditions, as one pytree for `jax.jit`.
 
     Attributes:
@@ -55,7 +53,7 @@ class Request(NamedTuple):
     mask: Any
     bounds: tuple[Any, Any] | None
     fixed: Any
-    term: Robust | None
+    term: LossTerm | None
     likelihood: Split | None
     jac: Callable | None = None
 
@@ -69,25 +67,25 @@ class Request(NamedTuple):
         return eqx.filter(module, paths.is_parameter)
 
     def with_programs(self, solver: Any) -> tuple[Self, Any]:
-        """Return the request with programs for its functions, and the solver.
+        """Return the inputs with programs for their functions, and the solver.
 
-        Without the Jacobian of the user's, which moves into the request.
+        The Jacobian of the user's moves from the solver into the inputs.
         """
         if self.params0 is None:
             return self, solver
         args = (self.params0, self.x)
-        model = programs.model("model", self.model, *args, data=self.y)
+        model = program_cache.model("model", self.model, *args, data=self.y)
         if not callable(vars(solver)["jac"]) and self.term is None:
             return self._replace(model=model), solver
-        solver, jac = programs.jacobian(solver, model, *args)
-        term = programs.term(self.term, model)
+        solver, jac = program_cache.jacobian(solver, model, *args)
+        term = program_cache.term(self.term, model)
         return self._replace(model=model, jac=jac, term=term), solver
 
-    def blame(self, error: Exception) -> Exception:
+    def name_refused_argument(self, error: Exception) -> Exception:
         """Return an error that names the argument which jax refused."""
         names = ("x", "y", "params0", "sigma", "mask", "bounds", "fixed")
         named = {name: getattr(self, name) for name in names}
-        return blame(error, named)
+        return name_refused_argument(error, named)
 
     def check_answer(self, fit: Any) -> None:
         """Raise if a concrete status says that bounds or data cannot be met."""
@@ -98,7 +96,7 @@ class Request(NamedTuple):
             check_possible(fit.status, likelihood, self.y, self.mask)
 
 
-def request(
+def convert(
     model: Callable,
     x: Any,
     y: Any,
@@ -112,8 +110,8 @@ def request(
     fixed: Any,
     loss: str | Callable | None,
     loss_scale: Any,
-) -> Request:
-    """Return a request, or raise if a keyword is wrong; data are arrays already."""
+) -> Inputs:
+    """Return the inputs, or raise if a keyword is wrong; data are arrays already."""
     if not isinstance(absolute_sigma, bool | np.bool_):
         raise TypeError(f"absolute_sigma: expected a bool, got {absolute_sigma!r}")
     for name, value in (("sigma", sigma), ("mask", mask)):
@@ -133,7 +131,7 @@ def request(
         model = arrays.leaves_of("model", model)
     x = arrays.arrays_of("x", x)
     warn_of_rounding(x, y, sigma)
-    return Request(
+    return Inputs(
         model if params0 is not None else splitted(model),
         x,
         y,
@@ -203,16 +201,6 @@ def dtype_of(out: Any, y: Any) -> Any:
     return dtype
 
 
-def fields_of(solution: Solution, num_used) -> dict[str, Any]:
-    """Return what a fit to data takes over from its solution."""
-    fields = {name: getattr(solution, name) for name in Solution.__dataclass_fields__}
-    if num_used is not None:
-        # no data at all: zero residuals, yet nothing was learned
-        nothing = jnp.int32(Status.SINGULAR)
-        fields["status"] = jnp.where(num_used > 0, solution.status, nothing)
-    return fields
-
-
 def completed(fit: Any, model: Any, params0: Params) -> Any:
     """Return the fit with the model put back: outside jit as it was given.
 
@@ -226,8 +214,3 @@ def completed(fit: Any, model: Any, params0: Params) -> Any:
         return fit
     rest = eqx.filter(model, paths.is_parameter, inverse=True)
     return dataclasses.replace(fit, params=eqx.combine(fit.params, rest))
-
-
-def pearson(problem, f):
-    """Return Pearson's statistic of the predictions."""
-    return jnp.sum(problem.term.rows(f)[0] ** 2)

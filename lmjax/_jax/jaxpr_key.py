@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Literal
 
-from lmjax._jax.captured import prints
+from lmjax._jax.captured_values import prints
 
 # Deeper than any structure that jax makes; functions may refer to themselves.
 _DEEPEST = 40

@@ -1,4 +1,4 @@
-"""Chunks under way: several at once, counted, told apart, and brought together."""
+"""The chunks of a batch: run several at once, count, identify and gather them."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ from jax.experimental import multihost_utils
 from lmjax._problem.precision import rounds
 
 
-def in_flight(
+def run_chunks(
     work: Callable, starts: list[int], workers: int
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (start, result) as chunks finish, a few at a time in flight."""
+    """Yield (start, result) as chunks finish; ``workers`` of them run at a time."""
     queue, wide = iter(starts), not rounds()
 
     def in_thread(start):
@@ -42,6 +42,7 @@ def in_flight(
 
 
 def progress_bar(size: int, progress: bool) -> Callable[[int], None]:
+    """Return what counts finished fits, on a bar if ``progress``."""
     if not progress:
         return lambda count: None
     try:
@@ -59,13 +60,14 @@ def progress_bar(size: int, progress: bool) -> Callable[[int], None]:
 
 
 def fingerprint(rows: list[Any]) -> int:
+    """Return a checksum of the data of a chunk."""
     mark = 0
     for leaf in rows:
         mark = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), mark)
     return mark
 
 
-def exchange(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
+def gather_chunks(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:
     """Give every process the chunks of all; process k has every n-th from k on."""
     count = jax.process_count()
     each = -(-chunks // count) * chunk_size

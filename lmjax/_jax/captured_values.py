@@ -1,4 +1,4 @@
-"""What a function read from outside when it was traced, and whether that has changed.
+"""The values that a function captured when it was traced, and whether they changed.
 
 JAX compiles a closed-over number or array into the program. Someone who changes it and
 calls again gets the old fit, in silence. Numbers and NumPy arrays that are easy to find
@@ -31,11 +31,11 @@ class Frozen:
 
     def __init__(self, fn: Callable):
         self.prints = prints(fn)
-        self.told = False
+        self.warned = False
 
     def changes(self, fn: Callable) -> list[str]:
         """Return the names of what has changed since; none after a report."""
-        if self.told or not self.prints:
+        if self.warned or not self.prints:
             return []
         now = prints(fn)
         if now == self.prints:
@@ -45,7 +45,7 @@ class Frozen:
 
     def report(self, name: str, fn: Callable, changes: list[str]) -> None:
         """Warn, once per function."""
-        self.told = True
+        self.warned = True
         called = getattr(fn, "__qualname__", type(fn).__qualname__)
         warn(
             f"{name}: {', '.join(changes)} changed since {called} was compiled, and "
@@ -58,7 +58,7 @@ class Frozen:
 def prints(fn: Any) -> dict[str, Any]:
     """Return what compares equal while all that is found outside stays the same."""
     found = {}
-    for name, value in outside(fn):
+    for name, value in free_values(fn):
         if type(value) in (int, float, complex, bool, str):
             found[name] = value
         elif isinstance(value, types.FunctionType):
@@ -75,7 +75,7 @@ def _print_of(array: np.ndarray) -> Any:
     return (array.shape, array.dtype, array.flat[::step].tobytes())
 
 
-def outside(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+def free_values(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield (name, value) of what a function finds outside its arguments."""
     if isinstance(fn, functools.partial):
         for i, value in enumerate(fn.args):
@@ -116,4 +116,4 @@ def _within(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         return
     home = getattr(value, "__module__", None) or ""
     if home.partition(".")[0] not in _LIBRARIES:
-        yield from outside(value, depth + 1)
+        yield from free_values(value, depth + 1)

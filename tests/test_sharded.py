@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from processes import run_python
 
-from lmjax._jax import varying
+from lmjax._jax import sharded
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np
@@ -85,15 +85,15 @@ def mapped(fn):
 
 
 LOOPS = {
-    "while": lambda x: varying.while_loop(
+    "while": lambda x: sharded.while_loop(
         lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + x, c[1]), (0, 0.0 * T, T)
     )[2],
-    "fori": lambda x: varying.fori_loop(0, 3, lambda i, c: c + x, jnp.zeros(3)),
-    "cond": lambda x: varying.cond(x[0] > 0.0, lambda: x, lambda: T) + 0.0 * x,
-    "platform": lambda x: varying.platform_dependent(
+    "fori": lambda x: sharded.fori_loop(0, 3, lambda i, c: c + x, jnp.zeros(3)),
+    "cond": lambda x: sharded.cond(x[0] > 0.0, lambda: x, lambda: T) + 0.0 * x,
+    "platform": lambda x: sharded.platform_dependent(
         x, cpu=lambda x: jnp.ones(3), default=lambda x: x
     ),
-    "linearize": lambda x: varying.linearize(jnp.sin, x)[1](jnp.ones(3)),
+    "linearize": lambda x: sharded.linearize(jnp.sin, x)[1](jnp.ones(3)),
 }
 T = jnp.arange(3.0)
 
@@ -105,19 +105,19 @@ def test_types_of_loops_and_branches_agree(name):
 
 
 def test_outside_a_map_nothing_varies():
-    assert not varying.is_mapped()
-    assert varying.axes_of({"a": T, "b": 1.0}) == frozenset()
-    assert varying.vary(T, frozenset()) is T
+    assert not sharded.is_mapped()
+    assert sharded.axes_of({"a": T, "b": 1.0}) == frozenset()
+    assert sharded.vary(T, frozenset()) is T
 
 
 def test_integers_pass_through_a_rule():
     def run(x):
         rule = lambda args, tangents, found: (
             3.0 * tangents[0],
-            varying.no_tangent(found[1]),
+            sharded.no_tangent(found[1]),
         )
         fn = lambda x: (2.0 * x, jnp.sum(x > 0.0, dtype=jnp.int32))
-        return varying.custom_jvp(fn, rule, x)
+        return sharded.custom_jvp(fn, rule, x)
 
     def both(x):
         count = run(x)[1]

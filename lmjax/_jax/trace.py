@@ -14,9 +14,9 @@ from jax.extend.core import DebugInfo
 from jax.interpreters.partial_eval import trace_to_jaxpr_dynamic
 from jax.sharding import get_abstract_mesh
 
-from lmjax._jax.canonical import inputs_of, is_data, jaxpr_key
 from lmjax._jax.closures import Code, Program
 from lmjax._jax.constant_indices import check_indices
+from lmjax._jax.jaxpr_key import inputs_of, is_data, jaxpr_key
 from lmjax._jax.paths import check_params, common_dtype
 
 # What the first argument of a model is called where a fit is asked for.

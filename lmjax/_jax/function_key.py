@@ -1,9 +1,10 @@
-"""Functions written at the same place that read the same: known without a trace.
+"""A key of a function by its source and captured values, found without a trace.
 
-A loop that writes a lambda in its body makes a new function in every turn. Where the
-code is one and all that it reads from outside (globals, closures, defaults) are equal
-numbers and words, functions of libraries, or functions of this kind, so is what it
-does. Whoever reads an array, an object or a module that may change has to be traced.
+A loop with a lambda in its body makes a new function in every turn. Two functions do
+the same if their code is the same and all that they read from outside (globals,
+closures, defaults) are equal numbers and strings, functions of libraries, or functions
+of this kind. A function that reads an array, an object or a module that may change has
+no key: it has to be traced.
 """
 
 import builtins
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._jax.canonical import Itself
+from lmjax._jax.jaxpr_key import Itself
 
 # Nobody changes what these hold between two calls.
 _LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox")
@@ -38,7 +39,7 @@ class Unknown(Exception):
     """Something is read that cannot be compared by value."""
 
 
-def written(fn: Any) -> Hashable:
+def function_key(fn: Any) -> Hashable:
     """Return what is equal for functions that do the same, or None if unknown.
 
     It holds no array and no object of the user's.

@@ -1,4 +1,4 @@
-"""What became of the parameters of a fit that has ended, where no status tells."""
+"""What happened to the parameters of a fit that has ended, where no status tells."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lmjax._linalg.linearization import sums
-from lmjax._problem.bounds import Conditions
+from lmjax._problem.bounds import Constraints
 from lmjax._solver import roundoff
-from lmjax._solver.proposal import free_part
-from lmjax._solver.state import State
+from lmjax._solver.point import Point, free_part
 
 
-class Symptoms(NamedTuple):
-    """What became of the parameters, where a status alone does not tell.
+class Diagnosis(NamedTuple):
+    """What happened to the parameters, where a status alone does not tell.
 
     Attributes:
         lost: Which free parameters have lost their effect.
@@ -21,36 +20,46 @@ class Symptoms(NamedTuple):
             of its rate with it.
         cancels: Whether the effects of the free parameters cancel each other.
         zero: Whether the residual is no more than rounding.
+        rounding: Norm of what rounding may do to the residual.
     """
 
     lost: Bool[Array, "n *f"]
     held: Bool[Array, "*f"]
     cancels: Bool[Array, "*f"]
     zero: Bool[Array, "*f"]
+    rounding: Float[Array, "*f"]
 
     @property
     def of_fit(self) -> tuple[Bool[Array, "*f"], ...]:
-        """What the status of the fit has to say: an effect lost, runaways, zero."""
+        """What `stopping.explained` asks: an effect lost, runaways, zero."""
         return jnp.any(self.lost, axis=0) & ~self.held, self.cancels, self.zero
 
 
-def symptoms_of(
-    state: State,
+def diagnose(
+    point: Point,
     p0: Float[Array, "n *f"],
+    scale: Float[Array, "n *f"],
     effect: Float[Array, "*f"],
-    conditions: Conditions,
-) -> Symptoms:
-    """Return what became of the parameters, given ``|J p|^2`` of the free ones."""
-    point = state.point
+    constraints: Constraints,
+) -> Diagnosis:
+    """Return what happened to the parameters.
+
+    Args:
+        point: Where the fit ended.
+        p0: Where it began.
+        scale: Largest norms that the columns of J have had, fading.
+        effect: ``|J p|^2`` of the free parameters.
+        constraints: Bounds and fixed parameters.
+    """
     effects, *free_effects = sums(
         (point.norms * point.p) ** 2,
         *roundoff.squared_effects(point.norms, free_part(point), p0),
     )
     rounding = roundoff.residual_rounding(effects, point.cost)
     cancels = roundoff.cancels(effect, *free_effects)
-    gone = roundoff.without_effect(point.norms, point.p, p0, state.scale, rounding)
+    lost = roundoff.without_effect(point.norms, point.p, p0, scale, rounding)
     if point.free is not None:
-        gone &= point.free
-    held = jnp.any(conditions.active(point.p, point.grad), axis=0)
+        lost &= point.free
+    held = jnp.any(constraints.active(point.p, point.grad), axis=0)
     zero = roundoff.is_zero(point.cost, rounding, cancels)
-    return Symptoms(gone, held, cancels, zero)
+    return Diagnosis(lost, held, cancels, zero, rounding)
