@@ -9,7 +9,7 @@ from tolerances import assert_close
 
 import lmjax
 from lmjax import losses
-from lmjax._problem.terms import Robust
+from lmjax._problem.terms import LossTerm
 
 # rho, rho' and rho'' in closed form (z = (r/c)^2), in plain numpy
 CLOSED_FORMS = {
@@ -93,14 +93,14 @@ def test_tiny_residuals_keep_every_digit(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_of_a_residual_of_zero_is_zero(name):
     rho = getattr(losses, name)
-    grad = jax.grad(lambda r: jnp.sum(Robust(rho, 0.5).half_terms(r)))(jnp.zeros(2))
+    grad = jax.grad(lambda r: jnp.sum(LossTerm(rho, 0.5).half_terms(r)))(jnp.zeros(2))
     np.testing.assert_array_equal(grad, np.zeros(2))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_terms_carry_half_the_squared_scale(name):
     r, c = np.array([-3.0, 0.1, 0.5, 8.0]), 0.7
-    got = Robust(getattr(losses, name), c).half_terms(jnp.asarray(r))
+    got = LossTerm(getattr(losses, name), c).half_terms(jnp.asarray(r))
     assert_close(got, 0.5 * c**2 * CLOSED_FORMS[name][0]((r / c) ** 2))
 
 
@@ -109,9 +109,9 @@ def test_scaled_rows_give_the_gradient_of_the_robust_cost(name, rng):
     jac, p, offset = rng.normal(size=(9, 3)), rng.normal(size=3), rng.normal(size=9)
     c, rho = 0.8, getattr(losses, name)
     r = jac @ p - 3.0 * offset
-    residual, b = Robust(rho, c).rows(jnp.asarray(r))
+    residual, b = LossTerm(rho, c).gauss_newton_rows(jnp.asarray(r))
     got = (np.asarray(b)[:, None] * jac).T @ np.asarray(residual)
-    cost = lambda p: jnp.sum(Robust(rho, c).half_terms(jac @ p - 3.0 * offset))
+    cost = lambda p: jnp.sum(LossTerm(rho, c).half_terms(jac @ p - 3.0 * offset))
     assert_close(got, jax.grad(cost)(jnp.asarray(p)))
     assert_close(got, jac.T @ (CLOSED_FORMS[name][1]((r / c) ** 2) * r))
 
@@ -119,7 +119,7 @@ def test_scaled_rows_give_the_gradient_of_the_robust_cost(name, rng):
 @pytest.mark.parametrize("name", NAMES)
 def test_concave_losses_are_clamped_to_plain_reweighting(name):
     r = jnp.sqrt(jnp.asarray(Z))
-    residual, b = Robust(getattr(losses, name), 1.0).rows(r)
+    residual, b = LossTerm(getattr(losses, name), 1.0).gauss_newton_rows(r)
     weight = np.sqrt(CLOSED_FORMS[name][1](Z))
     assert_close((residual, b), (weight * np.sqrt(Z), weight))
 
@@ -128,12 +128,12 @@ def test_convex_loss_gets_the_exact_curvature_along_the_residual():
     # rho = z + z^2 at z = 1/2: rho' = 2, rho'' = 2, so b^2 = rho' + 2 z rho'' = 4 and
     # a = rho' / b = 1
     r = jnp.sqrt(jnp.array([0.5]))
-    residual, b = Robust(lambda z: z + z**2, 1.0).rows(r)
+    residual, b = LossTerm(lambda z: z + z**2, 1.0).gauss_newton_rows(r)
     assert_close((residual, b), (np.sqrt([0.5]), np.array([2.0])))
 
 
 def test_falling_loss_counts_as_flat():
-    residual, b = Robust(lambda z: -z, 1.0).rows(jnp.ones(1))
+    residual, b = LossTerm(lambda z: -z, 1.0).gauss_newton_rows(jnp.ones(1))
     np.testing.assert_array_equal([residual, b], np.zeros((2, 1)))
 
 

@@ -162,7 +162,7 @@ def test_success_is_returned_by_raise_if_failed(single):
 
 def test_failure_raises_with_name_and_advice():
     sol = solve(solver=lmjax.LevenbergMarquardt(max_steps=1))
-    with pytest.raises(lmjax.FitError, match=r"MAX_STEPS: .*raise max_steps"):
+    with pytest.raises(lmjax.FitError, match=r"MAX_STEPS: .*Raise max_steps"):
         sol.raise_if_failed()
 
 

@@ -75,7 +75,7 @@ def curve_fit(
             another point stand there. With several data sets a prefix pytree of y (and
             x with the structure of y, if it has such places).
         nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
-            "omit" treats its point as minputs.
+            "omit" treats its point as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or
             one of `lmjax.likelihoods`. The fit is then one of maximum likelihood, its
             covariance the inverse of the Fisher information, and neither sigma,
@@ -96,7 +96,7 @@ def curve_fit(
         ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
             data are impossible under the likelihood, or the model reads an array of
             params0 or x beyond its end.
-        TypeError: If parameters or data are not real numbers, or minputs by numpy.ma.
+        TypeError: If parameters or data are not real numbers, or masked by numpy.ma.
 
     Warns:
         UserWarning: If jax rounds float64 data to float32 and that matters.

@@ -77,9 +77,9 @@ def global_fit(
             broadcasts to ``y``.
         absolute_sigma: As in `curve_fit`.
         mask: Booleans that broadcast to ``y``: True = use the point. A curve that is
-            minputs entirely keeps its start and has no errors.
+            masked entirely keeps its start and has no errors.
         nan_policy: "propagate" lets a NaN anywhere in ``x`` or ``y`` end the fit with a
-            status; "omit" treats its point as minputs (in all curves, if x is common).
+            status; "omit" treats its point as masked (in all curves, if x is common).
         likelihood: As in `curve_fit`; its arrays broadcast to ``y``.
         bounds: As in `curve_fit`; arrays may differ per curve on their first axis.
         fixed: As ``bounds``: True keeps a parameter at its start.
@@ -95,7 +95,7 @@ def global_fit(
         ValueError: If a shape, a name, a concrete bound or sigma is wrong, concrete
             data are impossible under the likelihood, or the model reads an array of
             params0 or x beyond its end.
-        TypeError: If parameters or data are not real numbers; a list of minputs arrays
+        TypeError: If parameters or data are not real numbers; a list of masked arrays
             keeps its masks.
 
     Example:

@@ -69,7 +69,7 @@ class Inputs(NamedTuple):
     def with_programs(self, solver: Any) -> tuple[Self, Any]:
         """Return the inputs with programs for their functions, and the solver.
 
-        The Jacobian of the user's moves from the solver into the inputs.
+        The Jacobian that the user gave moves from the solver into the inputs.
         """
         if self.params0 is None:
             return self, solver
@@ -204,8 +204,8 @@ def dtype_of(out: Any, y: Any) -> Any:
 def completed(fit: Any, model: Any, params0: Params) -> Any:
     """Return the fit with the model put back: outside jit as it was given.
 
-    Of a Module that holds its own start, all that is no parameter; it would come back
-    as arrays.
+    A Module that holds its own start is put back without its parameters: jit would
+    return them as arrays.
     """
     if params0 is not None:
         # in place: nobody has seen this fit yet, and a copy takes as long as all else

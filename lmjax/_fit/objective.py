@@ -1,4 +1,4 @@
-"""What `curve_fit` and `global_fit` minimise, and what both return of its minimum."""
+"""The residual that `curve_fit` and `global_fit` minimise, and their statistics."""
 
 import dataclasses
 from collections.abc import Callable
@@ -60,7 +60,8 @@ def objective(
         predict: From parameters to predictions.
         residual_of: From predictions to residuals in units of sigma.
         dtype: Of the residual.
-        laid_out: From a likelihood like the user's y to one like these data.
+        laid_out: Function that reshapes the arrays of a likelihood to the layout of
+            the data.
     """
     if inputs.likelihood is None:
         residual_fn = lambda params: residual_of(predict(params))
@@ -82,7 +83,7 @@ def statistics_of(
     num_used: Scalar | None,
     absolute_sigma: bool,
 ) -> dict[str, Any]:
-    """Return the fields of the result of a fit to data that statistics say.
+    """Return the statistical fields of the result of a fit to data.
 
     Args:
         objective: What was minimised.

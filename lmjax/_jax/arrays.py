@@ -1,8 +1,8 @@
-"""What users hand over as data, as arrays that jax reads as NumPy does.
+"""Conversion of user data to arrays that jax reads as NumPy does.
 
 All public functions read their data here: tables and series of pandas and xarray,
-lists, other byte orders. What is no number, and what would lose its mask, is refused
-by name.
+lists, other byte orders. Data that are not numbers, and masked arrays that would lose
+their mask, raise an error that names the argument.
 """
 
 from collections.abc import Mapping
@@ -127,7 +127,9 @@ def native(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.max() > limits.max or array.min() < limits.min:
-            array = array.astype(np.float64)  # which `_precision` looks at
+            array = array.astype(
+                np.float64
+            )  # `lmjax._problem.precision` warns if that loses digits
     return array
 
 

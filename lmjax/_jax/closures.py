@@ -92,7 +92,7 @@ class Code:
 
 
 class Program:
-    """A function of arguments of given shapes as a callable pytree; see `_programs`.
+    """A function of arguments of given shapes as a pytree; see `program_cache`.
 
     Attributes:
         consts: What it closed over.

@@ -135,7 +135,7 @@ def _apply(eqn, given: list[Value], width: int) -> list[Value]:
         if isinstance(body, ClosedJaxpr):
             return _run(body, given, width)
     if eqn.primitive.name == "pvary" and given[0].unit:
-        return given  # where it meets what varies, `_varying.bind` sees to it
+        return given  # `sharded.bind` adds the mesh axes where the operand is used
     simple = _simplify(eqn, given)
     if simple is not None:
         return simple

@@ -84,8 +84,8 @@ def metric(state: State) -> tuple[Float[Array, "*f"], Float[Array, "n *f"]]:
     """Return the damping and the scale of the next step.
 
     The undamped step of a candidate measures parameters by their columns as they are.
-    Its lambda is the square of what QR cannot tell from 0, with a margin: with 8 eps
-    the model still predicted a reduction along directions without effect.
+    Its lambda is ``(LOST eps)^2``. Smaller ones (8 eps) predicted reductions along
+    directions without effect.
     """
     undamped = stopping.is_candidate(state.status)
     lost = roundoff.LOST * jnp.finfo(state.lam.dtype).eps
@@ -128,8 +128,8 @@ def decide(
     accept = eligible & jnp.isfinite(size) & achieves_enough(solver.damping, gain)
     lam_new, growth = _next_damping(state, gain, accept, solver)
     fade = fading(gain, accept, scale.dtype)
-    # If one parameter alone could gain more than rounding hides, only the memory of its
-    # column held it back: forget that.
+    # If one parameter alone predicts a reduction that rounding does not hide, its scale
+    # is too large: reset the scale to the norm of its column.
     best = stopping.best_coordinate_reduction(point.grad, point.norms, point.free)
     held_back = trial.below_rounding & (best > 2.0 * trial.cost_rounding)
     fade = jnp.where(accept & held_back, 0.0, fade)
@@ -142,11 +142,11 @@ def decide(
         trial.predicted, lam, best, trial.cost_rounding
     )
     given = state, trial, new, accept, predicted_undamped, lam_new, num_steps
-    damped = _status_after_step(*given, fit, solver)
-    undamped = _status_after_undamped(state, trial, accept, newton, fit, solver)
-    late = (undamped == Status.RUNNING) & (num_steps >= solver.max_steps)
-    undamped = jnp.where(late, Status.MAX_STEPS, undamped)
-    status = jnp.where(stopping.is_candidate(state.status), undamped, damped)
+    if_running = _status_after_step(*given, fit, solver)
+    if_candidate = _status_after_undamped(state, trial, accept, newton, fit, solver)
+    late = (if_candidate == Status.RUNNING) & (num_steps >= solver.max_steps)
+    if_candidate = jnp.where(late, Status.MAX_STEPS, if_candidate)
+    status = jnp.where(stopping.is_candidate(state.status), if_candidate, if_running)
     record = state.record
     if record is not None:
         row = Record(trial.p, trial.cost, lam, gain, accept)
@@ -181,7 +181,7 @@ def _is_eligible(
     undamped &= state.status != stopping.MEASURE_CURVATURE
     running |= undamped & (state.num_steps < solver.max_steps)
     better = trial.below_rounding | achieves_enough(solver.damping, trial.gain)
-    valid = (trial.predicted >= 0.0) & trial.fits & jnp.isfinite(trial.cost)
+    valid = (trial.predicted >= 0.0) & trial.correction_small & jnp.isfinite(trial.cost)
     return running & valid & better
 
 
@@ -235,16 +235,16 @@ def _status_after_step(
         no_progress |= ~roundoff.resolves(trial.damped_pivot, n, True)
     refused |= no_progress & (num_steps % stopping.WINDOW == 0)
     only_rounding = roundoff.residual_is_rounding(cost, trial.residual_rounding)
-    undamped = roundoff.undamped(lam, trial.pivot, n, fit.squares_condition)
-    undamped &= ~(only_rounding & trial.cancels)
-    short = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
+    undamped_already = roundoff.undamped(lam, trial.pivot, n, fit.squares_condition)
+    undamped_already &= ~(only_rounding & trial.cancels)
+    below_xtol = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     by_ftol = ftol > 0.0
     return stopping.first_of(
         (accept & (new.cost == 0.0), Status.GTOL),
         (accept & jnp.all(new.norms == 0.0, axis=0), Status.SINGULAR),
         (accept & (gtol > 0.0) & (new.optimality <= gtol), Status.GTOL),
-        (by_ftol & done & undamped, Status.FTOL),
-        (accept & short & undamped, Status.XTOL),
+        (by_ftol & done & undamped_already, Status.FTOL),
+        (accept & below_xtol & undamped_already, Status.XTOL),
         (by_ftol & done, stopping.CANDIDATE_ACCEPTED),
         (by_ftol & refused, stopping.CANDIDATE_REFUSED),
         (refused, Status.STALLED),
@@ -271,11 +271,12 @@ def _status_after_undamped(
     )
     status = stopping.status_after_undamped(
         state.status,
-        # projected or bent, the step may also predict an increase: then it says nothing
+        # a projected or corrected step may predict an increase: its size counts
         jnp.abs(trial.predicted),
         negligible,
         relevant,
-        roundoff.step_resolved(trial.step_size, cost, relevant, squares) & trial.fits,
+        roundoff.step_resolved(trial.step_size, cost, relevant, squares)
+        & trial.correction_small,
         roundoff.trusted(trial.pivot, trial.cancels, only_rounding, n, squares),
         roundoff.is_zero(cost, trial.residual_rounding, trial.cancels),
         accept,

@@ -31,7 +31,7 @@ def residual_rounding(
         cost: Half the squared norm of the residual, which is rounded as well.
     """
     rounding = jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
-    # squares that overflow tell nothing, and so excuse nothing
+    # if the squares overflow, the rounding is unknown: 0 accepts no failure as rounding
     return jnp.where(jnp.isfinite(rounding), rounding, 0.0)
 
 
@@ -120,7 +120,7 @@ def squared_effects(
 ) -> tuple[Float[Array, "n *f"], Float[Array, "n *f"]]:
     """Return ``(|J_j| p_j)^2``, and that of parameters above sqrt(eps) of their start.
 
-    Half of the digits of the start: closer to zero, the start was nothing but far away.
+    A parameter below sqrt(eps) of its start counts as having gone to zero.
     """
     squares = (norms * p) ** 2
     half = jnp.finfo(p.dtype).eps ** 0.5
@@ -142,8 +142,8 @@ def is_zero(
 ) -> Bool[Array, "*f"]:
     """Return whether the residual is zero for all purposes.
 
-    Rounding proves it only where no effects cancel: those of runaways have a large
-    rounding, which would excuse anything.
+    A small residual counts as zero only if no effects cancel: cancelling effects make
+    the bound on rounding too large.
     """
     return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancelling)
 
@@ -157,9 +157,9 @@ def without_effect(
 ) -> Bool[Array, "n *f"]:
     """Return which parameters have lost their effect on the residual.
 
-    All that a parameter was, at the start or now, moves the residual by less than its
-    rounding. A parameter that starts at zero has no size of its own: its column must
-    have shrunk to sqrt(eps) of what it was, half of its digits. One that never had an
+    A parameter has lost its effect if ``norm * max(|p|, |p0|)`` is below the rounding
+    of the residual. A parameter that starts at zero has no size of its own: its column
+    must have shrunk to sqrt(eps) of its largest norm. A parameter that never had an
     effect never moved, and lost none.
     """
     eps = jnp.finfo(norms.dtype).eps
@@ -178,8 +178,8 @@ def least_pivot(
 ) -> Float[Array, "*f"]:
     """Return the least pivot of the scaled normal matrix without ``lam``.
 
-    Elimination divides the rounding of that matrix by the pivots before: there each
-    counts as its product with the least of those.
+    Elimination divides the rounding of the normal matrix by the earlier pivots. Each
+    pivot is therefore multiplied by the least earlier one.
 
     Args:
         pivots: Squared diagonal of the triangular factor of the damped one.
@@ -205,7 +205,7 @@ def least_pivot(
 def trusted(
     pivot: Float[Array, "*f"],
     cancelling: Bool[Array, "*f"],
-    hidden: Bool[Array, "*f"],
+    only_rounding: Bool[Array, "*f"],
     n: int,
     squares_condition: bool,
 ) -> Bool[Array, "*f"]:
@@ -220,14 +220,14 @@ def trusted(
     Args:
         pivot: Least pivot of the normal matrix of unit columns.
         cancelling: Whether the effects of the parameters cancel.
-        hidden: Whether the residual is no more than rounding.
+        only_rounding: Whether the residual is no more than rounding.
         n: Number of parameters.
         squares_condition: Whether the factorisation is that of the normal matrix.
     """
     resolved = resolves(pivot, n, squares_condition)
     if not squares_condition:
         resolved |= ~cancelling
-    return resolved & ~(hidden & cancelling)
+    return resolved & ~(only_rounding & cancelling)
 
 
 def resolves(
@@ -248,7 +248,8 @@ def undamped(
     """Return whether damping had no say in a step.
 
     The least eigenvalue of a triangular product is at least its least pivot divided by
-    about n^2 (columns of unit norm, no adversary), and lambda is a tenth of that.
+    about n^2 (for columns of unit norm; a worst case can be smaller), and lambda is a
+    tenth of that.
     """
     return (10.0 * n**2 * lam <= pivot) & resolves(pivot, n, squares_condition)
 

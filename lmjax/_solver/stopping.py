@@ -2,9 +2,9 @@
 
 Pure functions of numbers, or of arrays with one entry per fit. A fit ends in two
 stages. A step that achieves nothing, or a refusal that rounding explains, makes it a
-*candidate*. Its next step is **undamped**, for damping may hide a valley, and what the
-linear model predicts for that step decides. A step that was undamped already decides
-at once.
+*candidate*. Its next step is **undamped**, because damping can shorten a step along a
+valley. The reduction that the linear model predicts for that step decides. A step that
+was undamped already decides at once.
 
 What success means: neither the undamped model nor a step in one parameter alone reduces
 the cost by more than is relevant (`relevant_reduction`), rounding aside.
@@ -23,7 +23,7 @@ from lmjax._solver.status import Status
 CANDIDATE_ACCEPTED, CANDIDATE_REFUSED, MEASURE_CURVATURE = 100, 101, 102
 NEEDS_FINAL_CHECK = 103
 
-# A twentieth of a standard error in each parameter: what nobody would see.
+# A change of each parameter that does not matter, in standard errors.
 RELEVANT = 0.05
 # Every so many steps the fit must have gained what is relevant. MGH17 gains a 5,000th
 # of its cost in 100 steps on its plateau and goes on to the certified minimum; MGH10
@@ -103,7 +103,7 @@ def achieved_nothing(
 def refused_at_floor(
     predicted: Float[Array, "*f"],
     lam: Float[Array, "*f"],
-    hidden: Bool[Array, "*f"],
+    below_rounding: Bool[Array, "*f"],
     relevant: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
     """Return whether a refused step makes the fit a candidate.
@@ -111,7 +111,7 @@ def refused_at_floor(
     Rounding hides what the step did, and it predicted nothing relevant, or even a short
     step along the gradient (lam >= 1) did not help.
     """
-    return hidden & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
+    return below_rounding & ((predicted * (1.0 + lam) <= relevant) | (lam >= 1.0))
 
 
 def stuck(lam: Float[Array, "*f"], lam_new: Float[Array, "*f"]) -> Bool[Array, "*f"]:
@@ -172,7 +172,7 @@ def status_after_undamped(
     """Return the status after the undamped step of a candidate was tried.
 
     Args:
-        state: CANDIDATE_ACCEPTED or LOOK_REFUSED.
+        state: CANDIDATE_ACCEPTED, CANDIDATE_REFUSED or MEASURE_CURVATURE.
         predicted: Reduction that the undamped model predicts.
         negligible: Predicted reduction that counts as none, by ``ftol`` or by rounding.
         relevant: Predicted reduction that does not matter if no step is left to take.
@@ -184,7 +184,7 @@ def status_after_undamped(
         pivot: Least pivot.
         exhausted: Whether lambda cannot fall any further.
         squares_condition: Whether steps come from the normal equations. Where they see
-            no way on, J itself may: such fits get a final check.
+            no way on, the final check uses J.
     """
     stalled = NEEDS_FINAL_CHECK if squares_condition else Status.STALLED
     untrusted = NEEDS_FINAL_CHECK if squares_condition else Status.ILL_CONDITIONED
@@ -196,7 +196,7 @@ def status_after_undamped(
         (minimum, Status.FTOL),
         (gained, Status.RUNNING),
         (~trusted, untrusted),
-        # the step is left to take, with less damping than before
+        # the step predicts a relevant reduction: go on with less damping
         (first & (accepted | ~exhausted), Status.RUNNING),
         (first, stalled),
         (independent & accepted, Status.RUNNING),

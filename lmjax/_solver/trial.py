@@ -1,7 +1,7 @@
 r"""One trial: solve the damped linear problem, then measure what the step achieves.
 
-Nothing here decides: `lmjax._solver.loop` compares the reduction of the cost with the
-one that the linear model predicts, ``predicted = -(g . dp) - ||J dp||^2 / 2``.
+The gain is the reduction of the cost over the one that the linear model predicts,
+``predicted = -(g . dp) - ||J dp||^2 / 2``. `lmjax._solver.loop` decides by it.
 """
 
 from typing import Any, NamedTuple
@@ -22,15 +22,15 @@ class DampedStep(NamedTuple):
     Attributes:
         p: Parameters at its end, inside the bounds.
         pivots: Pivots of the damped linear problem.
-        fits: False where the second-order correction is too large for the step.
-        rounding: Norm of what rounding may do to the residual.
-        cost_rounding: What that may do to the cost.
+        correction_small: Whether the second-order correction is small enough.
+        rounding: Largest change of the residual by rounding, as a norm.
+        cost_rounding: Largest change of the cost by rounding.
         free_effects: See `lmjax._solver.roundoff.squared_effects`, summed.
     """
 
     p: Float[Array, "n *f"]
     pivots: Float[Array, "n *f"]
-    fits: Bool[Array, "*f"]
+    correction_small: Bool[Array, "*f"]
     rounding: Float[Array, "*f"]
     cost_rounding: Float[Array, "*f"]
     free_effects: list[Float[Array, "*f"]]
@@ -46,7 +46,7 @@ class Trial(NamedTuple):
         slope: Derivative of the cost along the whole step, ``g . dp``.
         predicted: Reduction that the linear model predicts.
         actual: Reduction achieved.
-        residual_rounding: Norm of what rounding may do to the residual.
+        residual_rounding: Largest change of the residual by rounding, as a norm.
         cost_rounding: Reductions below this cannot be told from rounding.
         below_rounding: Whether rounding hides what the step achieved.
         gain: ``actual / predicted``, both raised by ``cost_rounding``.
@@ -55,7 +55,7 @@ class Trial(NamedTuple):
         cancels: Whether the effects of the free parameters cancel.
         pivot: Least pivot of the undamped normal matrix in units of the scale.
         damped_pivot: That of the damped one.
-        fits: Whether the second-order correction, if any, was small enough.
+        correction_small: Whether the second-order correction was small enough.
     """
 
     p: Float[Array, "n *f"]
@@ -73,7 +73,7 @@ class Trial(NamedTuple):
     cancels: Bool[Array, "*f"]
     pivot: Float[Array, "*f"]
     damped_pivot: Float[Array, "*f"]
-    fits: Bool[Array, "*f"]
+    correction_small: Bool[Array, "*f"]
 
 
 def damped_step(
@@ -103,13 +103,15 @@ def damped_step(
             f"linear_solver: expected a step of shape {factor.shape}, got {got}"
         )
     dp = factor * q
-    fits = jnp.ones_like(lam, bool)
+    correction_small = jnp.ones_like(lam, bool)
     if geodesic:
         bend = fit.second_derivative(point, dp)
         correction, _ = fit.solve(scaled.with_residual(bend), lam)
         # Transtrum and Sethna (2012), equation 15: refuse steps whose two orders
         # disagree
-        fits = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(q)
+        correction_small = 2.0 * jnp.linalg.norm(correction) <= 0.75 * jnp.linalg.norm(
+            q
+        )
         dp = dp + 0.5 * factor * correction
     free = free_part(point)
     effects, *free_effects, slope = sums(
@@ -126,7 +128,9 @@ def damped_step(
     inside = constraints.project(target)
     if constraints.box is not None:
         inside = _along_bounds(point, lam, factor, target, inside, fit)
-    return DampedStep(inside, pivots, fits, rounding, cost_rounding, free_effects)
+    return DampedStep(
+        inside, pivots, correction_small, rounding, cost_rounding, free_effects
+    )
 
 
 def measure(
@@ -164,14 +168,14 @@ def measure(
         cancels=roundoff.cancels(effect, *step.free_effects),
         pivot=least(lam),
         damped_pivot=least(0.0),
-        fits=step.fits,
+        correction_small=step.correction_small,
     )
 
 
 def _along_bounds(point: Point, lam, factor, target, projected, fit: Fit):
     """Return the end of a second step, with the parameters that hit a bound held there.
 
-    Projection alone keeps what the others did in response to a step that was cut short.
+    Projection alone would leave the other parameters at values for the uncut step.
     """
     hit = (target != projected) & (factor > 0.0)
 
