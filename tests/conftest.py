@@ -1,5 +1,6 @@
 """Settings that every test runs under, the cache of compilations, shared fixtures."""
 
+import collections
 import hashlib
 import os
 import platform
@@ -55,8 +56,20 @@ LONGEST = ("test_examples", "test_reference", "test_docs")
 
 
 def pytest_collection_modifyitems(items):
-    """Put the files first that take longest."""
+    """Put the files first that take longest, and leave out some variants of a table.
+
+    Of a test marked ``one_of(n)`` every n-th variant runs; the others are slow ones.
+    """
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+    variants = collections.Counter()
+    for item in items:
+        marker = item.get_closest_marker("one_of")
+        if marker is None:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if variants[name] % marker.args[0]:
+            item.add_marker(pytest.mark.slow)
+        variants[name] += 1
 
 
 @pytest.fixture

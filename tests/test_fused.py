@@ -46,6 +46,7 @@ def fit_one(y):
 BATCH = jax.jit(jax.vmap(fit_one))
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_every_model_of_the_library_reaches_the_minimum_of_scipy(spec):
     rng = np.random.default_rng(2)

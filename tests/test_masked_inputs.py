@@ -138,6 +138,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.one_of(4)
 @pytest.mark.parametrize("shape", ["big-endian", "mask-of-nothing", "long"])
 @pytest.mark.parametrize("door", DOORS)
 def test_every_door_reads_every_array(door, shape):
@@ -158,6 +159,7 @@ def test_arrays_of_all_kinds_are_read(shape):
     assert got.dtype == np.float64
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("door", sorted(set(DOORS) - {"pad_ragged"}))
 def test_no_door_loses_a_mask(door):
     read, values = DOORS[door]

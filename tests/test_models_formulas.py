@@ -33,6 +33,7 @@ def test_table_names_every_model():
     assert {spec.model.__name__ for spec in SPECS} == public
 
 
+@pytest.mark.one_of(2)
 @each_model
 def test_value_is_that_of_the_formula(spec, dtype, rng):
     for parameters in spec.draw(rng, 5):
@@ -44,6 +45,7 @@ def test_value_is_that_of_the_formula(spec, dtype, rng):
         np.testing.assert_allclose(got, expected, rtol=0, atol=tol)
 
 
+@pytest.mark.one_of(2)
 @each_model
 def test_derivative_is_that_of_the_formula(spec, rng):
     parameters = spec.draw(rng, 1)[0]
@@ -61,6 +63,7 @@ def test_derivative_is_that_of_the_formula(spec, rng):
         np.testing.assert_allclose(jac[..., k], expected, rtol=0, atol=tol)
 
 
+@pytest.mark.one_of(3)
 @each_model
 def test_extreme_parameters_give_finite_values_and_derivatives(spec, dtype, rng):
     ordinary = spec.draw(rng, 1)[0]
@@ -86,6 +89,7 @@ def test_extreme_parameters_give_finite_values_and_derivatives(spec, dtype, rng)
         assert finite.all(), f"{name} at {rows[np.argmin(finite)]}"
 
 
+@pytest.mark.one_of(3)
 @each_model
 def test_numbers_and_integer_x_will_do(spec, rng):
     parameters = [float(v) for v in spec.draw(rng, 1)[0]]

@@ -91,6 +91,7 @@ def lines(pattern, text):
     return re.findall(pattern, text, re.MULTILINE)
 
 
+@pytest.mark.one_of(4)
 @pytest.mark.parametrize("name", KERNELS)
 def test_models_become_kernels_that_call_nothing(name):
     text, arguments = kernel_of(name, "float32")
@@ -112,6 +113,7 @@ def test_numbers_of_float64_are_stored_whole():
     assert not lines(r"^\s+st\.global\.b32\s+\[.*\], %rd\d+", text)
 
 
+@pytest.mark.one_of(4)
 @pytest.mark.skipif(not PTXAS, reason="needs ptxas on the path or in LMJAX_PTXAS")
 @pytest.mark.parametrize("name", KERNELS)
 def test_float32_kernels_fit_into_the_registers(name, tmp_path, record_property):

@@ -19,6 +19,7 @@ RUNS = [
 BY_NAME = {problem.name: problem for problem in mgh.PROBLEMS}
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(("problem", "start"), RUNS)
 def test_nist_float64(problem, start):
     fit = lmjax.curve_fit(problem.model, problem.x, problem.y, jnp.asarray(start))
@@ -103,6 +104,7 @@ def is_stationary(residual, p):
     return promise < 1e-10 * np.sum(r**2) and slope < 1e-6 * np.linalg.norm(r)
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(("problem", "factor"), MGH_RUNS)
 def test_more_garbow_hillstrom(problem, factor, request):
     start = jnp.asarray(problem.scaled(factor))

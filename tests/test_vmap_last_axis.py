@@ -207,6 +207,7 @@ def test_every_rule_is_tried_here():
     assert set(LINEAR) == vmap_last_axis.LINEAR
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", RULED)
 def test_rule_keeps_the_fits_last(name):
     fn, args, _ = RULED[name]
@@ -410,6 +411,7 @@ def answers():
     return both(args)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", CASES)
 def test_answer_is_that_of_vmap(name, answers):
     assert_same(*answers[name])
