@@ -67,6 +67,7 @@ def two_sets(rng, count, sizes, dtype="float64"):
     return {"x": cast(x), "y": cast(y)}
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(1, 2), (2, 33), (33, 33), (70, 1)], ids=str)
 def test_several_data_sets(sizes, dtype, rng):
@@ -144,6 +145,7 @@ JOINED = {
 }
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("name", JOINED)
 def test_joins_along_the_points(name, rng):
     model = JOINED[name]
@@ -260,18 +262,21 @@ def recurrent(model, points, rng, dtype="float64", count=18):
     return {"x": t.astype(dtype), "y": y.astype(dtype)}
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", RECURRENCES)
 def test_recurrences_along_the_points(name, rng):
     model = RECURRENCES[name]
     assert_at_minimum(model, START, recurrent(model, 40, rng))
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("points", [9, 20, 70])
 def test_short_and_long_recurrences(points, rng):
     """They go on where a run of points ends."""
     assert_at_minimum(ode, START, recurrent(ode, points, rng))
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("points", [1, 2, 33])
 @pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
@@ -286,6 +291,7 @@ def test_other_engines_find_the_same_recurrence(dtype, points, rng):
     assert_as_xla(ode, start, data, rtol=1e-9 if dtype == "float64" else 1e-3)
 
 
+@pytest.mark.slow
 def test_a_recurrence_with_everything(rng):
     data = recurrent(ode, 40, rng)
     data["sigma"] = rng.uniform(0.5, 2.0, data["y"].shape)
