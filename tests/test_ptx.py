@@ -308,7 +308,7 @@ done:
   ret void
 }}
 """
-    ASSEMBLED.append(machine.assembled(program.text() + loop))
+    ASSEMBLED.append(machine.assembled(program.text(program.results) + loop))
     shapes = [*jax.tree.leaves(program.plan.results), jax.ShapeDtypeStruct((), "i4")]
     results = [np.zeros((program.fits, *x.shape), x.dtype) for x in shapes]
     arrays = [np.ascontiguousarray(x) for x in arrays]
