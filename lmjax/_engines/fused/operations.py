@@ -92,8 +92,8 @@ def _extreme(name: str):
             return code.integer(
                 "or" if name == "max" else "and", values[0], values[1], dtype
             )
-        if dtype.kind == "f":  # NaN wins, as in jax
-            return code.intrinsic(f"{name}imum", values, dtype)
+        if dtype.kind == "f":  # NaN wins, as in jax; to order 0 and -0 takes as long
+            return code.intrinsic(f"{name}imum", values, dtype, "nsz ")
         return code.intrinsic(f"s{name}", values, dtype)
 
     return make

@@ -262,8 +262,7 @@ class Passes(Module):
         if adds == "largest":
             sizes = [code.emit("abs", [x], self.dtype) for x in columns]
             pairs = zip(before, sizes, strict=True)
-            after = [code.emit("max", [*pair], self.dtype) for pair in pairs]
-            return after
+            return [code.emit("max", [*pair], self.dtype) for pair in pairs]
         if adds in ("sums", "squares"):
             terms = [(x if adds == "squares" else one, x) for x in columns]
         else:
