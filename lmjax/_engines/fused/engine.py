@@ -76,7 +76,7 @@ class Program:
                     f"for less than {MANY_FITS} fits of more than {FEW_POINTS} points "
                     "a thread per fit leaves most of a GPU idle"
                 )
-            return _some(Threads(kernel.plan, self.inputs, size).assembled(), wanted)
+            return some_of(Threads(kernel.plan, self.inputs, size).assembled(), wanted)
         # inverting a matrix once is little beside a fit, and half of all there is to
         # assemble where there are many parameters
         brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
@@ -96,7 +96,7 @@ class Program:
         return [shapes[k] for k in wanted]
 
 
-def _some(call: Callable, wanted: Iterable[int]) -> Callable:
+def some_of(call: Callable, wanted: Iterable[int]) -> Callable:
     """Return a function with some of the results of another."""
 
     def some(*arrays):
@@ -139,7 +139,7 @@ def _wanted(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | Non
 
 def _lowering(platform: str) -> Callable:
     def lower(ctx, *arrays, program: Program, size: int, wanted: tuple[int, ...]):
-        call = _some(program.elsewhere, wanted)
+        call = some_of(program.elsewhere, wanted)
         try:
             call = program.on(platform, size, wanted)
         except Unsupported as error:
@@ -151,7 +151,7 @@ def _lowering(platform: str) -> Callable:
 
 
 def _elsewhere(ctx, *arrays, program: Program, size: int, wanted: tuple[int, ...]):
-    call = _some(program.elsewhere, wanted)
+    call = some_of(program.elsewhere, wanted)
     return mlir.lower_fun(call, multiple_results=True)(ctx, *arrays)
 
 
