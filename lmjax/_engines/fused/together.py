@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lmjax._engines.fused.ir import Code
 from lmjax._engines.fused.values import Name
 
-# How many: a surface of five parameters takes two thirds of its time with five points.
+# How many: a surface of five parameters takes three quarters of its time by fives.
 CHOICES = (5, 4, 3)
 # Instructions of a point that gives a processor enough to do: so many took as long one
 # by one, and a third less to translate.
