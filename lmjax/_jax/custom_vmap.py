@@ -1,11 +1,14 @@
 """A function with a version of its own for `jax.vmap`, nested or not."""
 
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.interpreters.partial_eval import dce_jaxpr, dce_rules
 
 
 def with_batch(alone: Callable, batch: Callable, arrays: Any) -> Any:
@@ -52,6 +55,36 @@ def _joined(batch: Callable, size: int, flags: Any, arrays: Any) -> Any:
         return out, jax.tree.map(lambda _: True, out)
 
     return many(arrays)
+
+
+def _pruned(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
+    """Return which arguments a call needs, and the call for the results in use.
+
+    jax has no such rule for functions with a ``vmap`` of their own: it would work out
+    all results of a batch of which only the parameters are asked for.
+    """
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    call, rule = eqn.params["call"], eqn.params["rule"]
+    jaxpr, _ = dce_jaxpr(call.jaxpr, used, instantiate=True)
+
+    def fewer(size, batched, *args):
+        both = rule(size, batched, *args)
+        return tuple(list(compress(jax.tree.leaves(tree), used)) for tree in both)
+
+    params = eqn.params | {
+        "call": ClosedJaxpr(jaxpr, call.consts),
+        "rule": fewer,
+        "out_tree": jax.tree.structure([0] * sum(used)),
+    }
+    outvars = list(compress(eqn.outvars, used))
+    pruned = eqn.replace(outvars=outvars, params=params, effects=jaxpr.effects)
+    return [True] * len(eqn.invars), pruned
+
+
+# jax tells nobody its name
+_CALL = jax.make_jaxpr(sequential_vmap(lambda x: x))(0.0).eqns[0].primitive
+dce_rules.setdefault(_CALL, _pruned)
 
 
 def each(alone: Callable, size: int, flags: Any, arrays: Any) -> Any:

@@ -5,15 +5,17 @@ program, which is assembled then and not before, on any other platform to the sa
 in jax.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
+from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import mlir
+from jax.interpreters.partial_eval import dce_rules
 from jaxtyping import Array
 
 from lmjax._engines.fused import machine
@@ -55,58 +57,91 @@ class Program:
         self.kernel, self.inputs = kernel, inputs
         self.elsewhere, self.must = elsewhere, must
 
-    def on(self, platform: str, size: int) -> Callable:
+    def on(self, platform: str, size: int, wanted: Any = None) -> Callable:
         """Return the program of a batch of that size as a function of its arrays.
+
+        Args:
+            platform: Where it runs.
+            size: Number of fits.
+            wanted: Numbers of the results that somebody uses, None for all.
 
         Raises:
             Unsupported: If the platform has none; says why.
         """
         kernel = self.kernel
+        wanted = range(len(kernel.results)) if wanted is None else wanted
         if platform == "cuda":
             if not self.must and kernel.points > FEW_POINTS and size < MANY_FITS:
                 raise Unsupported(
                     f"for less than {MANY_FITS} fits of more than {FEW_POINTS} points "
                     "a thread per fit leaves most of a GPU idle"
                 )
-            return Threads(kernel.plan, self.inputs, size).assembled()
+            return some_of(Threads(kernel.plan, self.inputs, size).assembled(), wanted)
         # inverting a matrix once is little beside a fit, and half of all there is to
         # assemble where there are many parameters
         brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
         effort = machine.HURRY if brief else machine.BEST
-        target = machine.assemble(kernel.text() + handler(kernel), effort)
-        return jax.ffi.ffi_call(target, self.shapes(size))
+        results = [kernel.results[k] for k in wanted]
+        text = kernel.text(results) + handler(kernel, len(results))
+        return jax.ffi.ffi_call(
+            machine.assemble(text, effort), self.shapes(size, wanted)
+        )
 
-    def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
-        """Return the types of the results: those of the plan, and the steps."""
+    def shapes(self, size: int, wanted: Iterable[int]) -> list[jax.ShapeDtypeStruct]:
+        """Return the types of results: those of the plan, and the steps."""
         kernel = self.kernel
         steps = jax.ShapeDtypeStruct((), np.dtype("int32"))
         every = [*jax.tree.leaves(kernel.plan.results), steps]
-        return [jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for x in every]
+        shapes = [jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for x in every]
+        return [shapes[k] for k in wanted]
 
 
-def _types(*arrays, program: Program, size: int):
+def some_of(call: Callable, wanted: Iterable[int]) -> Callable:
+    """Return a function with some of the results of another."""
+
+    def some(*arrays):
+        results = call(*arrays)
+        return [results[k] for k in wanted]
+
+    return some
+
+
+def _types(*arrays, program: Program, size: int, wanted: tuple[int, ...]):
     # inside `shard_map` the results vary over the same axes as the data
     return [
         arrays[0].update(shape=x.shape, dtype=x.dtype, weak_type=False)
-        for x in program.shapes(size)
+        for x in program.shapes(size, wanted)
     ]
 
 
-@partial(jax.jit, static_argnames=("program", "size"))
-def _jitted(*arrays, program: Program, size: int):
-    return program_p.bind(*arrays, program=program, size=size)
+@partial(jax.jit, static_argnames=("program", "size", "wanted"))
+def _jitted(*arrays, **params):
+    return program_p.bind(*arrays, **params)
 
 
-def _compiled(*arrays, program: Program, size: int):
+def _compiled(*arrays, **params):
     with jax.disable_jit(False):  # there is no other way to run it
-        return _jitted(*arrays, program=program, size=size)
+        return _jitted(*arrays, **params)
+
+
+def _wanted(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
+    """Return which arguments a call needs, and the call for the results in use.
+
+    Writing results into memory takes a quarter of the time of a small fit.
+    """
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    wanted = tuple(compress(eqn.params["wanted"], used))
+    outvars = list(compress(eqn.outvars, used))
+    fewer = eqn.replace(outvars=outvars, params=eqn.params | {"wanted": wanted})
+    return [True] * len(eqn.invars), fewer
 
 
 def _lowering(platform: str) -> Callable:
-    def lower(ctx, *arrays, program: Program, size: int):
-        call = program.elsewhere
+    def lower(ctx, *arrays, program: Program, size: int, wanted: tuple[int, ...]):
+        call = some_of(program.elsewhere, wanted)
         try:
-            call = program.on(platform, size)
+            call = program.on(platform, size, wanted)
         except Unsupported as error:
             if program.must:
                 raise refused(str(error)) from error
@@ -115,8 +150,9 @@ def _lowering(platform: str) -> Callable:
     return lower
 
 
-def _elsewhere(ctx, *arrays, program: Program, size: int):
-    return mlir.lower_fun(program.elsewhere, multiple_results=True)(ctx, *arrays)
+def _elsewhere(ctx, *arrays, program: Program, size: int, wanted: tuple[int, ...]):
+    call = some_of(program.elsewhere, wanted)
+    return mlir.lower_fun(call, multiple_results=True)(ctx, *arrays)
 
 
 def refused(reason: str) -> ValueError:
@@ -126,6 +162,7 @@ def refused(reason: str) -> ValueError:
 
 program_p.def_abstract_eval(_types)
 program_p.def_impl(_compiled)
+dce_rules[program_p] = _wanted
 mlir.register_lowering(program_p, _elsewhere)
 for _platform in PLATFORMS:
     mlir.register_lowering(program_p, _lowering(_platform), platform=_platform)
@@ -179,7 +216,8 @@ def run(
 
     leaves = sharded.vary(leaves, sharded.axes_of(leaves))
     program = Program(kernel, inputs, in_jax, must)
-    *found, steps = program_p.bind(*leaves, program=program, size=size)
+    every = tuple(range(len(kernel.results)))
+    *found, steps = program_p.bind(*leaves, program=program, size=size, wanted=every)
     return jax.tree.unflatten(jax.tree.structure(planned.results), found), steps
 
 

@@ -20,15 +20,20 @@ _SHARED = ("users", "next", "done", "fits", "blocks", "unit")
 _AT = {name: 8 * i for i, name in enumerate(_SHARED)}
 
 
-def handler(kernel: Kernel) -> str:
-    """Return the IR of the function that XLA calls, ``@handler``."""
+def handler(kernel: Kernel, results: int) -> str:
+    """Return the IR of the function that XLA calls, ``@handler``.
+
+    Args:
+        kernel: The program.
+        results: How many results it writes.
+    """
     arguments = len(kernel.leaves)
     head = 8 * len(_SHARED)
-    size = head + 8 * (arguments + len(kernel.results))
+    size = head + 8 * (arguments + results)
     lines = []
     for i in range(arguments):
         lines += _data(f"a{i}", "%args", i, head + 8 * i)
-    for i in range(len(kernel.results)):
+    for i in range(results):
         lines += _data(f"r{i}", "%rets", i, head + 8 * (arguments + i))
     field = lambda name, owner="%shared": (
         f"getelementptr i8, ptr {owner}, i64 {_AT[name]}"

@@ -164,13 +164,16 @@ class Code:
         base = self.module.table(array)
         return read_common(self, base, array.shape, array.dtype, place)
 
-    def intrinsic(self, name: str, values: list, dtype: Any) -> Name:
-        """Return what one of LLVM's own functions makes of values of one type."""
+    def intrinsic(self, name: str, values: list, dtype: Any, flags: str = "") -> Name:
+        """Return what one of LLVM's own functions makes of values of one type.
+
+        ``flags`` are those of LLVM's fast mathematics, with a space after each.
+        """
         vector = self.vector(dtype)
         full = f"@llvm.{name}.v{self.width}{SUFFIX[name_of(dtype)]}"
         self.module.declare(full, vector, [vector] * len(values))
         args = ", ".join(f"{vector} {self.text(value)}" for value in values)
-        return self.add(f"call {vector} {full}({args})", dtype)
+        return self.add(f"call {flags}{vector} {full}({args})", dtype)
 
     def call(self, name: str, values: list, dtype: Any) -> Name:
         """Return what an elementary function makes of values of one type."""

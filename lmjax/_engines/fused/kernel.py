@@ -267,6 +267,6 @@ class Kernel(Passes):
             ]
         return lines
 
-    def text(self) -> str:
-        """Return the whole program."""
-        return "\n\n".join(self.parts.values()) + queue(self)
+    def text(self, results: list[Result]) -> str:
+        """Return the whole program, which writes some of its results."""
+        return "\n\n".join(self.parts.values()) + queue(self, results)

@@ -26,6 +26,9 @@ def _dtype_of(values: list) -> np.dtype:
 def _arithmetic(name: str):
     def make(code: Code, values, dtype, params):
         name_ = "add" if name == "add_any" else name
+        if name_ == "div" and dtype.kind == "f" and _by_one_of_all(code, *values):
+            one = code.emit("div", [dtype.type(1), values[1]], dtype)
+            return code.emit("mul", [values[0], one], dtype)
         a, b = map(code.text, values)
         if dtype.kind == "f":
             return code.add(f"f{name_} contract {code.vector(dtype)} {a}, {b}", dtype)
@@ -36,6 +39,18 @@ def _arithmetic(name: str):
         return code.add(f"{name_} {code.vector(dtype)} {a}, {b}", dtype)
 
     return make
+
+
+def _by_one_of_all(code: Code, a: Any, b: Any) -> bool:
+    """Return whether a number of a point is divided by one of all points.
+
+    A reciprocal, worked out once, and a multiplication take a tenth of the time. They
+    make an error of up to 1.5 units in the last place, less than an exponential, and 0
+    of quotients by the largest quarter of all numbers, whose reciprocals have none.
+    Divisors that are known now stay: a multiple of 3 over 3 is to be whole.
+    """
+    moves = lambda x: not is_known(x) and x.text in code.moving
+    return code.still is not None and moves(a) and not is_known(b) and not moves(b)
 
 
 def _whole_quotient(name: str, code: Code, values, dtype: np.dtype) -> Name:
@@ -77,8 +92,8 @@ def _extreme(name: str):
             return code.integer(
                 "or" if name == "max" else "and", values[0], values[1], dtype
             )
-        if dtype.kind == "f":  # NaN wins, as in jax
-            return code.intrinsic(f"{name}imum", values, dtype)
+        if dtype.kind == "f":  # NaN wins, as in jax; to order 0 and -0 takes as long
+            return code.intrinsic(f"{name}imum", values, dtype, "nsz ")
         return code.intrinsic(f"s{name}", values, dtype)
 
     return make

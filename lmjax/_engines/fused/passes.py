@@ -16,12 +16,13 @@ from lmjax._engines.fused.places import Along, Place, Unsupported
 from lmjax._engines.fused.routine import Routine
 from lmjax._engines.fused.scalars import Read, evaluate
 from lmjax._engines.fused.stretches import Stretch
+from lmjax._engines.fused.together import Row, how_many, if_it_exists, with_next
 from lmjax._engines.fused.values import NOTHING, Name, is_known, kind
 from lmjax._linalg.linearization import gram_pairs
 
 # Points that are added up before they join the total: their order keeps the sum of
-# many numbers as exact as that of few.
-RUN = 64
+# many numbers as exact as that of few. A multiple of all `CHOICES`.
+RUN = 60
 # Instructions for a point: more than any model of curves has, fewer than LLVM needs
 # ten seconds for.
 MOST_PER_POINT = 12_000
@@ -179,11 +180,23 @@ class Passes(Module):
         code = Code(self, "v", point="%k", still=entry, points=stretch.size)
         wanted: list[list[Place]] = [[(index,) for index in stretch.residuals]]
         wanted *= len(kept.listing.outputs)
-        found = evaluate(kept.listing, kept.given(entry, code), wanted, code)
+
+        def work_out(code: Code) -> list[list[Any]]:
+            given = kept.given(entry, code)
+            found = evaluate(kept.listing, given, wanted, code)
+            return [list(columns) for columns in zip(*found, strict=True)]
+
+        rows = [Row(None, columns) for columns in work_out(code)]
+        length, many = len(entry.lines) + len(code.lines), 1
+        # a GPU has other fits to turn to; other passes wait for memory or run seldom
+        if self.width > 1 and one.adds in ("products", "squares"):
+            many = how_many(stretch.size, len(code.lines) + one.count(self.n))
+        if many > 1:
+            rows += with_next(code, many, work_out)
         first = 0
         if one.adds == "triangle":  # in memory; what else there is is summed here
             first = len(gram_pairs(self.n))
-            for columns in zip(*found, strict=True):
+            for _, columns in rows:
                 row = list(enumerate(columns[: self.n + 1]))
                 self.routine(code, "rotate", (self.n + 1,), row, [])
             _, place = self.regions[f"rotate_{self.n + 1}"]
@@ -192,16 +205,17 @@ class Passes(Module):
         before = [Name(f"%a{j}", str(self.dtype)) for j in sums]
         code.moving.update(held.text for held in before)
         after = before
-        for columns in zip(*found, strict=True):
-            after = self._added(code, one.adds, list(columns), after)
+        for row in rows:
+            after = self._added(code, one.adds, row, after)
         slots = zip(sums, before, after, strict=True)
         total = "max" if one.adds == "largest" else "add"
-        lines = self._points(name, entry, code, list(slots), total)
-        self._function(full, lines)
-        return len(entry.lines) + len(code.lines)
+        self._function(full, self._points(name, code, list(slots), total, many))
+        return length
 
-    def _points(self, name, entry: Code, code: Code, slots: list, total) -> list[str]:
-        """Return the lines of the loop, given how a point changes each of the sums."""
+    def _points(
+        self, name: str, code: Code, slots: list, total: str, many: int
+    ) -> list[str]:
+        """Return the lines of the loop, given how a turn changes each of the sums."""
         vector, made = code.vector(self.dtype), self.regions[name][1]
         run = Code(self, "r")
         places, phis = [], []
@@ -218,7 +232,7 @@ class Passes(Module):
                 f"[{code.text(new)}, %point]"
             )
         return [
-            *entry.lines,
+            *code.still.lines,
             *places,
             "  br label %run",
             "run:",
@@ -231,7 +245,7 @@ class Passes(Module):
             "  %k = phi i64 [%first, %run], [%k1, %point]",
             *phis,
             *code.lines,
-            "  %k1 = add i64 %k, 1",
+            f"  %k1 = add i64 %k, {many}",
             "  %more = icmp ult i64 %k1, %end",
             "  br i1 %more, label %point, label %ran",
             "ran:",
@@ -241,8 +255,9 @@ class Passes(Module):
             "done:",
         ]
 
-    def _added(self, code: Code, adds: str, columns: list, before: list) -> list:
+    def _added(self, code: Code, adds: str, row: Row, before: list) -> list:
         """Return what is summed after a point."""
+        columns = row.columns
         one, rest = self.dtype.type(1), columns[self.n + 1 :]
         if adds == "largest":
             sizes = [code.emit("abs", [x], self.dtype) for x in columns]
@@ -261,7 +276,7 @@ class Passes(Module):
                 after.append(code.emit("add", [a, y], self.dtype))
             else:
                 after.append(code.fma(x, y, a, self.dtype))
-        return after
+        return if_it_exists(code, row, before, after)
 
     def _unit(self, place: Place) -> Any:
         """Return an element of a unit vector."""

@@ -45,8 +45,13 @@ def _groups(at: int, stride: int, size: int, floats: int, counts: int) -> list[_
     ]
 
 
-def queue(kernel: Any) -> str:
-    """Return the IR of ``@unit``, which fits a range of fits, and what it calls."""
+def queue(kernel: Any, results: list) -> str:
+    """Return the IR of ``@unit``, which fits a range of fits, and what it calls.
+
+    Args:
+        kernel: The program.
+        results: Those of its results that are written.
+    """
     width, size, row = kernel.width, kernel.dtype.itemsize, kernel.width * SLOT
     many = kernel.float_states, len(kernel.states) - kernel.float_states
     state = kernel.state_offset
@@ -54,14 +59,14 @@ def queue(kernel: Any) -> str:
     states = _groups(state, row, size, *many)
     waiting = _groups(held, 2 * row, size, *many)
     outputs, write = "", ""
-    for k, result in enumerate(kernel.results):
+    for k, result in enumerate(results):
         outputs += f"""  %at{k} = getelementptr ptr, ptr %outputs, i64 {k}
   %out{k} = load ptr, ptr %at{k}
 """
         bytes_ = 4 if result.dtype in ("bool", "int32") else size
         rows = _Rows(kernel.result_offset + result.row * row, row, bytes_, result.size)
         before = f"w{k - 1}" if k else "write"
-        after = f"w{k + 1}" if k + 1 < len(kernel.results) else "on"
+        after = f"w{k + 1}" if k + 1 < len(results) else "on"
         write += _written(k, before, rows, result.dtype == "bool", after)
     push = _moved("s0", "push", (states[0], "%lane"), (waiting[0], "%place"), "s1")
     push += _moved("s1", "s0", (states[1], "%lane"), (waiting[1], "%place"), "on")

@@ -56,7 +56,7 @@ class Threads(Kernel):
         """Return no lines: nothing is laid out."""
         return []
 
-    def text(self) -> str:
+    def text(self, results: list) -> str:
         """Return the functions of the program; ``@fit`` runs one fit."""
         own = []
         for i, leaf in enumerate(self.leaves):
@@ -83,7 +83,7 @@ entry:
   ret void
 }}
 """
-        return "\n\n".join(self.parts.values()) + queue(self) + fit
+        return "\n\n".join(self.parts.values()) + queue(self, results) + fit
 
     def kernel(self) -> str:
         """Return the whole program for a GPU, whose entry is ``@lmjax_fits``."""
@@ -122,7 +122,7 @@ done:
 }}
 """
         # in one function LLVM sees which memory is local
-        return self.text().replace("noinline", "alwaysinline") + entry
+        return self.text(self.results).replace("noinline", "alwaysinline") + entry
 
     def assembled(self) -> Callable:
         """Return a function of the arrays of a batch that runs the program on a GPU.
