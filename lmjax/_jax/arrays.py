@@ -127,9 +127,8 @@ def native(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.max() > limits.max or array.min() < limits.min:
-            array = array.astype(
-                np.float64
-            )  # `lmjax._problem.precision` warns if that loses digits
+            # `lmjax._problem.precision` warns if that loses digits
+            array = array.astype(np.float64)
     return array
 
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.extend.core import ClosedJaxpr, JaxprEqn
-from jax.interpreters.partial_eval import dce_jaxpr, dce_rules
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from lmjax._jax.dead_code import prune
 
 
 def with_batch(alone: Callable, batch: Callable, arrays: Any) -> Any:
@@ -57,14 +59,15 @@ def _joined(batch: Callable, size: int, flags: Any, arrays: Any) -> Any:
     return many(arrays)
 
 
-def _pruned(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
-    """Return which arguments a call needs, and the call for the results in use.
+def _fewer(used: list[bool], eqn: JaxprEqn) -> JaxprEqn:
+    """Return a call for the results in use.
 
     jax has no such rule for functions with a ``vmap`` of their own: it would work out
-    all results of a batch of which only the parameters are asked for.
+    all results of a batch of which only the parameters are asked for. The table of
+    rules is one for all libraries: calls of others stay as they are.
     """
-    if not any(used):
-        return [False] * len(eqn.invars), None
+    if getattr(eqn.params["rule"], "__module__", None) != __name__:
+        return eqn
     call, rule = eqn.params["call"], eqn.params["rule"]
     jaxpr, _ = dce_jaxpr(call.jaxpr, used, instantiate=True)
 
@@ -78,13 +81,12 @@ def _pruned(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | Non
         "out_tree": jax.tree.structure([0] * sum(used)),
     }
     outvars = list(compress(eqn.outvars, used))
-    pruned = eqn.replace(outvars=outvars, params=params, effects=jaxpr.effects)
-    return [True] * len(eqn.invars), pruned
+    return eqn.replace(outvars=outvars, params=params, effects=jaxpr.effects)
 
 
-# jax tells nobody its name
+# the primitive of such calls, which has no public name
 _CALL = jax.make_jaxpr(sequential_vmap(lambda x: x))(0.0).eqns[0].primitive
-dce_rules.setdefault(_CALL, _pruned)
+prune(_CALL, _fewer)
 
 
 def each(alone: Callable, size: int, flags: Any, arrays: Any) -> Any:

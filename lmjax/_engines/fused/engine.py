@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import mlir
-from jax.interpreters.partial_eval import dce_rules
 from jaxtyping import Array
 
 from lmjax._engines.fused import machine
@@ -26,6 +25,7 @@ from lmjax._engines.fused.places import Unsupported
 from lmjax._engines.fused.threads import Threads
 from lmjax._jax import sharded
 from lmjax._jax.custom_vmap import each, with_batch
+from lmjax._jax.dead_code import prune
 from lmjax._linalg.linearization import UNROLL_UP_TO
 
 # Beyond this many parameters the program grows faster than what it saves.
@@ -124,17 +124,14 @@ def _compiled(*arrays, **params):
         return _jitted(*arrays, **params)
 
 
-def _wanted(used: list[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
-    """Return which arguments a call needs, and the call for the results in use.
+def _fewer(used: list[bool], eqn: JaxprEqn) -> JaxprEqn:
+    """Return a call that writes the results in use only.
 
     Writing results into memory takes a quarter of the time of a small fit.
     """
-    if not any(used):
-        return [False] * len(eqn.invars), None
     wanted = tuple(compress(eqn.params["wanted"], used))
     outvars = list(compress(eqn.outvars, used))
-    fewer = eqn.replace(outvars=outvars, params=eqn.params | {"wanted": wanted})
-    return [True] * len(eqn.invars), fewer
+    return eqn.replace(outvars=outvars, params=eqn.params | {"wanted": wanted})
 
 
 def _lowering(platform: str) -> Callable:
@@ -162,7 +159,7 @@ def refused(reason: str) -> ValueError:
 
 program_p.def_abstract_eval(_types)
 program_p.def_impl(_compiled)
-dce_rules[program_p] = _wanted
+prune(program_p, _fewer)
 mlir.register_lowering(program_p, _elsewhere)
 for _platform in PLATFORMS:
     mlir.register_lowering(program_p, _lowering(_platform), platform=_platform)
