@@ -166,6 +166,7 @@ def test_profile_is_that_of_one_array():
         lmjax.profile(fit(**options), TIMES, Y, "rate")
 
 
+@pytest.mark.slow
 def test_prefixes_may_be_tuples_of_numbers_and_pairs():
     x, y = tuple(TIMES.values()), tuple(Y.values())
     two = lambda p, t: tuple(both(p, dict(zip(Y, t, strict=True))).values())

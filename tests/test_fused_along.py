@@ -80,6 +80,7 @@ def test_several_data_sets(sizes, dtype, rng):
     assert_as_xla(both, start, data, rtol=1e-9 if dtype == "float64" else 1e-4)
 
 
+@pytest.mark.slow
 def test_several_data_sets_with_everything(rng):
     data = two_sets(rng, 30, (12, 20))
     data["sigma"] = jax.tree.map(lambda y: rng.uniform(0.5, 2.0, y.shape), data["y"])

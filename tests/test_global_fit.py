@@ -434,6 +434,7 @@ def test_gradient_of_an_affine_model_is_that_of_linear_algebra():
     assert_close(jax.grad(offset)(jnp.asarray(y)), expected)
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(
     "rule",
     [lmjax.Implicit("gauss_newton"), lmjax.Implicit(polish=True), lmjax.OneStep()],

@@ -238,6 +238,7 @@ def test_masked_curves_of_a_global_fit_leave_their_points_out():
 # ---- columns
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, np.float32])
 def test_columns_of_integers_and_booleans_are_numbers(dtype):
     x = (np.arange(12) % 3).astype(dtype)

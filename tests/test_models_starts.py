@@ -70,6 +70,7 @@ def mirrored_best(x, y, truth):
     return min(costs)
 
 
+@pytest.mark.slow
 def test_either_sign_of_slope_and_asymmetry_is_found(fit_5, rng):
     x = np.linspace(1.0, 50.0, 50)
     slope, power = np.array([(s, a) for s in (1, -1) for a in (1, -1)] * 3).T
@@ -120,6 +121,7 @@ FOOT = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", FOOT)
 def test_levels_are_bounded_by_what_the_data_can_tell(name, dtype):
