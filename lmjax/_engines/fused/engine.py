@@ -79,12 +79,11 @@ class Program:
             return some_of(Threads(kernel.plan, self.inputs, size).assembled(), wanted)
         # inverting a matrix once is little beside a fit, and half of all there is to
         # assemble where there are many parameters
-        brief = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
-        effort = machine.HURRY if brief else machine.BEST
+        hurry = kernel.plan.name == "inverse" and kernel.n > UNROLL_UP_TO
         results = [kernel.results[k] for k in wanted]
         text = kernel.text(results) + handler(kernel, len(results))
         return jax.ffi.ffi_call(
-            machine.assemble(text, effort), self.shapes(size, wanted)
+            machine.assemble(text, hurry), self.shapes(size, wanted)
         )
 
     def shapes(self, size: int, wanted: Iterable[int]) -> list[jax.ShapeDtypeStruct]:

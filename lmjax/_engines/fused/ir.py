@@ -207,14 +207,10 @@ class Code:
     def emit(self, name: str, values: list, dtype: Any, params: Any = None) -> Any:
         """Return the value of an operation of jax."""
         dtype, params = np.dtype(dtype), params or {}
-        short = self._shortened(name, values, dtype)
-        if short is not None:
-            return short
-        if all(map(is_known, values)) and name in _FOLDED:
-            with np.errstate(all="ignore"):
-                return dtype.type(_FOLDED[name](*values))
-        if name == "select_n" and is_known(values[0]):
-            return values[1 + int(values[0])]
+        if name == "select_n" or any(map(is_known, values)):
+            short = self._shortened(name, values, dtype)
+            if short is not None:
+                return short
         make = RULES.get(name)
         if make is not None:
             return make(self, values, dtype, params)
@@ -223,7 +219,7 @@ class Code:
         raise Unsupported(f"it calls {name}")
 
     def _shortened(self, name: str, values: list, dtype: np.dtype) -> Any:
-        """Return what an operation comes to where an operand makes it trivial."""
+        """Return what an operation comes to that known operands make trivial."""
         is_number = lambda value, x: is_known(value) and bool(value == x)
         a, b = values[0], values[-1]
         if is_nothing(a) and name in ("mul", "div", "neg", "convert_element_type"):
@@ -254,6 +250,11 @@ class Code:
             same = x is y or x == y if is_known(x) == is_known(y) else False
             if same and not (is_known(x) and x == 0):  # 0 and -0
                 return x
+        if name in _FOLDED and all(map(is_known, values)):
+            with np.errstate(all="ignore"):
+                return dtype.type(_FOLDED[name](*values))
+        if name == "select_n" and is_known(values[0]):
+            return values[1 + int(values[0])]
         return None
 
 

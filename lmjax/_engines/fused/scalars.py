@@ -15,8 +15,8 @@ import numpy as np
 
 from lmjax._engines.fused.algebra import ROUTINES
 from lmjax._engines.fused.listing import Equation, Listing
-from lmjax._engines.fused.places import Along, Place, Unsupported
-from lmjax._engines.fused.structure import FOLDS, RULES, Need, needs_of
+from lmjax._engines.fused.places import Along, Index, Place, Unsupported
+from lmjax._engines.fused.structure import FOLDS, RULES, Reader, needs_of
 
 # Elements up to which a function is written out: a second of LLVM's time takes about
 # 2,000 lines of a loop over the points, and 10,000 of a step.
@@ -59,11 +59,11 @@ class Demand(NamedTuple):
 
     Attributes:
         asked: Elements of each variable.
-        needs: What each of them is made of.
+        needs: Per variable, what each of its elements is made of.
     """
 
     asked: list[dict[Place, None]]
-    needs: dict[tuple[int, Place], Need]
+    needs: dict[int, Reader]
 
 
 def demand(
@@ -114,33 +114,40 @@ def evaluate(
         if eqn.name == "routine":
             _call(listing, eqn, asked, found, build)
             continue
-        for number, var in enumerate(eqn.results):
+        operands = [found[var] for var in eqn.operands]
+        for var in eqn.results:
+            if not asked[var]:
+                continue
+            made, need_of = found[var], needs[var]
+            value_of = _rule(eqn, listing.dtypes[var], build)
             for place in asked[var]:
-                values = [found[eqn.operands[i]][at] for i, at in needs[var, place]]
-                found[var][place] = _value(
-                    eqn, number, values, listing.dtypes[var], build, place
-                )
+                values = [operands[i][at] for i, at in need_of(place)]
+                made[place] = value_of(values, place)
     pairs = zip(listing.outputs, wanted, strict=True)
     return [[found[var][place] for place in places] for var, places in pairs]
 
 
-def _needs(listing: Listing, asked: list, most: int) -> dict[tuple[int, Place], Need]:
-    """Return what each element asked for is made of, and ask for that as well."""
-    needs: dict[tuple[int, Place], Need] = {}
+def _needs(listing: Listing, asked: list, most: int) -> dict[int, Reader]:
+    """Return what the elements asked for are made of, and ask for that as well."""
+    needs: dict[int, Reader] = {}
+    count = 0
     for eqn in reversed(listing.equations):
         if eqn.name == "routine":
             if any(asked[var] for var in eqn.results):
                 for var, places in _arguments(listing, eqn):
                     asked[var].update(dict.fromkeys(places))
             continue
+        operands = [asked[var] for var in eqn.operands]
         for number, var in enumerate(eqn.results):
+            if not asked[var]:
+                continue
+            needs[var] = need_of = needs_of(listing, eqn, number)
             for place in asked[var]:
-                need = needs_of(listing, eqn, number, place)
-                needs[var, place] = need
-                if len(needs) > most:
-                    raise Unsupported(f"it has more than {most} operations")
-                for operand, at in need:
-                    asked[eqn.operands[operand]][at] = None
+                for operand, at in need_of(place):
+                    operands[operand][at] = None
+            count += len(asked[var])
+            if count > most:
+                raise Unsupported(f"it has more than {most} operations")
     return needs
 
 
@@ -191,27 +198,36 @@ def _of_constant(array: np.ndarray, place: Place, build: Builder) -> Any:
     return array[place]
 
 
-def _value(eqn, number, values, dtype, build: Builder, place: Place):
-    """Return an element of a result, given the elements that it is made of."""
+def _rule(eqn: Equation, dtype: np.dtype, build: Builder) -> Callable[..., Any]:
+    """Return what makes an element of the values that it is made of, and its place."""
     name, params = eqn.name, eqn.params
     if name in _PICKS or name in _AS_IT_IS:
-        return values[0]
+        return lambda values, place: values[0]
     if name == "iota":
-        index = place[params["dimension"]]
-        if isinstance(index, Along):
-            return build.number(index, dtype)
-        return dtype.type(index)
+        return lambda values, place: _counted(place[params["dimension"]], dtype, build)
     if name in FOLDS or name in _SUMS:
         fold = FOLDS.get(name, "add")
-        # an axis of length 0: what adding nothing makes
-        nothing = {"add": 0, "mul": 1, "and": True, "or": False}
-        nothing |= {"max": -np.inf, "min": np.inf}
-        if not values and (dtype.kind == "f" or fold not in ("max", "min")):
-            return dtype.type(nothing[fold])
-        return reduce(lambda a, b: build.emit(fold, [a, b], dtype, {}), values)
+        return lambda values, place: _folded(fold, values, dtype, build)
     if name == "dot_general":
-        pairs = zip(values[::2], values[1::2], strict=True)
-        terms = [build.emit("mul", [*pair], dtype, {}) for pair in pairs]
-        add = lambda a, b: build.emit("add", [a, b], dtype, {})
-        return reduce(add, terms) if terms else dtype.type(0)
-    return build.emit(name, values, dtype, params)
+        return lambda values, place: _dotted(values, dtype, build)
+    return lambda values, place: build.emit(name, values, dtype, params)
+
+
+def _counted(index: Index, dtype: Any, build: Builder) -> Any:
+    return build.number(index, dtype) if isinstance(index, Along) else dtype.type(index)
+
+
+def _folded(fold: str, values: list, dtype: Any, build: Builder) -> Any:
+    # an axis of length 0: what adding nothing makes
+    nothing = {"add": 0, "mul": 1, "and": True, "or": False}
+    nothing |= {"max": -np.inf, "min": np.inf}
+    if not values and (dtype.kind == "f" or fold not in ("max", "min")):
+        return dtype.type(nothing[fold])
+    return reduce(lambda a, b: build.emit(fold, [a, b], dtype, {}), values)
+
+
+def _dotted(values: list, dtype: Any, build: Builder) -> Any:
+    pairs = zip(values[::2], values[1::2], strict=True)
+    terms = [build.emit("mul", [*pair], dtype, {}) for pair in pairs]
+    add = lambda a, b: build.emit("add", [a, b], dtype, {})
+    return reduce(add, terms) if terms else dtype.type(0)

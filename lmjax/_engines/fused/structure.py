@@ -5,7 +5,7 @@ by element.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate, product
 from typing import Any
 
@@ -24,6 +24,7 @@ from lmjax._engines.fused.places import (
 )
 
 Need = list[tuple[int, Place]]
+Reader = Callable[[Place], Need]
 _JOINS = "it joins arrays along the points"
 _PADS = "it pads along the points"
 
@@ -41,56 +42,70 @@ def _everywhere(shape: tuple[int, ...], axes: Any) -> list[tuple[int, ...]]:
     return list(product(*(range(shape[axis]) for axis in axes)))
 
 
-def needs_of(listing: Listing, eqn: Equation, number: int, place: Place) -> Need:
-    """Return which elements of which operands an element of a result is made of."""
+def needs_of(listing: Listing, eqn: Equation, number: int) -> Reader:
+    """Return a function from an element of a result to what it is made of.
+
+    What does not depend on the element is worked out here, once per equation.
+    """
     name, params = eqn.name, eqn.params
     shapes = [listing.shapes[var] for var in eqn.operands]
     shape = listing.shapes[eqn.results[number]]
     rule = RULES.get(name)
     if rule is not None:
-        return rule(params, shapes, shape, place)
+        return rule(params, shapes, shape)
     if name == "optimization_barrier":
-        return [(number, place)]
+        return lambda place: [(number, place)]
     if name == "scan":
         raise Unsupported(f"it loops {params['length']} times")
     if name == "split":
         axis, sizes = params["axis"], params["sizes"]
-        return [(0, _at(place, axis, moved(place[axis], sum(sizes[:number]), 1)))]
+        before = sum(sizes[:number])
+        return lambda place: [(0, _at(place, axis, moved(place[axis], before, 1)))]
     if name == "unstack":
         axis = params["axis"]
-        return [(0, (*place[:axis], number, *place[axis:]))]
+        return lambda place: [(0, (*place[:axis], number, *place[axis:]))]
     if name in FOLDS:
-        return _of_reduction(params["axes"], 0, shapes[0], place)
+        return _reduction(params["axes"], 0, shapes[0])
     if name == "reduce":
         _check_sum(params)
-        terms = _of_reduction(params["dimensions"], number, shapes[number], place)
-        return [*terms, (len(shapes) // 2 + number, ())]  # and what it begins with
+        terms = _reduction(params["dimensions"], number, shapes[number])
+        first = (len(shapes) // 2 + number, ())  # what it begins with
+        return lambda place: [*terms(place), first]
     if name == "reduce_precision":
         info = np.finfo(listing.dtypes[eqn.operands[0]])
         if params["exponent_bits"] < info.nexp or params["mantissa_bits"] < info.nmant:
             raise Unsupported("it rounds to fewer bits")
-    return [(i, _operand(name, s, shape, place)) for i, s in enumerate(shapes)]
+    return _elementwise(name, shapes, shape)
 
 
-def _operand(name: str, given: tuple, shape: tuple, place: Place) -> Place:
-    """Return the element of an operand that an element-by-element operation reads."""
-    if given == shape:
-        return place
-    fits = len(given) == len(shape) and all(
-        a in (1, b) for a, b in zip(given, shape, strict=True)
-    )
-    if given and not fits:
-        raise Unsupported(f"it calls {name}")
-    return tuple(0 if a == 1 else at for a, at in zip(given, place, strict=False))
+def _elementwise(name: str, shapes: list[tuple], shape: tuple) -> Reader:
+    """Return which elements of the operands an element-by-element operation reads."""
+    for given in shapes:
+        fits = len(given) == len(shape) and all(
+            a in (1, b) for a, b in zip(given, shape, strict=True)
+        )
+        if given and not fits:
+            raise Unsupported(f"it calls {name}")
+    if all(given == shape for given in shapes):
+        return lambda place: [(i, place) for i in range(len(shapes))]
+    return lambda place: [
+        (i, tuple(0 if a == 1 else at for a, at in zip(given, place, strict=False)))
+        for i, given in enumerate(shapes)
+    ]
 
 
-def _of_reduction(axes, operand, shape, place) -> Need:
-    need = []
-    for inner in _everywhere(shape, axes):
-        rest, within = iter(place), dict(zip(axes, inner, strict=True))
-        full = [within[d] if d in within else next(rest) for d in range(len(shape))]
-        need.append((operand, tuple(full)))
-    return need
+def _reduction(axes: Sequence[int], operand: int, shape: tuple) -> Reader:
+    inside = _everywhere(shape, axes)
+
+    def read(place: Place) -> Need:
+        need = []
+        for inner in inside:
+            rest, within = iter(place), dict(zip(axes, inner, strict=True))
+            full = [within[d] if d in within else next(rest) for d in range(len(shape))]
+            need.append((operand, tuple(full)))
+        return need
+
+    return read
 
 
 def _check_sum(params: dict) -> None:
@@ -110,70 +125,87 @@ def _at(place: Place, axis: int, index: Index) -> Place:
     return (*place[:axis], index, *place[axis + 1 :])
 
 
-def _broadcast(params, shapes, shape, place) -> Need:
+def _broadcast(params, shapes, shape) -> Reader:
     axes = params["broadcast_dimensions"]
-    return [
-        (
-            0,
-            tuple(
-                0 if s == 1 else place[a] for s, a in zip(shapes[0], axes, strict=True)
-            ),
-        )
-    ]
+    taken = [None if s == 1 else a for s, a in zip(shapes[0], axes, strict=True)]
+    return lambda place: [(0, tuple(0 if a is None else place[a] for a in taken))]
 
 
-def _reshape(params, shapes, shape, place) -> Need:
-    return [(0, reshaped(place, shape, shapes[0]))]
+def _reshape(params, shapes, shape) -> Reader:
+    long = [axis for axis, size in enumerate(shape) if size != 1]
+    if [size for size in shapes[0] if size != 1] != [shape[axis] for axis in long]:
+        return lambda place: [(0, reshaped(place, shape, shapes[0]))]
+    axes = iter(long)  # only axes of length 1 come or go
+    taken = [None if size == 1 else next(axes) for size in shapes[0]]
+    return lambda place: [(0, tuple(0 if a is None else place[a] for a in taken))]
 
 
-def _transpose(params, shapes, shape, place) -> Need:
-    back = {axis: place[i] for i, axis in enumerate(params["permutation"])}
-    return [(0, tuple(back[i] for i in range(len(place))))]
+def _transpose(params, shapes, shape) -> Reader:
+    back = np.argsort(params["permutation"]).tolist()
+    return lambda place: [(0, tuple(place[i] for i in back))]
 
 
-def _slice(params, shapes, shape, place) -> Need:
-    steps = params["strides"] or (1,) * len(place)
-    starts = params["start_indices"]
-    parts = zip(place, starts, steps, strict=True)
-    return [(0, tuple(moved(index, start, step) for index, start, step in parts))]
+def _slice(params, shapes, shape) -> Reader:
+    steps = params["strides"] or (1,) * len(shape)
+    rows = list(zip(params["start_indices"], steps, strict=True))
+
+    def read(place: Place) -> Need:
+        parts = zip(place, rows, strict=True)
+        return [(0, tuple(moved(index, start, step) for index, (start, step) in parts))]
+
+    return read
 
 
-def _reverse(params, shapes, shape, place) -> Need:
-    for axis in params["dimensions"]:
-        place = _at(place, axis, moved(place[axis], shape[axis] - 1, -1))
-    return [(0, place)]
+def _reverse(params, shapes, shape) -> Reader:
+    def read(place: Place) -> Need:
+        for axis in params["dimensions"]:
+            place = _at(place, axis, moved(place[axis], shape[axis] - 1, -1))
+        return [(0, place)]
+
+    return read
 
 
-def _concatenate(params, shapes, shape, place) -> Need:
+def _concatenate(params, shapes, shape) -> Reader:
     axis = params["dimension"]
     ends = list(accumulate(part[axis] for part in shapes))
-    part = decided(place[axis], lambda at: bisect_right(ends, at), _JOINS)
-    first = ends[part] - shapes[part][axis]
-    return [(part, _at(place, axis, moved(place[axis], -first, 1)))]
+
+    def read(place: Place) -> Need:
+        part = decided(place[axis], lambda at: bisect_right(ends, at), _JOINS)
+        first = ends[part] - shapes[part][axis]
+        return [(part, _at(place, axis, moved(place[axis], -first, 1)))]
+
+    return read
 
 
-def _stack(params, shapes, shape, place) -> Need:
+def _stack(params, shapes, shape) -> Reader:
     axis = params["axis"]
-    part = decided(place[axis], lambda at: at, _JOINS)
-    return [(part, (*place[:axis], *place[axis + 1 :]))]
+
+    def read(place: Place) -> Need:
+        part = decided(place[axis], lambda at: at, _JOINS)
+        return [(part, (*place[:axis], *place[axis + 1 :]))]
+
+    return read
 
 
-def _row(params, shapes, shape, place) -> Need:
-    return [(0, (params["turn"], *place))]
+def _row(params, shapes, shape) -> Reader:
+    return lambda place: [(0, (params["turn"], *place))]
 
 
-def _pad(params, shapes, shape, place) -> Need:
-    inside = []
-    for index, size, (low, _, within) in zip(
-        place, shapes[0], params["padding_config"], strict=True
-    ):
-        step = within + 1
-        last = low + step * (size - 1)
-        side = lambda at, low=low, last=last: int(at > last) - int(at < low)
-        if decided(index, side, _PADS) or not _is_kept(index, low, step):
-            return [(1, ())]
-        inside.append(_unpadded(index, low, step))
-    return [(0, tuple(inside))]
+def _pad(params, shapes, shape) -> Reader:
+    def read(place: Place) -> Need:
+        inside = []
+        for index, size, (low, _, within) in zip(
+            place, shapes[0], params["padding_config"], strict=True
+        ):
+            step = within + 1
+            last = low + step * (size - 1)
+            side = lambda at, low=low, last=last: int(at > last) - int(at < low)
+            if decided(index, side, _PADS) or not _is_kept(index, low, step):
+                return [(1, ())]
+            inside.append(_unpadded(index, low, step))
+        return [(0, tuple(inside))]
+
+    return read
 
 
 def _is_kept(index: Index, low: int, step: int) -> bool:
@@ -192,37 +224,44 @@ def _unpadded(index: Index, low: int, step: int) -> Index:
     return index._replace(start=(index.start - low) // step, step=index.step // step)
 
 
-def _dot(params, shapes, shape, place) -> Need:
+def _dot(params, shapes, shape) -> Reader:
     (left, right), (many_left, many_right) = params["dimension_numbers"]
     free_left = [d for d in range(len(shapes[0])) if d not in (*left, *many_left)]
     free_right = [d for d in range(len(shapes[1])) if d not in (*right, *many_right)]
     b, f = len(many_left), len(many_left) + len(free_left)
-    need = []
-    for inner in _everywhere(shapes[0], left):
-        for operand, (axes, many, free, given) in enumerate(
-            (
-                (left, many_left, free_left, place[b:f]),
-                (right, many_right, free_right, place[f:]),
-            )
-        ):
-            at = dict(zip(many, place[:b], strict=True))
-            at |= dict(zip(free, given, strict=True)) | dict(
-                zip(axes, inner, strict=True)
-            )
-            need.append((operand, tuple(at[d] for d in range(len(at)))))
-    return need
+    inside = _everywhere(shapes[0], left)
+
+    def read(place: Place) -> Need:
+        sides = (
+            (left, many_left, free_left, place[b:f]),
+            (right, many_right, free_right, place[f:]),
+        )
+        need = []
+        for inner in inside:
+            for operand, (axes, many, free, given) in enumerate(sides):
+                at = dict(zip(many, place[:b], strict=True))
+                at |= dict(zip(free, given, strict=True))
+                at |= dict(zip(axes, inner, strict=True))
+                need.append((operand, tuple(at[d] for d in range(len(at)))))
+        return need
+
+    return read
 
 
-def _cumulative(params, shapes, shape, place) -> Need:
+def _cumulative(params, shapes, shape) -> Reader:
     axis = params["axis"]
-    if isinstance(place[axis], Along):
-        raise Unsupported("it accumulates along the points")
-    last = place[axis]
-    run = range(last, shape[axis]) if params["reverse"] else range(last + 1)
-    return [(0, _at(place, axis, i)) for i in run]
+
+    def read(place: Place) -> Need:
+        last = place[axis]
+        if isinstance(last, Along):
+            raise Unsupported("it accumulates along the points")
+        run = range(last, shape[axis]) if params["reverse"] else range(last + 1)
+        return [(0, _at(place, axis, i)) for i in run]
+
+    return read
 
 
-RULES: dict[str, Callable[[dict, list, tuple, Place], Need]] = {
+RULES: dict[str, Callable[[dict, list, tuple], Reader]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _reshape,
@@ -236,5 +275,5 @@ RULES: dict[str, Callable[[dict, list, tuple, Place], Need]] = {
     "pad": _pad,
     "dot_general": _dot,
     "cumsum": _cumulative,
-    "iota": lambda params, shapes, shape, place: [],
+    "iota": lambda params, shapes, shape: lambda place: [],
 }

@@ -65,7 +65,7 @@ NOTHING: dict[str, Any] = {"float32": _Nothing32(0), "float64": _Nothing64(0)}
 
 def is_nothing(value: Any) -> bool:
     """Return whether a value is such a 0."""
-    return isinstance(value, _Nothing32 | _Nothing64)
+    return isinstance(value, (_Nothing32, _Nothing64))
 
 
 def is_known(value: Any) -> bool:
