@@ -18,6 +18,9 @@ from lmjax._fit.curve_result import CurveFit as CurveFit
 from lmjax._fit.global_fit import global_fit as global_fit
 from lmjax._fit.global_result import GlobalFit as GlobalFit
 from lmjax._fit.least_squares import least_squares as least_squares
+from lmjax._fit.residual_result import ResidualFit as ResidualFit
+from lmjax._jax.storage import load as load
+from lmjax._jax.storage import save as save
 from lmjax._linalg.solvers import CG as CG
 from lmjax._linalg.solvers import QR as QR
 from lmjax._linalg.solvers import SVD as SVD
@@ -37,6 +40,7 @@ from lmjax._solver.status import Engine as Engine
 from lmjax._solver.status import ParamStatus as ParamStatus
 from lmjax._solver.status import ProfileStatus as ProfileStatus
 from lmjax._solver.status import Status as Status
+from lmjax._solver.table import table as table
 from lmjax._statistics.block_covariance import CovarianceBlocks as CovarianceBlocks
 from lmjax._uncertainty.bootstrap import Bootstrap as Bootstrap
 from lmjax._uncertainty.bootstrap import bootstrap as bootstrap

@@ -44,8 +44,11 @@ CALLED = [
     lmjax.fit_batch,
     lmjax.global_fit,
     lmjax.multi_start,
+    lmjax.load,
     lmjax.pad_ragged,
     lmjax.rescue,
+    lmjax.save,
+    lmjax.table,
     lmjax.profile,
     lmjax.bootstrap,
     lmjax.LevenbergMarquardt,
@@ -66,6 +69,7 @@ CALLED = [
 ]
 RETURNED = [
     lmjax.Solution,
+    lmjax.ResidualFit,
     lmjax.History,
     lmjax.CurveFit,
     lmjax.GlobalFit,
@@ -231,7 +235,7 @@ def test_model_names_its_source_and_the_units_of_its_parameters(name):
 @pytest.mark.parametrize("thing", RETURNED, ids=lambda thing: thing.__name__)
 def test_what_a_fit_returns_explains_its_attributes(thing):
     doc = inspect.getdoc(thing)
-    for name in thing.__annotations__:
+    for name in inspect.get_annotations(thing):
         assert re.search(rf"^    {name}: \S", doc, re.M), f"Attributes lacks {name}"
 
 

@@ -53,6 +53,10 @@ class GlobalFit(DataFit):
             parts.append(part.reshape(*leaf.shape[:batch], -1))
         return self._errors(jnp.concatenate(parts, axis=-1))
 
+    def leaf_axes(self) -> tuple[int, ...]:
+        """Return per leaf how many leading axes count fits and curves."""
+        return tuple(self.cost.ndim + (not flag) for flag in self.shared)
+
     def _leaves(self):
         return jax.tree.leaves(self.varied())
 

@@ -12,6 +12,7 @@ from lmjax._derivatives.unrolled import Derivative
 from lmjax._engines import dispatch
 from lmjax._errors import advice
 from lmjax._errors.advice import hints
+from lmjax._fit.residual_result import ResidualFit
 from lmjax._fit.validate import (
     check_affine,
     check_feasible,
@@ -49,7 +50,7 @@ def least_squares(
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
     derivative: Derivative = _EXACT,
-) -> Solution:
+) -> ResidualFit:
     """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
 
     Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
@@ -162,7 +163,7 @@ def _fit(
     if isinstance(residual_fn, Program):
         params0 = residual_fn.cast(params0)
     called = advice.calling(residual_fn, "residual_fn(params, *args)")
-    return solve(
+    solution, _, _ = solve(
         lambda params: called(params, *args),
         params0,
         bounds=bounds,
@@ -172,7 +173,8 @@ def _fit(
         derivative=derivative,
         linear=linear,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
-    )[0]
+    )
+    return ResidualFit(**vars(solution))
 
 
 def solve(

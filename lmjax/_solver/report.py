@@ -1,11 +1,10 @@
 """Plain-text reports, parameters by their pytree path."""
 
-import math
-
 import jax
 import numpy as np
 
-from lmjax._jax.paths import is_parameter, parameter_names
+from lmjax._jax.paths import parameter_names
+from lmjax._solver import records
 from lmjax._solver.settings import default_tolerances
 from lmjax._solver.status import ParamStatus, Status
 
@@ -48,7 +47,7 @@ def global_fit(fit) -> str:
     """Return the report of a `GlobalFit` (or of a batch of them)."""
     if np.ndim(fit.status):
         return _batch(fit)
-    sizes = [np.size(leaf) for leaf in jax.tree.leaves(_numbers(fit.params))]
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(records.numbers(fit.params))]
     flags = np.repeat(fit.shared, sizes)
     lines = [
         *_outcome(fit),
@@ -66,20 +65,22 @@ def _own_lines(fit):
     """Return all own parameters of a few curves, a summary of those of many."""
     curves = fit.residual.shape[0]
     if curves <= FEW_CURVES:
-        sizes = [np.size(leaf) for leaf in jax.tree.leaves(_numbers(fit.params))]
+        sizes = [np.size(leaf) for leaf in jax.tree.leaves(records.numbers(fit.params))]
         lines = _parameter_lines(fit, np.flatnonzero(~np.repeat(fit.shared, sizes)))
         return [f"Parameters of {curves} curves", *lines]
     lines = [f"Parameters of {curves} curves: median [5 %, 95 %], median error"]
-    values, errors = (columns(_own(fit, t), 1) for t in (fit.params, fit.stderr))
-    for name in values:
-        known = errors[name][~np.isnan(errors[name])]
+    values, errors = (
+        records.columns(_own(fit, t), 1) for t in (fit.params, fit.stderr)
+    )
+    for name, error in errors.items():
+        known = np.asarray(error)[~np.isnan(error)]
         middle = f", {np.median(known):.3g}" if known.size else ""
         lines.append(_percentiles(name, values[name]) + middle)
     return lines
 
 
 def _own(fit, tree):
-    leaves, structure = jax.tree.flatten(_numbers(tree))
+    leaves, structure = jax.tree.flatten(records.numbers(tree))
     own = [
         None if shared else leaf
         for leaf, shared in zip(leaves, fit.shared, strict=True)
@@ -221,9 +222,9 @@ def _batch(sol):
     steps = np.asarray(sol.num_steps)
     lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
     lines.append("Parameters of converged fits: median [5 %, 95 %]")
-    for name, values in columns(sol.params, good.ndim).items():
+    for name, values in records.columns(sol.params, good.ndim).items():
         if good.any():
-            lines.append(_percentiles(name, values[good.ravel()]))
+            lines.append(_percentiles(name, np.asarray(values)[good]))
     return "\n".join(lines)
 
 
@@ -232,33 +233,13 @@ def _percentiles(name, values):
     return f"    {name}  {middle:.6g} [{low:.6g}, {high:.6g}]"
 
 
-def columns(params, axes: int) -> dict[str, np.ndarray]:
-    """Return the values of every parameter of a batch with so many leading axes."""
-    leaves, structure = jax.tree.flatten(_numbers(params))
-    shapes = [np.shape(leaf)[axes:] for leaf in leaves]
-    one = jax.tree.unflatten(structure, [np.empty(shape) for shape in shapes])
-    rows = [
-        np.reshape(leaf, (-1, math.prod(shape)))
-        for leaf, shape in zip(leaves, shapes, strict=True)
-    ]
-    return dict(zip(parameter_names(one), np.hstack(rows).T, strict=True))
-
-
 def names_of(params) -> list[str]:
     """Return one name per flat parameter, those of a callable model too."""
-    return parameter_names(_numbers(params))
+    return parameter_names(records.numbers(params))
 
 
 def flat_of(params) -> np.ndarray:
     """Return the parameters in ravel order."""
     return np.concatenate(
-        [np.ravel(leaf) for leaf in jax.tree.leaves(_numbers(params))]
-    )
-
-
-def _numbers(params):
-    """Drop what a callable model carries beside its parameters."""
-    return jax.tree.map(
-        lambda leaf: leaf if is_parameter(leaf) else None,
-        params,
+        [np.ravel(leaf) for leaf in jax.tree.leaves(records.numbers(params))]
     )

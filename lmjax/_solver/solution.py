@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._jax.types import Params
+from lmjax._solver import records
 from lmjax._solver import report as reports
 from lmjax._solver.status import Engine, Status
 
@@ -151,8 +152,48 @@ class Solution(eqx.Module):
         """Return the parameters without the rest of a callable model."""
         return eqx.filter(self.params, eqx.is_inexact_array)
 
+    def leaf_axes(self) -> tuple[int, ...]:
+        """Return per leaf of the parameters how many leading axes count fits."""
+        return (self.cost.ndim,) * len(jax.tree.leaves(self.varied()))
+
+    def __len__(self) -> int:
+        """Return how many fits a batch holds, on its first axis."""
+        if not self.cost.ndim:
+            raise TypeError(f"{type(self).__name__}: this is one fit, not a batch")
+        return self.cost.shape[0]
+
+    def __bool__(self) -> bool:
+        """Refuse: an empty batch and a failed fit would both be candidates."""
+        raise TypeError(f"{type(self).__name__}: ask fit.success whether a fit is good")
+
+    def __getitem__(self, index: Any) -> Self:
+        """Return one fit of a batch, or those of a slice, a mask or a list.
+
+        Raises:
+            IndexError: If there is no such fit.
+            TypeError: If this is one fit.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, lmjax
+            >>> fit_one = lambda y: lmjax.least_squares(lambda p: p - y, jnp.zeros(1))
+            >>> fits = jax.vmap(fit_one)(jnp.arange(3.0))
+            >>> print(fits[2].params, len(fits[:2]))
+            [2.] 2
+        """
+        if not self.cost.ndim:
+            raise TypeError(
+                f"{type(self).__name__}: this is one fit, not a batch; its parameters "
+                "are in fit.params"
+            )
+        # NumPy says what is out of range, jax takes the last one
+        at = np.arange(self.cost.size).reshape(self.cost.shape)[index]
+        pick = lambda leaf: leaf.reshape(-1, *leaf.shape[self.cost.ndim :])[at]
+        return jax.tree.map(lambda x: pick(x) if eqx.is_array(x) else x, self)
+
     def __iter__(self):
-        """Explain that a fit is one object, to whoever unpacks it."""
+        """Return the fits of a batch; of one fit, explain that it is one object."""
+        if self.cost.ndim:
+            return (self[k] for k in range(len(self)))
         raise TypeError(
             f"{type(self).__name__} is one object, not a tuple: read fit.params, "
             "fit.stderr and fit.covariance (lmjax.scipy.curve_fit returns popt, pcov)"
@@ -183,6 +224,46 @@ class Solution(eqx.Module):
             details = [] if status.size > 1 else reports.not_finite(self)
             raise FitError(" ".join(["; ".join(lines), *details]))
         return self
+
+    def to_dict(self) -> dict[str, Array]:
+        """Return parameters, standard errors and statistics by flat names.
+
+        ``tau``, ``tau_stderr``, ..., then ``status``, ``cost``, ``num_steps`` and, for
+        a fit to data, ``chi2`` and ``reduced_chi2``. Names are those of the report, as
+        ``decay.rate`` or ``a[1]``. Values are scalars of one fit and arrays of a
+        batch; own parameters of a global fit have an axis of curves. Works under
+        ``jit`` and ``vmap``.
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> fit = lmjax.least_squares(lambda p: p["a"] - jnp.ones(3), {"a": 0.0})
+            >>> sorted(fit.to_dict())
+            ['a', 'a_stderr', 'cost', 'num_steps', 'status']
+        """
+        return records.to_dict(self)
+
+    def to_pandas(self) -> Any:
+        """Return the same as a DataFrame: a row per fit, ``status`` by its name.
+
+        A global fit has a row per curve. Needs pandas.
+        """
+        return records.to_pandas(self)
+
+    def plot(self, *args: Any, **options: Any) -> Any:
+        """Draw the fit: ``lmjax.plot.fit(fit, x, y, ...)``; needs matplotlib.
+
+        Of a batch ``lmjax.plot.batch(fits, y, x, ...)``, of a fit without data
+        ``lmjax.plot.convergence(fit, ...)``, which asks for ``record_history``.
+
+        Returns:
+            The matplotlib figure.
+        """
+        from lmjax import plot
+
+        draw: Any = plot.fit if hasattr(self, "predict") else plot.convergence
+        if self.cost.ndim:
+            draw = plot.batch
+        return draw(self, *args, **options)
 
     def report(self) -> str:
         """Return a table of the outcome, parameters by their pytree path."""

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lmjax._fit.curve_result import CurveFit
-from lmjax._solver import report
+from lmjax._solver import records
 from lmjax._solver.solution import Solution
 from lmjax._solver.status import Status
 from lmjax.plot._panels import (
@@ -84,7 +84,7 @@ def batch(
         )
     if y is not None and not isinstance(fits, CurveFit):
         raise TypeError("y: only a CurveFit can be drawn with its data")
-    columns = report.columns(fits.params, 1)
+    columns = records.columns(fits.params, 1)
     rows = -(-(3 + len(columns)) // COLUMNS)
     shown = 0 if y is None else min(worst, count)
     more = -(-shown // COLUMNS)
@@ -105,7 +105,7 @@ def batch(
     places[2].hist(steps, bins=list(bins), color=BLUE)
     places[2].set_xlabel("steps")
     for ax, (name, values) in zip(places[3:], columns.items(), strict=True):
-        _histogram(ax, values[good])
+        _histogram(ax, np.asarray(values)[good])
         ax.set_xlabel(name)
     few_ticks(*places[1:])
     for ax in (places[1], *places[COLUMNS::COLUMNS]):
@@ -224,7 +224,7 @@ def parameter_map(
         mask = np.ones(mask.astype(int), bool)
     if mask.dtype != bool:
         raise TypeError(f"where: expected booleans (True = fitted), got {mask.dtype}")
-    columns = report.columns(values, 1)
+    columns = records.columns(values, 1)
     for name, column in columns.items():
         if column.size != mask.sum():
             raise ValueError(
