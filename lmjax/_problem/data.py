@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 from lmjax._jax.arrays import broadcast
 from lmjax._jax.paths import name_of
 from lmjax._linalg.linearization import PRECISION
-from lmjax._problem.masked_inputs import missing, safe_inputs
+from lmjax._problem.masked_x import missing, safe_inputs
 from lmjax._problem.terms import LikelihoodTerm
 from lmjax.likelihoods import Likelihood
 

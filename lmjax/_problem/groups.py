@@ -12,7 +12,7 @@ from lmjax._jax.arrays import is_list
 from lmjax._jax.types import Params
 from lmjax._linalg.arrowhead import Arrow
 from lmjax._problem import data as measured
-from lmjax._problem import masked_inputs
+from lmjax._problem import masked_x
 from lmjax._problem.data import Data
 from lmjax._problem.ragged import padded
 from lmjax.likelihoods import Likelihood
@@ -227,8 +227,7 @@ def _present(x: Any, axes: Any, shape: tuple[int, ...], mask):
     own = [leaf for axis, leaf in pairs if axis is not None]
     common = [leaf for axis, leaf in pairs if axis is None]
     present = ~(
-        masked_inputs.missing(own, shape)
-        | masked_inputs.missing(common, shape[1:])[None]
+        masked_x.missing(own, shape) | masked_x.missing(common, shape[1:])[None]
     )
     if mask is None:
         return present
@@ -251,4 +250,4 @@ def _common_inputs(data: Data, beyond) -> Any:
     """Return x, safe where no curve uses what is common to all."""
     assert data.mask is not None
     used = jnp.any(data.mask.reshape(data.y.shape), axis=-1)
-    return masked_inputs.safe_inputs(data.x, used, beyond)
+    return masked_x.safe_inputs(data.x, used, beyond)

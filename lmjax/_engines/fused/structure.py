@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._engines.fused.listing import Equation, Listing
-from lmjax._engines.fused.places import (
-    Along,
+from lmjax._engines.fused.indices import (
     Index,
     Place,
+    PointIndex,
     Undecided,
     Unsupported,
     decided,
     moved,
     reshaped,
 )
+from lmjax._engines.fused.listing import Equation, Listing
 
 Need = list[tuple[int, Place]]
 _JOINS = "it joins arrays along the points"
@@ -178,7 +178,7 @@ def _pad(params, shapes, shape, place) -> Need:
 
 def _is_kept(index: Index, low: int, step: int) -> bool:
     """Return whether an index between the ends of what was padded is not padding."""
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return (index - low) % step == 0
     if index.step % step:
         raise Undecided(_PADS, index, list(range(1, index.size)))
@@ -187,7 +187,7 @@ def _is_kept(index: Index, low: int, step: int) -> bool:
 
 def _unpadded(index: Index, low: int, step: int) -> Index:
     """Return the index of an element that stands at ``low + step * index``."""
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return (index - low) // step
     return index._replace(start=(index.start - low) // step, step=index.step // step)
 
@@ -215,7 +215,7 @@ def _dot(params, shapes, shape, place) -> Need:
 
 def _cumulative(params, shapes, shape, place) -> Need:
     axis = params["axis"]
-    if isinstance(place[axis], Along):
+    if isinstance(place[axis], PointIndex):
         raise Unsupported("it accumulates along the points")
     last = place[axis]
     run = range(last, shape[axis]) if params["reverse"] else range(last + 1)

@@ -1,4 +1,4 @@
-"""Independent variables at points that do not count: which are, and what stands there.
+"""x at points that do not count: which are missing, and what stands there instead.
 
 A leaf of x is an input per point if its first or last axes are those of y.
 """
