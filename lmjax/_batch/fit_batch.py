@@ -22,7 +22,7 @@ from lmjax._batch.chunks import fingerprint, gather_chunks, progress_bar, run_ch
 from lmjax._batch.packing import RowType, Table
 from lmjax._errors.checks import check_flag
 from lmjax._jax.arrays import leaves_of
-from lmjax._jax.captured_values import Frozen
+from lmjax._jax.captured_values import CapturedValues
 from lmjax._jax.closures import Split, as_pytree, unwrapped
 from lmjax._jax.program_hash import program_hash
 from lmjax._problem.precision import rounds, warn_of_rounded
@@ -112,7 +112,7 @@ def fit_batch(
         raise ValueError(f"chunk_size: expected an int >= 1, got {chunk_size!r}")
     fit, numbers = _split(fit_one)
     call = _Call(fit, tuple(map(jax.typeof, numbers)), data.row)
-    if checkpoint is None and not _cached(_frozen, call).changes(fit_one):
+    if checkpoint is None and not _cached(_captured, call).changes(fit_one):
         program, results = None, _cached(_result_type, call)
     else:
         # of the function as it is now, not as it was when it was compiled
@@ -265,9 +265,9 @@ def _result_type(call: _Call) -> RowType:
 
 
 @lru_cache(maxsize=32)
-def _frozen(call: _Call) -> Frozen:
+def _captured(call: _Call) -> CapturedValues:
     """Return what the function read from outside when it was first called so."""
-    return Frozen(unwrapped(jax.tree.unflatten(call.structure, call.numbers)))
+    return CapturedValues(unwrapped(jax.tree.unflatten(call.structure, call.numbers)))
 
 
 @lru_cache(maxsize=32)  # so that a second call with the same function compiles nothing

@@ -31,7 +31,7 @@ class DataFit(Solution):
         pearson_chi2: Pearson's statistic, the sum over points of slope^2 / information
             (of ``(y - f)^2 / variance``, for counts), whose mean is close to ``dof``
             however few the counts; None without a likelihood.
-        absolute_sigma: Whether sigma was taken at face value; True with a likelihood.
+        absolute_sigma: Whether sigma sets the errors; True with a likelihood.
         likelihood: Name of the likelihood, None for least squares.
         model: The model as a pytree, with what arrays it holds; None where ``params``
             is itself the callable model.

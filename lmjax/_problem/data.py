@@ -29,7 +29,7 @@ class Data(NamedTuple):
         mask: Which points count, flat, or None for all.
         whiten: Function that divides a flat residual by the noise and zeroes masked
             points.
-        colour: Its inverse on points that count: turns white noise into noise of y.
+        unwhiten: Its inverse on points that count: white noise becomes noise of y.
         num_used: How many points count, None if all do.
     """
 
@@ -37,7 +37,7 @@ class Data(NamedTuple):
     y: Any
     mask: Bool[Array, " m"] | None
     whiten: Callable
-    colour: Callable
+    unwhiten: Callable
     num_used: Int[Array, ""] | None
 
 
@@ -73,8 +73,8 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         for one in sets:
             x = safe_inputs(x, ~missing(x, one.y.shape))
     y = structure.unflatten([one.y for one in sets])
-    whiten, colour = partial(each, "whiten"), partial(each, "colour")
-    return Data(x, y, mask, whiten, colour, num_used)
+    whiten, unwhiten = partial(each, "whiten"), partial(each, "unwhiten")
+    return Data(x, y, mask, whiten, unwhiten, num_used)
 
 
 def per_set(name: str, prefix: Any, y: Any) -> list[Any]:
@@ -121,8 +121,8 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         y = jnp.where(mask, y, 0.0)
         x = safe_inputs(x, mask)
     mask = None if mask is None else mask.ravel()
-    whiten, colour = _whitening(sigma, mask, y, dtype)
-    return Data(x, y, mask, whiten, colour, num_used)
+    whiten, unwhiten = _whitening(sigma, mask, y, dtype)
+    return Data(x, y, mask, whiten, unwhiten, num_used)
 
 
 def inside_domain(data: Data, f: Any) -> Data:

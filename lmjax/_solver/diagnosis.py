@@ -56,7 +56,7 @@ def diagnose(
         *roundoff.squared_effects(point.norms, free_part(point), p0),
     )
     rounding = roundoff.residual_rounding(effects, point.cost)
-    cancels = roundoff.cancels(effect, *free_effects)
+    cancels = roundoff.effects_cancel(effect, *free_effects)
     lost = roundoff.without_effect(point.norms, point.p, p0, scale, rounding)
     if point.free is not None:
         lost &= point.free

@@ -219,12 +219,17 @@ def _status_after_step(
     """Return the status after a damped step."""
     lam, cost, n = state.lam, state.point.cost, new.p.shape[0]
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
-    model_noise = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
+    model_rounding = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
     # an unguarded step may predict an increase
     done = accept & (trial.predicted >= 0.0) & (trial.step_size > 0.0)
     done &= stopping.achieved_nothing(
-        trial.actual, predicted_undamped, cost, trial.cost_rounding, model_noise, ftol
+        trial.actual,
+        predicted_undamped,
+        cost,
+        trial.cost_rounding,
+        model_rounding,
+        ftol,
     )
     refused = ~accept & stopping.refused_at_floor(
         trial.predicted, lam, trial.below_rounding, relevant

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 # A sum this much smaller than its terms cancels. Parameters that run away together keep
 # the residual while each of their effects grows without end, so the exact value matters
 # little: here two digits are gone.
-CANCELLING = 1e-2
+CANCELLATION = 1e-2
 # A residual of so many times its rounding is zero for all purposes: the rounding of a
 # model is up to ten times that of its parameters (exponentials, powers).
 ZERO = 10.0
@@ -57,23 +57,23 @@ def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array,
 def below_rounding(
     predicted: Float[Array, "*f"],
     actual: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
     """Return whether rounding of the cost hides what a step achieved."""
-    return jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * noise
+    return jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * cost_rounding
 
 
 def gain_ratio(
     predicted: Float[Array, "*f"],
     actual: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
     """Return actual over predicted reduction of the cost.
 
-    Both are raised by ``noise``, so that the gain tends to 1 where rounding hides them:
-    the raw ratio would be random there.
+    Both are raised by ``cost_rounding``, so that the gain tends to 1 where rounding
+    hides them: the raw ratio would be random there.
     """
-    return (actual + noise) / (predicted + noise)
+    return (actual + cost_rounding) / (predicted + cost_rounding)
 
 
 def gain_by_gradients(
@@ -98,7 +98,7 @@ def gain_by_gradients(
     return share * (1.0 + ratio)
 
 
-def cancels(
+def effects_cancel(
     effect: Float[Array, "*f"],
     effects: Float[Array, "*f"],
     effects_apart: Float[Array, "*f"],
@@ -112,7 +112,7 @@ def cancels(
         effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
         effects_apart: The share of those that have not shrunk to zero.
     """
-    return (effects_apart >= 0.5 * effects) & (effect <= CANCELLING**2 * effects)
+    return (effects_apart >= 0.5 * effects) & (effect <= CANCELLATION**2 * effects)
 
 
 def squared_effects(
@@ -138,14 +138,14 @@ def residual_is_rounding(
 def is_zero(
     cost: Float[Array, "*f"],
     rounding: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
 ) -> Bool[Array, "*f"]:
     """Return whether the residual is zero for all purposes.
 
-    A small residual counts as zero only if no effects cancel: cancelling effects make
+    A small residual counts as zero only if no effects cancel: effects that cancel make
     the bound on rounding too large.
     """
-    return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancelling)
+    return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancels)
 
 
 def without_effect(
@@ -204,7 +204,7 @@ def least_pivot(
 
 def trusted(
     pivot: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     only_rounding: Bool[Array, "*f"],
     n: int,
     squares_condition: bool,
@@ -219,15 +219,15 @@ def trusted(
 
     Args:
         pivot: Least pivot of the normal matrix of unit columns.
-        cancelling: Whether the effects of the parameters cancel.
+        cancels: Whether the effects of the parameters cancel.
         only_rounding: Whether the residual is no more than rounding.
         n: Number of parameters.
         squares_condition: Whether the factorisation is that of the normal matrix.
     """
     resolved = resolves(pivot, n, squares_condition)
     if not squares_condition:
-        resolved |= ~cancelling
-    return resolved & ~(only_rounding & cancelling)
+        resolved |= ~cancels
+    return resolved & ~(only_rounding & cancels)
 
 
 def resolves(

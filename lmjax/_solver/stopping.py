@@ -75,7 +75,7 @@ def predicted_undamped(
     predicted: Float[Array, "*f"],
     lam: Float[Array, "*f"],
     coordinate: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
     """Return the reduction that an undamped step might achieve, told from a damped one.
 
@@ -83,7 +83,7 @@ def predicted_undamped(
     is multiplied by ``1 + lam``. A column that has shrunk since the scale saw it is
     damped by more than lambda; the step in one parameter may then predict more.
     """
-    coordinate = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
+    coordinate = jnp.where(coordinate > 2.0 * cost_rounding, coordinate, 0.0)
     return jnp.maximum(predicted * (1.0 + lam), coordinate)
 
 
@@ -91,13 +91,13 @@ def achieved_nothing(
     actual: Float[Array, "*f"],
     predicted_undamped: Float[Array, "*f"],
     cost: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
-    model_noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
+    model_rounding: Float[Array, "*f"],
     ftol: Float[Array, ""],
 ) -> Bool[Array, "*f"]:
     """Return whether an accepted step makes the fit a candidate."""
-    small = jnp.maximum(ftol * cost, model_noise)
-    return (actual <= ftol * cost + noise) & (predicted_undamped <= small)
+    small = jnp.maximum(ftol * cost, model_rounding)
+    return (actual <= ftol * cost + cost_rounding) & (predicted_undamped <= small)
 
 
 def refused_at_floor(
@@ -144,15 +144,15 @@ def newton_decrement(
 
 def negligible_reduction(
     cost: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     ftol: Float[Array, ""],
 ) -> Float[Array, "*f"]:
     """Return the predicted reduction that counts as none.
 
     By ``ftol`` or by rounding of the cost, but not by that of effects that cancel.
     """
-    return jnp.maximum(ftol * cost, jnp.where(cancelling, 0.0, MARGIN * noise))
+    return jnp.maximum(ftol * cost, jnp.where(cancels, 0.0, MARGIN * cost_rounding))
 
 
 def status_after_undamped(
@@ -217,7 +217,7 @@ def first_of(*cases: tuple[Bool[Array, "*f"] | bool, int]) -> Int[Array, "*f"]:
 def explained(
     status: Int[Array, "*f"],
     lost: Bool[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     zero: Bool[Array, "*f"],
 ) -> Int[Array, "*f"]:
     """Return the status that names what happened to the parameters.
@@ -231,5 +231,5 @@ def explained(
         | (status == Status.ILL_CONDITIONED)
     )
     plateau = ((status > 0) | failed) & lost & ~zero
-    status = jnp.where(failed & cancelling, Status.RUNAWAY, status)
+    status = jnp.where(failed & cancels, Status.RUNAWAY, status)
     return jnp.where(plateau, Status.PLATEAU, status).astype(jnp.int32)

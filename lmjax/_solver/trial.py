@@ -165,7 +165,7 @@ def measure(
         gain=roundoff.gain_ratio(predicted, actual, cost_rounding),
         step_size=jnp.sqrt(step_size),
         size=jnp.sqrt(size),
-        cancels=roundoff.cancels(effect, *step.free_effects),
+        cancels=roundoff.effects_cancel(effect, *step.free_effects),
         pivot=least(lam),
         damped_pivot=least(0.0),
         correction_small=step.correction_small,

@@ -227,7 +227,7 @@ def _bootstrap(key, refit: Refit, num: int, kind: str) -> Bootstrap:
         elif fit.likelihood is not None:
             new = refit(refit.p, y=like_y(_sample(key, refit, data, curve)), **same)
         else:
-            noise = data.colour(_noise(key, kind, fit, data))
+            noise = data.unwhiten(_noise(key, kind, fit, data))
             new = refit(refit.p, y=like_y(curve + noise), **same)
         failed = jnp.minimum(fit.status, Status.RUNNING)
         return new.varied(), jnp.where(refit.consistent, new.status, failed)

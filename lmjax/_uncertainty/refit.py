@@ -85,10 +85,10 @@ class Refit(eqx.Module):
     @property
     def data(self) -> Data:
         """The observations with their weights."""
-        given = self.options.get
-        policy = given("nan_policy", "propagate")
+        option = self.options.get
+        policy = option("nan_policy", "propagate")
         return prepare(
-            self.x, self.y, given("sigma"), given("mask"), policy, self.fit.cost.dtype
+            self.x, self.y, option("sigma"), option("mask"), policy, self.fit.cost.dtype
         )
 
     def residual(self, data: Data, p: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -120,8 +120,8 @@ class Refit(eqx.Module):
         """Return whether the data leave the residual that the fit has."""
         data, fit = self.data, self.fit
         there, _ = ravel_pytree(fit.residual)
-        given = data.whiten(ravel_pytree(data.y)[0])
-        size = jnp.max(jnp.abs(given)) + jnp.max(jnp.abs(there))
+        observed = data.whiten(ravel_pytree(data.y)[0])
+        size = jnp.max(jnp.abs(observed)) + jnp.max(jnp.abs(there))
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
         tolerance = jnp.finfo(there.dtype).eps ** 0.5
         same = error <= tolerance * size

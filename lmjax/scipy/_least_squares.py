@@ -104,12 +104,12 @@ def least_squares(
     concrete("args", tuple(args))
     concrete("kwargs", list((kwargs or {}).values()))
 
-    given = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))
-    residual, m = residual_of(given(fun), start)
+    with_args = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))
+    residual, m = residual_of(with_args(fun), start)
     matrix = None
     if callable(jac):
         shaped = lambda out: _checked(jnp.atleast_2d(out), (m, start.size))
-        matrix = jacobian_of(given(jac), start, shaped)
+        matrix = jacobian_of(with_args(jac), start, shaped)
     if method == "lm" and m < start.size:
         raise ValueError(
             "Method 'lm' doesn't work when the number of residuals is less than the "
