@@ -21,7 +21,7 @@ from lmjax._statistics.statistics import dof_of, has_error, is_free, student_t_q
 
 
 class DataFit(Solution):
-    """A `Solution` of a fit to data: all that depends on the points and their number.
+    """A `Solution` of a fit to data: what `CurveFit` and `GlobalFit` have in common.
 
     Everything here works on a batch (leading axes) as well, except the functions of x,
     which take one fit: use ``jax.vmap`` for those.
@@ -148,7 +148,7 @@ class CurveFit(DataFit):
             nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
             return self.unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        # a square that vanished in float32 is no error of zero
+        # a square that underflowed in float32 does not mean an error of zero
         vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
         return self._errors(jnp.where(vanished, jnp.nan, variance))
 
@@ -175,12 +175,12 @@ class CurveFit(DataFit):
         return self.evaluate(self.varied(), arrays_of("x", x))
 
     def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
-        """Return (value, standard error) of what follows from the parameters.
+        """Return (value, standard error) of a function of the parameters.
 
         The delta method: ``value = fn(params)`` and ``stderr = sqrt(J C J^T)`` with J
         the derivative of ``fn`` and C the covariance, so correlations count. Fixed
-        parameters, and those at a bound, are constants. It is as good as ``fn`` is
-        straight over a few standard errors; `bootstrap` does not ask for that.
+        parameters, and those at a bound, are constants. The error is right if ``fn`` is
+        nearly linear over a few standard errors; `bootstrap` does not assume that.
 
         Args:
             fn: ``fn(params)`` returns an array or a pytree of arrays, floating-point.

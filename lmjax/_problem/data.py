@@ -69,7 +69,7 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         num_used = jnp.sum(mask, dtype=jnp.int32)
     if own_x is not None:
         x = structure.unflatten([one.x for one in sets])
-    elif nan_policy == "omit":  # no set uses a point where what all share is NaN
+    elif nan_policy == "omit":  # NaN of an x common to all sets: no set uses the point
         for one in sets:
             x = safe_inputs(x, ~missing(x, one.y.shape))
     y = structure.unflatten([one.y for one in sets])
@@ -126,9 +126,9 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
 
 
 def inside_domain(data: Data, f: Any) -> Data:
-    """Return the data without inputs that the model cannot take, at masked points.
+    """Return the data with x replaced at masked points outside the domain of the model.
 
-    ``f`` is the model at the start: not finite where an input is outside its domain.
+    ``f`` is the model at the start: not finite where x is outside.
     """
     if data.mask is None:
         return data

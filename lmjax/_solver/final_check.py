@@ -20,8 +20,8 @@ from lmjax._solver.point import Point, free_part, point_at
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 
-# Gauss-Newton steps at most. They start where the normal equations gave up, which is
-# near a minimum or nowhere.
+# Gauss-Newton steps at most. They start where the normal equations found no further
+# step: near a minimum, where a few steps suffice, or where none help.
 MAX_TURNS = 20
 
 
@@ -105,7 +105,7 @@ def goes_on(state: CheckState) -> Bool[Array, ""]:
 def take_turn(fit: Any, p0, scale, ftol, state: CheckState) -> CheckState:
     """Take the step, and check J there.
 
-    ``fit`` is a `Problem`, or what knows only a triangle of J.
+    ``fit`` is a `Problem`, or a `ScalarFit`, which has only a triangle of J.
     """
     best, step, failure, turns = state
     p = fit.constraints.project(best.p + step)

@@ -63,7 +63,7 @@ def begin(point: Point, curvatures: Any, fit: Fit, solver: LevenbergMarquardt) -
     status = stopping.first_of(
         (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
         ((point.cost == 0.0) | all_held, Status.GTOL),
-        # not a minimum but a place without information
+        # no minimum: no parameter has an effect here
         (jnp.all(point.norms == 0.0, axis=0), Status.SINGULAR),
         ((gtol > 0.0) & (point.optimality <= gtol), Status.GTOL),
     )
@@ -173,10 +173,10 @@ def _is_eligible(
 
     Where rounding hides the reduction, the gradient at its end decides.
     """
-    running = state.status == Status.RUNNING  # others wait on their lane
+    running = state.status == Status.RUNNING  # other fits of a block have ended
     if not solver.damping.guarded:
         return running & jnp.isfinite(trial.cost)
-    # no step beyond the budget
+    # no step beyond max_steps
     undamped = stopping.is_candidate(state.status)
     undamped &= state.status != stopping.MEASURE_CURVATURE
     running |= undamped & (state.num_steps < solver.max_steps)

@@ -23,7 +23,7 @@ LOST = 100.0
 def residual_rounding(
     effects: Float[Array, "*f"], cost: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
-    """Return the norm of the change of the residual that rounding may feign.
+    """Return the largest change of the residual, as a norm, that rounding can make.
 
     Args:
         effects: Sum of squares of the effects ``|J_j| |p_j|`` of all parameters:
@@ -31,14 +31,14 @@ def residual_rounding(
         cost: Half the squared norm of the residual, which is rounded as well.
     """
     rounding = jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
-    # if the squares overflow, the rounding is unknown: 0 accepts no failure as rounding
+    # if the squares overflow, the rounding is unknown; 0 excuses nothing
     return jnp.where(jnp.isfinite(rounding), rounding, 0.0)
 
 
 def cost_rounding(
     rounding: Float[Array, "*f"], cost: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
-    """Return the change of cost that a residual so rounded may feign.
+    """Return the largest change of the cost that such rounding of the residual makes.
 
     ``|r . dr| <= |r| |dr|``; the factor 2 covers the rounding of the model itself.
     """
@@ -211,11 +211,11 @@ def trusted(
 ) -> Bool[Array, "*f"]:
     """Return whether what the undamped model predicts can be trusted.
 
-    Normal equations lose a direction where a pivot is lost in the rounding of the
-    products. An orthogonal factorisation resolves pivots down to eps^2; below,
-    the direction may still be truly absent (two names for one parameter), unless the
-    parameters ran away together. A residual that is rounding of effects that cancel has
-    nothing to say at all.
+    Normal equations lose a direction if its pivot is below the rounding of the
+    products. An orthogonal factorisation resolves pivots down to eps^2. A smaller pivot
+    means that two parameters do the same, and the prediction holds without that
+    direction, unless the effects of parameters cancel. If the residual is only rounding
+    of effects that cancel, no prediction can be trusted.
 
     Args:
         pivot: Least pivot of the normal matrix of unit columns.
@@ -245,7 +245,7 @@ def resolves(
 def undamped(
     lam: Float[Array, "*f"], pivot: Float[Array, "*f"], n: int, squares_condition: bool
 ) -> Bool[Array, "*f"]:
-    """Return whether damping had no say in a step.
+    """Return whether damping was too small to matter in a step.
 
     The least eigenvalue of a triangular product is at least its least pivot divided by
     about n^2 (for columns of unit norm; a worst case can be smaller), and lambda is a

@@ -117,7 +117,7 @@ class Refit(eqx.Module):
 
     @eqx.filter_jit
     def same_data(self) -> Flag:
-        """Return whether the data leave the residual that the fit has."""
+        """Return whether the data give the residual of the fit."""
         data, fit = self.data, self.fit
         there, _ = ravel_pytree(fit.residual)
         observed = data.whiten(ravel_pytree(data.y)[0])
@@ -125,7 +125,7 @@ class Refit(eqx.Module):
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
         tolerance = jnp.finfo(there.dtype).eps ** 0.5
         same = error <= tolerance * size
-        # another loss or likelihood: beyond the rounding of a residual, squared
+        # a difference beyond rounding means another loss or likelihood
         chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
         room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
         same &= jnp.abs(chi2 - fit.chi2) <= room
@@ -158,13 +158,13 @@ class Refit(eqx.Module):
 
 
 def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
-    """Check what a user hands over and return it as a pytree.
+    """Check a fit, its data and its options, and return them as a pytree.
 
     Raises:
         TypeError: If ``fit`` is no `CurveFit`, or a keyword is none of `FitOptions`.
-        ValueError: If ``fit`` is a batch, or x, y or options are not what was fitted:
-            whoever forgets a sigma would get an answer, and a wrong one. Inside a trace
-            the result is unusable instead.
+        ValueError: If ``fit`` is a batch, or x, y or options are not those of the fit:
+            without the sigma of the fit, say, the answer would be wrong. Inside a trace
+            nothing is raised, and the result is not usable.
     """
     if not isinstance(fit, CurveFit):
         raise TypeError(f"fit: expected what curve_fit returns, got {fit!r}")
@@ -212,7 +212,7 @@ def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     spread = partial(paths.ravel_prefix, params=fit.varied(), dtype=bool)
     jax.eval_shape(lambda: spread("fixed", data.get("fixed"), default=False))
     given = {**options, **data, "likelihood": likelihood}
-    # plain numbers are data, too: whoever changes one compiles nothing
+    # plain numbers are data, too: changing one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )
