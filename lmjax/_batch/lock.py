@@ -19,7 +19,7 @@ def locked(file: int, folder: Path) -> Iterator[None]:
     Threads exclude one another as processes do: each opens the file for itself.
 
     Raises:
-        RuntimeError: If somebody else holds it.
+        RuntimeError: If another call holds it.
     """
     try:
         try:

@@ -78,7 +78,7 @@ def _function(fn, depth) -> Hashable:
 
 def _names(code: types.CodeType) -> Iterator[str]:
     """Yield the names that a function and those within it look up, or may look up."""
-    if _IMPORT in code.co_code[::2]:  # of a module that nobody has looked at
+    if _IMPORT in code.co_code[::2]:  # of a module that is not known here
         raise Unknown
     yield from code.co_names
     for const in code.co_consts:

@@ -18,7 +18,7 @@ from jax.extend.core import Literal
 
 from lmjax._jax.captured_values import fingerprints
 
-# Deeper than any structure that jax makes; functions may refer to themselves.
+# Deeper than any structure that jax makes: functions that refer to themselves must end.
 _DEEPEST = 40
 
 _BY_VALUE = (str, bytes, bool, int, type(None), types.CodeType, np.dtype, ShapedArray)

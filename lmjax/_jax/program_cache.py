@@ -50,11 +50,11 @@ _settings = operator.attrgetter(
 
 
 class Fresh:
-    """A function that is traced in every call, so that it sees what has changed.
+    """A function that is traced in every call, for functions that behave as SciPy does.
 
-    Globals, attributes and arrays that are refilled in place: for functions that
-    behave as SciPy does. What was compiled for an equal function is used again.
-    There are no weak references to it, and so nothing here remembers it.
+    So it reads globals, attributes and arrays refilled in place as they are now. What
+    was compiled for an equal function is used again. It has no weak references, and so
+    nothing here remembers it.
     """
 
     __slots__ = ("fn",)
@@ -228,7 +228,7 @@ def _is_compiling() -> bool:
 
 
 def _parts(fn) -> tuple:
-    """Return what makes a function object itself: a bound method is made anew."""
+    """Return the objects that identify a function: Python makes bound methods anew."""
     return (fn.__self__, fn.__func__) if isinstance(fn, types.MethodType) else (fn,)
 
 

@@ -128,7 +128,7 @@ class Trace:
 
 
 def _own(const, dtype) -> Any:
-    """Return a constant that nobody can refill."""
+    """Return a constant as an array that the user cannot change."""
     return const if isinstance(const, jax.Array) else np.array(const, dtype)
 
 

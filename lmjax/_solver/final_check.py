@@ -162,12 +162,16 @@ def _undamped_step(fit: Any, point: Point, diagnosis: Diagnosis, ftol):
     weights = jnp.where(weights > 0.0, weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
-    cost, cancels, rounding = point.cost, diagnosis.cancels, diagnosis.rounding
-    cost_rounding = roundoff.cost_rounding(rounding, cost)
+    cost, cancels, residual_rounding = (
+        point.cost,
+        diagnosis.cancels,
+        diagnosis.residual_rounding,
+    )
+    cost_rounding = roundoff.cost_rounding(residual_rounding, cost)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
     negligible = stopping.negligible_reduction(cost, cost_rounding, cancels, ftol)
     predicted = 0.5 * jnp.sum((r - rest) * (r + rest))
-    only_rounding = roundoff.residual_is_rounding(cost, rounding)
+    only_rounding = roundoff.residual_is_rounding(cost, residual_rounding)
     trusted = roundoff.trusted(pivot, cancels, only_rounding, n, False)
     size = jnp.sqrt(jnp.sum(change**2))
     trusted &= roundoff.step_resolved(size, cost, relevant, False)

@@ -5,7 +5,7 @@ of the cost with the one that the linear model predicts:
 
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
-The step is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise;
+The step is taken if the gain exceeds 1e-4 and refused otherwise;
 lambda then follows the damping rule. The rules for rounding are in
 `lmjax._solver.roundoff`, those for stopping in `lmjax._solver.stopping`.
 """

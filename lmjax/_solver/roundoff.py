@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 # the residual while each of their effects grows without end, so the exact value matters
 # little: here two digits are gone.
 CANCELLATION = 1e-2
-# A residual of so many times its rounding is zero for all purposes: the rounding of a
+# A residual below so many times its rounding counts as zero: the rounding of a
 # model is up to ten times that of its parameters (exponentials, powers).
 ZERO = 10.0
 # Rounding may explain this share of the residual, or of what is relevant.
@@ -48,8 +48,8 @@ def cost_rounding(
 def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array, "*f"]:
     """Return the reduction that the linear model predicts where there is only rounding.
 
-    The model sees a random change of the residual through the n of m directions that J
-    spans; the factor 2 as in `cost_rounding`, squared and halved.
+    Of a random change of the residual, the linear model can explain the share n / m in
+    the directions that J spans; the factor 2 as in `cost_rounding`, squared and halved.
     """
     return 2.0 * rounding**2 * (n / m)
 
@@ -140,7 +140,7 @@ def is_zero(
     rounding: Float[Array, "*f"],
     cancels: Bool[Array, "*f"],
 ) -> Bool[Array, "*f"]:
-    """Return whether the residual is zero for all purposes.
+    """Return whether the residual counts as zero.
 
     A small residual counts as zero only if no effects cancel: effects that cancel make
     the bound on rounding too large.

@@ -49,7 +49,7 @@ class History(eqx.Module):
         cost: Cost at the proposed point.
         damping: Lambda that produced the proposal.
         gain: Actual over predicted reduction.
-        accepted: Whether the step was taken ("go") or not ("stop").
+        accepted: Whether the step was taken.
     """
 
     params: Params
@@ -152,7 +152,7 @@ class Solution(eqx.Module):
         return eqx.filter(self.params, eqx.is_inexact_array)
 
     def __iter__(self):
-        """Explain that a fit is one object, to whoever unpacks it."""
+        """Raise: a fit is one object and cannot be unpacked."""
         raise TypeError(
             f"{type(self).__name__} is one object, not a tuple: read fit.params, "
             "fit.stderr and fit.covariance (lmjax.scipy.curve_fit returns popt, pcov)"

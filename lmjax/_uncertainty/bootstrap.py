@@ -44,7 +44,7 @@ class Bootstrap(eqx.Module):
         params: Parameters of every replica, with a leading axis; a callable model holds
             arrays with that axis.
         status: `Status` of every replica.
-        fit: The fit that was handed over.
+        fit: The fit whose uncertainty is asked for.
     """
 
     params: Params

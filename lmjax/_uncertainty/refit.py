@@ -32,7 +32,7 @@ from lmjax.likelihoods import Likelihood
 
 
 class FitOptions(TypedDict, total=False):
-    """The keywords of `curve_fit` that belong to the data, for whoever fits again."""
+    """The keywords of `curve_fit` that `profile` and `bootstrap` need to fit again."""
 
     sigma: Any
     mask: Any
