@@ -2,24 +2,58 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import scipy.special
 
 from lmjax import models
 
 
+class Foot(NamedTuple):
+    """Data that show only the beginning of a rise.
+
+    Attributes:
+        x: Independent variable.
+        y: Observations.
+        levels: Names of the parameters that say how high the rise goes.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    levels: tuple[str, ...]
+
+
 @dataclasses.dataclass
 class Spec:
-    """A model, where to evaluate it, what it should be, and ranges of parameters."""
+    """All that the tests know of a model.
+
+    Attributes:
+        model: Its class.
+        x: Where to evaluate it.
+        formula: What it should be there: ``(x, *parameters)`` in float64 NumPy.
+        ranges: From where to draw each parameter.
+        canonical: Removes from parameters what the curve does not determine.
+        options: Keywords of ``guess``.
+        in_one_array: Whether the parameters are the elements of one array.
+        every_run: Whether its guess is tested on every run, as an example of a kind of
+            search. The guesses of all models take minutes: the others are slow tests.
+        zero_at: Points at which the curve is zero itself, so that no start for counts
+            is possible: a mask, or True for a curve that comes near zero anywhere.
+        foot: For a curve that rises to a level: data that do not show the level.
+    """
 
     model: type
     x: Any
-    formula: Callable  # (x, *parameters) in float64 NumPy
+    formula: Callable
     ranges: list[tuple[float, float]]
-    canonical: Callable = lambda *p: p  # removes what the curve does not determine
-    options: dict = dataclasses.field(default_factory=dict)  # for guess
+    canonical: Callable = lambda *p: p
+    options: dict = dataclasses.field(default_factory=dict)
+    in_one_array: bool = False
+    every_run: bool = False
+    zero_at: Any = False
+    foot: Foot | None = None
 
     def __str__(self):
         return self.model.__name__
@@ -31,27 +65,44 @@ class Spec:
 
     def build(self, parameters):
         """Return the model with these parameters (scalars, or columns of a batch)."""
-        if self.model is models.Polynomial:
-            return models.Polynomial(parameters)
+        if self.in_one_array:
+            return self.model(parameters)
         return self.model(*(parameters[..., k] for k in range(len(self.ranges))))
+
+    def of_numbers(self, *parameters):
+        """Return the model with Python numbers as parameters."""
+        if self.in_one_array:
+            return self.model(list(parameters))
+        return self.model(*parameters)
 
     def flat(self, model):
         """Return the parameters of a model (or batch) as an array, last axis."""
-        if self.model is models.Polynomial:
-            return np.asarray(model.coefficients)
-        names = [field.name for field in dataclasses.fields(model)]
-        return np.stack([np.asarray(getattr(model, n)) for n in names], axis=-1)
+        fields = [
+            np.asarray(getattr(model, field.name))
+            for field in dataclasses.fields(model)
+        ]
+        return fields[0] if self.in_one_array else np.stack(fields, axis=-1)
 
 
 LINE = np.linspace(-3.0, 5.0, 49)
 TIME = np.linspace(0.0, 6.0, 40)
 DOSE = np.r_[0.0, np.geomspace(0.01, 100.0, 14)]
+FOOT_DOSE = np.geomspace(0.01, 1.0, 15)
+FOOT_TIME = np.linspace(0.0, 4.0, 15)
 POSITIVE = np.linspace(0.2, 6.0, 25)
 GRID = tuple(np.meshgrid(np.arange(9.0), np.arange(8.0)))
 S_AND_I = tuple(np.meshgrid(np.geomspace(0.1, 20.0, 6), np.array([0.0, 1.0, 4.0])))
 INVERSION_TIMES = np.geomspace(30.0, 6000.0, 16)
 ANGLES = (np.deg2rad(np.array([2.0, 4.0, 8.0, 12.0, 20.0, 30.0])), np.array(15.0))
 B_VALUES = np.r_[0.0, np.geomspace(5.0, 1500.0, 15)]
+
+
+def by_kind(specs):
+    """Return test parameters: specs, all but the examples of their kind marked slow."""
+    return [
+        pytest.param(spec, marks=[] if spec.every_run else pytest.mark.slow)
+        for spec in specs
+    ]
 
 
 def bell(u):
@@ -101,6 +152,8 @@ SPECS = [
         lambda x, a, c, w: a * bell((x - c) / w),
         [(-4, -1), (-2, 4), (0.3, 2)],
         widths_positive,
+        every_run=True,
+        zero_at=True,
     ),
     Spec(
         models.Lorentzian,
@@ -142,6 +195,7 @@ SPECS = [
         ),
         [(3, 9), (2, 6), (2, 5), (0.8, 2), (0.8, 2), (-1, 1)],
         lambda a, cx, cy, w, v, b: (a, cx, cy, np.abs(w), np.abs(v), b),
+        every_run=True,
     ),
     Spec(
         models.RotatedGaussian2D,
@@ -158,6 +212,7 @@ SPECS = [
         TIME,
         lambda x, a, k, b: a * np.exp(-k * x) + b,
         [(-4, 4), (0.1, 3), (-1, 1)],
+        every_run=True,
     ),
     Spec(
         models.BiExponential,
@@ -182,18 +237,23 @@ SPECS = [
         DOSE,
         lambda x, b, t, c, s: b + (t - b) * share(x, c, s),
         [(-1, 1), (2, 5), (-2, 2), (0.7, 3)],
+        foot=Foot(FOOT_DOSE, FOOT_DOSE**3, ("bottom", "top")),
     ),
     Spec(
         models.Logistic5,
         DOSE,
         lambda x, b, t, c, s, a: b + (t - b) * share_5(x, c, s, a),
         [(-1, 1), (2, 5), (-1, 1), (1, 2), (0.4, 1.0)],
+        foot=Foot(FOOT_DOSE, FOOT_DOSE**3, ("bottom", "top")),
     ),
     Spec(
         models.Hill,
         DOSE,
         lambda x, m, c, s: m * share(x, c, s),
         [(1, 5), (-2, 2), (0.7, 3)],
+        every_run=True,
+        zero_at=DOSE == 0.0,
+        foot=Foot(FOOT_DOSE, FOOT_DOSE**3, ("maximum",)),
     ),
     Spec(
         models.MichaelisMenten,
@@ -219,7 +279,13 @@ SPECS = [
         lambda *args: np.abs(inversion(*args)),
         [(50, 200), (1.6, 2), (200, 2000)],
     ),
-    Spec(models.VariableFlipAngle, ANGLES, ernst, [(100, 1000), (200, 3000)]),
+    Spec(
+        models.VariableFlipAngle,
+        ANGLES,
+        ernst,
+        [(100, 1000), (200, 3000)],
+        every_run=True,
+    ),
     Spec(
         models.T2Decay,
         POSITIVE,
@@ -237,18 +303,22 @@ SPECS = [
         B_VALUES,
         lambda x, s, f, p, d: s * ((1 - f) * np.exp(-x * d) + f * np.exp(-x * p)),
         [(50, 200), (0.1, 0.3), (0.01, 0.05), (0.0005, 0.002)],
+        every_run=True,
     ),
     Spec(
         models.LogisticGrowth,
         TIME,
         lambda x, a, r, m, b: b + a * logistic(r * (x - m)),
         [(-3, 3), (1, 8), (1.5, 4), (0, 1)],
+        foot=Foot(FOOT_TIME, np.exp(2.0 * FOOT_TIME), ("amplitude",)),
     ),
     Spec(
         models.GompertzGrowth,
         TIME,
         lambda x, a, r, m, b: b + a * np.exp(-np.exp(-r * (x - m))),
         [(1, 3), (1, 5), (1.5, 3), (0, 1)],
+        every_run=True,
+        foot=Foot(FOOT_TIME, np.exp(2.0 * FOOT_TIME), ("amplitude",)),
     ),
     Spec(
         models.Polynomial,
@@ -256,6 +326,8 @@ SPECS = [
         lambda x, *c: np.polynomial.polynomial.polyval(x, c),
         [(-2, 2)] * 4,
         options={"degree": 3},
+        in_one_array=True,
+        every_run=True,
     ),
     Spec(
         models.DampedSine,
@@ -263,5 +335,7 @@ SPECS = [
         lambda x, a, k, f, p: a * np.exp(-k * x) * np.sin(2 * np.pi * f * x + p),
         [(1, 3), (0.1, 1), (0.3, 2.5), (-1.5, 1.5)],
         lambda a, k, f, p: (a * np.sin(p), a * np.cos(p), k, f),
+        every_run=True,
+        zero_at=True,
     ),
 ]

@@ -220,7 +220,7 @@ def test_colour_undoes_whiten(kind, masked, rng):
     mask = jnp.arange(M) % 3 > 0 if masked else None
     data = prepare(jnp.asarray(X), jnp.asarray(Y), sigma, mask, "omit", float)
     noise = rng.normal(size=M) * (1 if mask is None else np.asarray(mask))
-    np.testing.assert_allclose(data.colour(data.whiten(noise)), noise, atol=1e-12)
+    np.testing.assert_allclose(data.unwhiten(data.whiten(noise)), noise, atol=1e-12)
 
 
 HALF = X > 0.5

@@ -14,7 +14,7 @@ import pytest
 import lmjax
 from lmjax import LevenbergMarquardt
 from lmjax._engines.fused import engine
-from lmjax._engines.fused.places import Unsupported
+from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.threads import TARGET
 from lmjax.likelihoods import Binomial, Poisson
 

@@ -5,12 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmjax._engines.fused.indices import (
+    PointIndex,
+    Undecided,
+    Unsupported,
+    point_index,
+    reshaped,
+)
 from lmjax._engines.fused.ir import RULES
 from lmjax._engines.fused.listing import Listing
-from lmjax._engines.fused.places import Along, Undecided, Unsupported, along, reshaped
 from lmjax._engines.fused.recurrences import check
 from lmjax._engines.fused.scalars import demand, evaluate
-from lmjax._engines.fused.stretches import stretches
+from lmjax._engines.fused.segments import segments
 
 NUMPY = {
     "add": np.add,
@@ -33,7 +39,7 @@ NUMPY = {
 
 def value_at(index, k):
     """Return the value of an index at point k."""
-    if isinstance(index, Along):
+    if isinstance(index, PointIndex):
         return index.at((k // index.every) % index.size)
     return index
 
@@ -71,7 +77,7 @@ def at_every_point(fn, *args):
         check(asked, {listing.inputs[0]: 0})
 
     found = np.full(m, np.nan)
-    for size, residuals in stretches(ask, m):
+    for size, residuals in segments(ask, m):
         for k in range(size):
             build = AtPoint(k)
             reads = [
@@ -219,7 +225,7 @@ def test_places_that_move_with_the_point(old, run):
     while left:
         size, start, step = left.pop()
         try:
-            place = reshaped((along(size, start, step),), (24,), old)
+            place = reshaped((point_index(size, start, step),), (24,), old)
         except Undecided as undecided:
             inner = undecided.index
             assert inner.every * inner.size == size

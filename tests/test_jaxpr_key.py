@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from lmjax._jax.jaxpr_key import Itself, is_data, jaxpr_key
+from lmjax._jax.jaxpr_key import ByIdentity, is_data, jaxpr_key
 
 X = jnp.linspace(0.0, 1.0, 6).reshape(2, 3)
 TABLE = jnp.linspace(0.0, 1.0, 3)
@@ -144,9 +144,9 @@ def test_a_closed_over_array_counts_by_shape():
 
 def test_an_object_that_stands_for_itself_is_held():
     one, other = [1], [1]
-    assert Itself(one) == Itself(one)
-    assert Itself(one) != Itself(other)
-    assert len({Itself(one), Itself(one), Itself(other)}) == 2
+    assert ByIdentity(one) == ByIdentity(one)
+    assert ByIdentity(one) != ByIdentity(other)
+    assert len({ByIdentity(one), ByIdentity(one), ByIdentity(other)}) == 2
 
 
 def test_partial_in_a_rule_counts_with_its_arguments():

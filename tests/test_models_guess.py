@@ -7,31 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
-from model_table import SPECS, TIME, Spec
+from model_table import SPECS, TIME, Spec, by_kind
 from tolerances import assert_close
 
 import lmjax
 from lmjax import models
 
 each_model = pytest.mark.parametrize("spec", SPECS, ids=str)
-# One of each kind of search on every run; all of them take minutes.
-KINDS = (
-    "Gaussian2D",
-    "Exponential",
-    "IVIM",
-    "VariableFlipAngle",
-    "GompertzGrowth",
-    "DampedSine",
-    "Gaussian",
-)
-some_models = pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param(spec, marks=[] if str(spec) in KINDS else pytest.mark.slow)
-        for spec in SPECS
-    ],
-    ids=str,
-)
+some_models = pytest.mark.parametrize("spec", by_kind(SPECS), ids=str)
 NUM_CURVES = 12
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_table import DOSE, INVERSION_TIMES, SPECS, TIME, share_5
+from model_table import DOSE, INVERSION_TIMES, SPECS, TIME, by_kind, share_5
 from scipy.optimize import least_squares
 from tolerances import assert_close
 
@@ -18,9 +18,6 @@ from lmjax.models import _guess, _refine
 CURVES = json.loads((Path(__file__).parent / "data/amplification.json").read_text())[
     "curves"
 ]
-# These are zero themselves: far from a peak, at every node of a sine.
-ZERO_ANYWAY = ("Gaussian", "DampedSine")
-slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -112,24 +109,14 @@ def test_refined_start_is_the_least_squares_solution():
     assert np.all(found[2] == starts[2])  # beyond the limits: left alone
 
 
-FOOT = {
-    "Hill": lambda x: x**3,
-    "Logistic4": lambda x: x**3,
-    "Logistic5": lambda x: x**3,
-    "LogisticGrowth": lambda x: np.exp(2.0 * x),
-    "GompertzGrowth": lambda x: np.exp(2.0 * x),
-}
-
-
 @pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", FOOT)
-def test_levels_are_bounded_by_what_the_data_can_tell(name, dtype):
-    x = np.geomspace(0.01, 1.0, 15) if "Growth" not in name else np.linspace(0, 4, 15)
-    y = FOOT[name](x)
+@pytest.mark.parametrize("spec", [s for s in SPECS if s.foot], ids=str)
+def test_levels_are_bounded_by_what_the_data_can_tell(spec, dtype):
+    x, y, names = spec.foot
     y = 181.0 * y / y.max()
-    start = getattr(models, name).guess(x.astype(dtype), y.astype(dtype))
-    levels = [getattr(start, f, 0.0) for f in ("maximum", "bottom", "top", "amplitude")]
+    start = spec.model.guess(x.astype(dtype), y.astype(dtype))
+    levels = [getattr(start, name) for name in names]
     # the points see a tenth of the rise at least
     assert max(abs(float(level)) for level in levels) < 11.0 * 181.0
     assert np.sum((np.asarray(start(x.astype(dtype))) - y) ** 2) < 0.3 * np.sum(y**2)
@@ -152,26 +139,15 @@ def counts(x, rng):
     return np.stack([rng.poisson(mean) for mean in means]).reshape(-1, *shape)
 
 
-KINDS = ("Exponential", "BiExponential", "Hill", "Polynomial", "EllipticGaussian2D")
-
-
 @pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param(spec, marks=[] if str(spec) in KINDS else slow)
-        for spec in SPECS
-        if str(spec) not in ZERO_ANYWAY
-    ],
-    ids=str,
+    "spec", by_kind(spec for spec in SPECS if spec.zero_at is not True), ids=str
 )
 def test_start_for_counts_and_proportions_is_possible(spec, rng):
     y = counts(spec.x, rng)
     evaluate = lambda y: spec.model.guess(spec.x, y, **spec.options)(spec.x)
     evaluate = jax.jit(jax.vmap(evaluate))
     f = np.asarray(evaluate(y.astype(float)))
-    if spec.model is models.Hill:
-        f, y = f[:, 1:], y[:, 1:]  # nothing is bound at a dose of zero
-    assert np.all((f > 0.0) | (y == 0))
+    assert np.all((f > 0.0) | (y == 0) | spec.zero_at)
     assert np.all(f >= 0.0)
     most = np.maximum(y.reshape(len(y), -1).max(1), 1)
     share = counts(spec.x, rng) / np.expand_dims(most, tuple(range(1, y.ndim)))

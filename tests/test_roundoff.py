@@ -119,11 +119,11 @@ def test_effects_cancel_in_their_sum(p, p0, columns, cancel):
     norms = np.linalg.norm(columns, axis=1)
     effects = map(jnp.sum, roundoff.squared_effects(*map(jnp.asarray, (norms, p, p0))))
     effect = number(np.sum((p @ columns) ** 2))
-    assert bool(roundoff.cancels(effect, *effects)) is cancel
+    assert bool(roundoff.effects_cancel(effect, *effects)) is cancel
 
 
 @pytest.mark.parametrize(
-    ("size", "cancelling", "zero"),
+    ("size", "cancels", "zero"),
     [
         (9 * EPS, False, True),
         (11 * EPS, False, False),
@@ -131,10 +131,8 @@ def test_effects_cancel_in_their_sum(p, p0, columns, cancel):
         (0.0, True, True),
     ],
 )
-def test_residual_of_a_few_roundings_is_zero_unless_effects_cancel(
-    size, cancelling, zero
-):
-    got = roundoff.is_zero(number(0.5 * size**2), number(EPS), jnp.asarray(cancelling))
+def test_residual_of_a_few_roundings_is_zero_unless_effects_cancel(size, cancels, zero):
+    got = roundoff.is_zero(number(0.5 * size**2), number(EPS), jnp.asarray(cancels))
     assert bool(got) is zero
 
 
@@ -181,7 +179,7 @@ def test_rounding_of_products_grows_by_the_pivots_before():
 
 
 @pytest.mark.parametrize(
-    ("pivot", "cancelling", "hidden", "by_qr", "by_normal_equations"),
+    ("pivot", "cancels", "hidden", "by_qr", "by_normal_equations"),
     [
         (0.5, False, False, True, True),
         (0.5, False, True, True, True),
@@ -194,9 +192,9 @@ def test_rounding_of_products_grows_by_the_pivots_before():
     ],
 )
 def test_a_promise_is_trusted_where_the_factorisation_resolves_it(
-    pivot, cancelling, hidden, by_qr, by_normal_equations
+    pivot, cancels, hidden, by_qr, by_normal_equations
 ):
-    given = [jnp.asarray(x) for x in (pivot, cancelling, hidden)]
+    given = [jnp.asarray(x) for x in (pivot, cancels, hidden)]
     assert bool(roundoff.trusted(*given, 3, False)) is by_qr
     assert bool(roundoff.trusted(*given, 3, True)) is by_normal_equations
 

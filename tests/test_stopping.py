@@ -112,14 +112,14 @@ def test_newton_sees_the_curvature_that_the_linear_model_leaves_out():
 
 
 @pytest.mark.parametrize(
-    ("noise", "cancelling", "expected"),
+    ("cost_rounding", "cancels", "expected"),
     [(0.0, False, 1e-6), (0.5, False, 5.0), (0.5, True, 1e-6)],
 )
 def test_rounding_excuses_a_promise_unless_it_is_that_of_a_runaway(
-    noise, cancelling, expected
+    cost_rounding, cancels, expected
 ):
-    cost, noise, ftol = numbers(1.0, noise, 1e-6)
-    got = stopping.negligible_reduction(cost, noise, jnp.asarray(cancelling), ftol)
+    cost, cost_rounding, ftol = numbers(1.0, cost_rounding, 1e-6)
+    got = stopping.negligible_reduction(cost, cost_rounding, jnp.asarray(cancels), ftol)
     assert float(got) == expected
 
 

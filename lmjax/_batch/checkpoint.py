@@ -2,7 +2,7 @@
 
 ``job.json`` says what the job is; each chunk is a file of its own. A file is written
 whole, brought to the disk and only then given its name, so that neither a killed
-process nor a power cut leaves half a file under it. One call at a time has the folder.
+process nor a power cut leaves half a file under it. A lock keeps out other calls.
 """
 
 import hashlib
@@ -26,8 +26,9 @@ from lmjax._errors.warn import warn
 from lmjax._jax.program_hash import without_addresses
 
 MANIFEST = "job.json"
+# Version of job.json and of the chunk files; folders of another version are refused.
 FORMAT = 2
-# What a job is, as a user would say it.
+# What makes two jobs the same, and how messages call it.
 WORDS = {
     "fits": "the number of fits",
     "x64": "jax_enable_x64",
@@ -50,11 +51,11 @@ class Checkpoint:
 
     Args:
         folder: Where the files are.
-        job: What the job is; anything else there is refused.
+        job: What the job is, as `describe` says it; another one there is refused.
         results: Shapes and dtypes of one row of the results.
 
     Raises:
-        ValueError: If the folder holds another job, or nobody knows which.
+        ValueError: If the folder holds another job, or chunks of an unknown one.
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], results: RowType):
@@ -126,16 +127,16 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """A hash of what the job is, which each of its chunks carries."""
+        """A hash of the job, stored in each of its chunks."""
         content = json.dumps([self.job[name] for name in WORDS], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def load(self, start: int, mark: int) -> list[np.ndarray] | None:
+    def load(self, start: int, checksum: int) -> list[np.ndarray] | None:
         """Return a finished chunk, or None if there is none that can be read.
 
         Raises:
-            ValueError: If it belongs to another job or its data were others; ``mark``
-                is their checksum.
+            ValueError: If it belongs to another job, or to data of another checksum
+                than ``checksum``.
         """
         name = f"chunk_{start:012d}.npz"
         try:
@@ -151,7 +152,7 @@ class Checkpoint:
             raise ValueError(
                 f"checkpoint: {name} in {self.folder} belongs to another job; delete it"
             )
-        if found != mark:
+        if found != checksum:
             raise ValueError(
                 f"checkpoint: the data of {name} in {self.folder} were others; name "
                 "another folder for these data, or delete that one"
@@ -163,12 +164,12 @@ class Checkpoint:
             raise ValueError
         with _reading, np.load(io.BytesIO(content), allow_pickle=False) as file:
             raw = [file[f"leaf_{k}"] for k in range(len(self.results.leaves))]
-            job, mark = str(file["job"]), int(file["mark"])
+            job, checksum = str(file["job"]), int(file["mark"])
         shapes = [(self.chunk_size, *leaf.shape) for leaf in self.results.leaves]
         parts = zip(raw, self.results.leaves, shapes, strict=True)
-        return job, mark, [a.view(leaf.dtype).reshape(s) for a, leaf, s in parts]
+        return job, checksum, [a.view(leaf.dtype).reshape(s) for a, leaf, s in parts]
 
-    def save(self, start: int, mark: int, leaves: list[np.ndarray]) -> None:
+    def save(self, start: int, checksum: int, leaves: list[np.ndarray]) -> None:
         """Keep a finished chunk: the whole file or none at all.
 
         Raises:
@@ -187,7 +188,7 @@ class Checkpoint:
             for k, leaf in enumerate(leaves)
         }
         content = io.BytesIO()
-        np.savez(content, job=np.array(self.digest), mark=np.array(mark), **arrays)
+        np.savez(content, job=np.array(self.digest), mark=np.array(checksum), **arrays)
         self._write(f"chunk_{start:012d}.npz", content.getvalue())
 
     def _write(self, name: str, content: bytes) -> None:
@@ -211,7 +212,7 @@ class Checkpoint:
             part.unlink()
 
     def report(self) -> None:
-        """Say which chunks were damaged; they have been computed again."""
+        """Warn of the chunks that were damaged and have been computed again."""
         if self.damaged:
             warn(
                 f"checkpoint: damaged chunks in {self.folder} were computed again: "
@@ -223,7 +224,7 @@ class Checkpoint:
 def opened(
     folder: str | Path, job: dict[str, Any], results: RowType
 ) -> Iterator[Checkpoint]:
-    """Have a folder for one job, and for no other call at the same time.
+    """Open the folder of a job and lock it against other calls.
 
     Raises:
         OSError: If it cannot be made or written.

@@ -19,7 +19,7 @@ def run_chunks(
     queue, wide = iter(starts), not rounds()
 
     def in_thread(start):
-        # the context jax.enable_x64() holds for the thread that entered it
+        # jax.enable_x64 is a setting of the thread that entered it
         with jax.enable_x64(wide):
             return work(start)
 
@@ -42,7 +42,7 @@ def run_chunks(
 
 
 def progress_bar(size: int, progress: bool) -> Callable[[int], None]:
-    """Return what counts finished fits, on a bar if ``progress``."""
+    """Return a function that counts finished fits; if ``progress`` it draws a bar."""
     if not progress:
         return lambda count: None
     try:
@@ -59,12 +59,12 @@ def progress_bar(size: int, progress: bool) -> Callable[[int], None]:
     return update
 
 
-def fingerprint(rows: list[Any]) -> int:
+def checksum_of(rows: list[Any]) -> int:
     """Return a checksum of the data of a chunk."""
-    mark = 0
+    checksum = 0
     for leaf in rows:
-        mark = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), mark)
-    return mark
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    return checksum
 
 
 def gather_chunks(leaf: np.ndarray, chunks: int, chunk_size: int) -> np.ndarray:

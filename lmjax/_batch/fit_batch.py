@@ -1,8 +1,7 @@
-"""Batches too large for one call: chunks, several devices, checkpoints, second tries.
+"""Batches too large for one call: chunks, several devices, checkpoints.
 
-``jax.vmap`` of a fit is the batch engine. What it cannot do is done here: keep memory
-bounded, read arrays that live on disk, use every core or device, show progress, and
-survive an interruption.
+``jax.vmap`` runs a batch of fits. `fit_batch` adds bounded memory, data on disk, all
+cores or devices, a progress bar, and checkpoints.
 """
 
 import os
@@ -18,19 +17,19 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lmjax._batch import packing
 from lmjax._batch.checkpoint import Checkpoint, describe, opened
-from lmjax._batch.chunks import fingerprint, gather_chunks, progress_bar, run_chunks
+from lmjax._batch.chunks import checksum_of, gather_chunks, progress_bar, run_chunks
 from lmjax._batch.packing import RowType, Table
 from lmjax._errors.checks import check_flag
 from lmjax._jax.arrays import leaves_of
-from lmjax._jax.captured_values import Frozen
+from lmjax._jax.captured_values import CapturedValues
 from lmjax._jax.closures import Split, as_pytree, unwrapped
 from lmjax._jax.program_hash import program_hash
 from lmjax._problem.precision import rounds, warn_of_rounded
 from lmjax._solver.settings import as_int
 
 AXIS = "fits"
-# Chunks of this many bytes of input: large enough to make the cost of a call vanish,
-# small enough to keep several in flight.
+# Bytes and fits of a chunk at most: a call costs little beside its work, and several
+# fit into memory. The second is for short rows, whose results are larger than they.
 CHUNK_BYTES = 2**26
 MAX_CHUNK = 2**17
 
@@ -46,19 +45,19 @@ def fit_batch(
 ) -> Any:
     """Return ``fit_one`` of each row of ``data``, chunk by chunk.
 
-    The same as ``jax.vmap(fit_one)(data)``, with bounded memory on the device, on all
-    its local devices, and for data that need not fit into memory: only one chunk at a
-    time is read. While one chunk is computed, the next is copied to the device; on a
-    CPU with several cores several chunks are computed at once.
+    The result is that of ``jax.vmap(fit_one)(data)``. Memory is bounded: data are read
+    chunk by chunk and need not fit into it. All local devices are used; while one chunk
+    is computed, the next is copied to the device. On a CPU several chunks are computed
+    at once, one per core.
 
     Under ``jax.distributed`` every process calls this with the same arguments, works on
     its own share of the chunks and returns all results.
 
     Args:
-        fit_one: Function of one row that returns any pytree of arrays. It is traced
-            once: rows keep their dtype, so cast camera counts inside. It is traced and
-            compiled anew when numbers or NumPy arrays have changed that it names from
-            outside (closures, attributes, globals). Return only what you need.
+        fit_one: Function of one row that returns any pytree of arrays. Return only what
+            you need. Rows keep their dtype, so convert integers (camera counts) to
+            floats inside. The function is compiled once, and again if a number or NumPy
+            array that it reads (from a closure, an attribute, a global) has changed.
         data: Pytree of arrays with one row per fit: NumPy or JAX arrays (random keys,
             too), lists of numbers, tables of pandas (as arrays), ``np.memmap``, h5py or
             zarr data sets, or anything else with a ``shape``, a ``dtype`` and slices.
@@ -67,11 +66,12 @@ def fit_batch(
         mesh: Mesh with one axis named "fits" to spread each chunk over. None takes all
             local devices.
         progress: Show a progress bar (needs tqdm).
-        checkpoint: Folder where finished chunks are kept. A call that finds chunks of
-            the same job there goes on from them, bit for bit. What the job is stands
-            there too: its data, its results, ``jax_enable_x64`` and all that
-            ``fit_one`` computes, starts and constants included. Anything else is
-            refused. A chunk that is damaged is computed again, with a warning.
+        checkpoint: Folder that keeps finished chunks. A later call of the same job
+            computes only the others, and its result is the same to the last bit. A job
+            is the same if its data, the shapes and dtypes of its results,
+            ``jax_enable_x64`` and all that ``fit_one`` computes are, starts and
+            constants included; a folder that holds another job is an error. A damaged
+            chunk is computed again, with a warning.
 
     Returns:
         The results in the order of the rows, as NumPy arrays with a leading axis
@@ -112,10 +112,10 @@ def fit_batch(
         raise ValueError(f"chunk_size: expected an int >= 1, got {chunk_size!r}")
     fit, numbers = _split(fit_one)
     call = _Call(fit, tuple(map(jax.typeof, numbers)), data.row)
-    if checkpoint is None and not _cached(_frozen, call).changes(fit_one):
+    if checkpoint is None and not _cached(_captured, call).changes(fit_one):
         program, results = None, _cached(_result_type, call)
     else:
-        # of the function as it is now, not as it was when it was compiled
+        # without the cache: the function as it is now, not as it was when compiled
         results = _result_type.__wrapped__(call)
         held = jax.tree.unflatten(fit, numbers)
         of_row = lambda leaves: held(data.row.restore(leaves))
@@ -153,12 +153,12 @@ def _run(
             packing.rows(name, x, start, chunk_size, data.size)
             for name, x in zip(data.row.names, data.leaves, strict=True)
         ]
-        mark = fingerprint(rows) if saved else 0
-        leaves = saved.load(start, mark) if saved else None
+        checksum = checksum_of(rows) if saved else 0
+        leaves = saved.load(start, checksum) if saved else None
         if leaves is None:
             leaves = [np.asarray(leaf) for leaf in compute(rows)]
             if saved:
-                saved.save(start, mark, leaves)
+                saved.save(start, checksum, leaves)
         return leaves
 
     results: dict[int, list[np.ndarray]] = {}
@@ -174,7 +174,7 @@ def _run(
 
 
 def _some_rows(data: Table) -> list[np.ndarray]:
-    """Return the first rows one by one: their digits are looked at."""
+    """Return the first rows, for the check of what float32 would lose."""
     count = min(8, data.size)
     parts = [
         packing.rows(name, x, 0, count, data.size)
@@ -182,13 +182,13 @@ def _some_rows(data: Table) -> list[np.ndarray]:
         if not isinstance(x, jax.Array)
     ]
     arrays = map(np.asarray, parts)
-    # rows of one number each are looked at together: alone they have no spread
+    # rows of one number each are checked together: alone they have no spread
     rows = [[part] if part.ndim == 1 else list(part) for part in arrays]
     return [row for part in rows for row in part]
 
 
 class _Call(NamedTuple):
-    """A function of a row, apart from the numbers that it holds; hashable.
+    """A function of a row without the numbers that it holds: a key of caches.
 
     Attributes:
         structure: The function as a pytree.
@@ -250,7 +250,7 @@ def _workers(devices: int) -> int:
 
 
 def _cached(make: Any, *given: Any) -> Any:
-    """Return what a cached function makes, anew if something has no hash."""
+    """Call a cached function, past its cache if an argument has no hash."""
     try:
         hash(given)
     except TypeError:
@@ -258,16 +258,16 @@ def _cached(make: Any, *given: Any) -> Any:
     return make(*given)
 
 
-@lru_cache(maxsize=32)  # looking it up takes as long as some thousand fits
+@lru_cache(maxsize=32)  # the trace takes as long as some thousand fits
 def _result_type(call: _Call) -> RowType:
     fit = lambda numbers: jax.tree.unflatten(call.structure, numbers)
     return packing.result_type(fit, call.numbers, call.row)
 
 
 @lru_cache(maxsize=32)
-def _frozen(call: _Call) -> Frozen:
-    """Return what the function read from outside when it was first called so."""
-    return Frozen(unwrapped(jax.tree.unflatten(call.structure, call.numbers)))
+def _captured(call: _Call) -> CapturedValues:
+    """Return what the function read from outside at its first call."""
+    return CapturedValues(unwrapped(jax.tree.unflatten(call.structure, call.numbers)))
 
 
 @lru_cache(maxsize=32)  # so that a second call with the same function compiles nothing

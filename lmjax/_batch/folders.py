@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make(folder: Path) -> None:
-    """Make a folder that outlives a power cut: its entry is written, too."""
+    """Make a folder that survives a power cut: its entry is on the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
@@ -14,13 +14,13 @@ def make(folder: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Bring the names of a folder's files to the disk."""
+    """Write the names of a folder's files to the disk."""
     if os.name != "posix":  # elsewhere folders cannot be opened
         return
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)
-    except OSError as error:  # some network file systems know no such thing
+    except OSError as error:  # some network file systems cannot
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmjax._errors.warn import warn
 
-# What systems answer that know no locks, such as some network file systems.
+# Errors of file systems without locks, such as some network file systems.
 _UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -19,7 +19,7 @@ def locked(file: int, folder: Path) -> Iterator[None]:
     Threads exclude one another as processes do: each opens the file for itself.
 
     Raises:
-        RuntimeError: If somebody else holds it.
+        RuntimeError: If another call holds it.
     """
     try:
         try:

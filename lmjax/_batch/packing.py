@@ -1,7 +1,7 @@
 """What goes into a batch and what comes out, as plain arrays with one row per fit.
 
-Random keys travel as the integers behind them: NumPy, files and other processes know
-nothing of typed keys. They are keys again where ``fit_one`` sees them, and in the end.
+Random keys are carried as the integers behind them, because NumPy, files and other
+processes cannot hold typed keys. ``fit_one`` and the caller see keys.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Table(NamedTuple):
 
 
 def table(data: Any) -> Table:
-    """Return what a user hands over as data of a batch.
+    """Return the data of a batch, as a user gave them, as a `Table`.
 
     Raises:
         TypeError: If there are other things than numbers and random keys.
@@ -83,7 +83,7 @@ def table(data: Any) -> Table:
 
 def result_type(fit_of: Callable, numbers: Any, row: RowType) -> RowType:
     """Return what ``fit_of(numbers)`` makes of a row."""
-    seen = {}  # filled in by the trace: what cannot be told from shapes afterwards
+    seen = {}  # filled in by the trace: what shapes alone do not tell
 
     def results(numbers, leaves):
         out = calling(fit_of(numbers), "fit_one(row)")(row.restore(leaves))
@@ -123,7 +123,7 @@ def _is_array_of_lists(value: Any) -> bool:
 def _source(name: str, leaf: Any) -> Any:
     """Return something that has a shape and a dtype of NumPy, and slices by position.
 
-    It is left where it is if it does: a file need not fit into memory.
+    What does so already is returned unread: a file need not fit into memory.
     """
     if isinstance(leaf, jax.Array):
         return leaf

@@ -1,4 +1,4 @@
-"""Second chances: failed fits another way, or several starts and the best of them."""
+"""More than one try: failed fits another way, or the best of several starts."""
 
 from collections.abc import Callable
 from typing import Any

@@ -121,24 +121,24 @@ class Implicit(eqx.Module):
         values = [leaves[i] for i in live]
         dots = [_silence_unless(ok, tangents[i], self.failed) for i in live]
 
-        def given(values) -> tuple[Problem, Array]:
+        def problem_of(values) -> tuple[Problem, Array]:
             every = list(leaves)
             for i, value in zip(live, values, strict=True):
                 every[i] = value
             problem, p0, _ = rebuild(every)
             return second_order.without_user_jacobian(problem, p0.size), p0
 
-        problem, _ = given(values)
+        problem, _ = problem_of(values)
         p = detach_unless(ok, outcome.p)
         engine = rebuild(leaves)[2].engine
         curvature = second_order.at(problem, p, outcome, self.hessian, engine)
         if self.polish:
             p = p + jax.lax.stop_gradient(curvature.newton_step())
             curvature = second_order.at(problem, p, outcome, self.hessian, engine)
-        p_dot = _parameters(given, values, dots, curvature, outcome.free)
+        p_dot = _parameters(problem_of, values, dots, curvature, outcome.free)
 
         def follow(p, values):
-            return second_order.recompute_outputs(given(values)[0], p, outcome)
+            return second_order.recompute_outputs(problem_of(values)[0], p, outcome)
 
         _, followed = jax.jvp(follow, (p, values), (p_dot, dots))
         tangent = jax.tree.map(sharded.zero_tangent, outcome)
@@ -147,21 +147,21 @@ class Implicit(eqx.Module):
         return tangent._replace(**moved)
 
 
-def _parameters(given, values, dots, curvature: Curvature, free) -> Array:
+def _parameters(problem_of, values, dots, curvature: Curvature, free) -> Array:
     """Return the tangent of the parameters."""
     held_dot = jnp.zeros_like(curvature.p)
-    constraints = given(values)[0].constraints
+    constraints = problem_of(values)[0].constraints
     if constraints.box is not None or constraints.fixed is not None:
 
         def held(values):
-            problem, p0 = given(values)
+            problem, p0 = problem_of(values)
             return problem.constraints.pinned_values(curvature.p, p0)
 
         _, held_dot = jax.jvp(held, (values,), (dots,))
         held_dot = jnp.where(free, 0.0, held_dot)
 
     def gradient(p, values):
-        return second_order.gradient(given(values)[0], p)
+        return second_order.gradient(problem_of(values)[0], p)
 
     _, change = jax.jvp(gradient, (curvature.p, values), (held_dot, dots))
     return held_dot - curvature.solve(jnp.where(free, change, 0.0))

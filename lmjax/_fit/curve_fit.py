@@ -68,12 +68,13 @@ def curve_fit(
             broadcasts to ``y``, an (m, m) covariance matrix for one-dimensional ``y``,
             or the pair returned by ``jax.scipy.linalg.cho_factor`` of one. With several
             data sets a prefix pytree of y, of numbers and arrays as above.
-        absolute_sigma: Take sigma at face value. By default only its relative size
-            counts and errors are scaled by ``sqrt(reduced_chi2)``.
-        mask: Booleans that broadcast to ``y``: True = use the point. The model sees all
-            of x but for points that do not count and where it is not finite: those of
-            another point stand there. With several data sets a prefix pytree of y (and
-            x with the structure of y, if it has such places).
+        absolute_sigma: Whether sigma is known in absolute size, so that it sets the
+            errors. By default only its relative size counts, and the errors are
+            multiplied by ``sqrt(reduced_chi2)``.
+        mask: Booleans that broadcast to ``y``: True = use the point. Masked points stay
+            in x, which a convolution needs; only where x or the model is not finite
+            there, x of a used point takes their place. With several data sets a prefix
+            pytree of y (x then has the structure of y, if it has such places).
         nan_policy: "propagate" lets a NaN in ``x`` or ``y`` end the fit with a status;
             "omit" treats its point as masked.
         likelihood: Noise that is not Gaussian: "poisson", "binomial" (one trial), or

@@ -21,7 +21,7 @@ from lmjax._statistics.statistics import dof_of, has_error, is_free, student_t_q
 
 
 class DataFit(Solution):
-    """A `Solution` of a fit to data: all that depends on the points and their number.
+    """A `Solution` of a fit to data: what `CurveFit` and `GlobalFit` have in common.
 
     Everything here works on a batch (leading axes) as well, except the functions of x,
     which take one fit: use ``jax.vmap`` for those.
@@ -31,7 +31,7 @@ class DataFit(Solution):
         pearson_chi2: Pearson's statistic, the sum over points of slope^2 / information
             (of ``(y - f)^2 / variance``, for counts), whose mean is close to ``dof``
             however few the counts; None without a likelihood.
-        absolute_sigma: Whether sigma was taken at face value; True with a likelihood.
+        absolute_sigma: Whether sigma sets the errors; True with a likelihood.
         likelihood: Name of the likelihood, None for least squares.
         model: The model as a pytree, with what arrays it holds; None where ``params``
             is itself the callable model.
@@ -148,7 +148,7 @@ class CurveFit(DataFit):
             nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
             return self.unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        # a square that vanished in float32 is no error of zero
+        # a square that underflowed in float32 does not mean an error of zero
         vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
         return self._errors(jnp.where(vanished, jnp.nan, variance))
 
@@ -175,12 +175,12 @@ class CurveFit(DataFit):
         return self.evaluate(self.varied(), arrays_of("x", x))
 
     def propagate(self, fn: Callable[[Params], Any]) -> tuple[Any, Any]:
-        """Return (value, standard error) of what follows from the parameters.
+        """Return (value, standard error) of a function of the parameters.
 
         The delta method: ``value = fn(params)`` and ``stderr = sqrt(J C J^T)`` with J
         the derivative of ``fn`` and C the covariance, so correlations count. Fixed
-        parameters, and those at a bound, are constants. It is as good as ``fn`` is
-        straight over a few standard errors; `bootstrap` does not ask for that.
+        parameters, and those at a bound, are constants. The error is right if ``fn`` is
+        nearly linear over a few standard errors; `bootstrap` does not assume that.
 
         Args:
             fn: ``fn(params)`` returns an array or a pytree of arrays, floating-point.

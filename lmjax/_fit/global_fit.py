@@ -57,9 +57,9 @@ def global_fit(
     as many independent fits: own parameters are eliminated curve by curve (`Schur`).
     Works under ``jax.jit`` and ``jax.vmap``; every number may be traced.
 
-    One damping serves all curves: one that starts far from its minimum holds up the
-    others, and may be led astray by what is good for the sum. Bounds help, and so does
-    a start per curve from independent fits.
+    All curves share one damping: a curve that starts far from its minimum slows down
+    the others, and steps that lower the total cost may take it to a worse minimum.
+    Bounds help, and so does a start per curve from independent fits.
 
     Args:
         model: ``model(params, x)`` returns one curve. A callable ``eqx.Module`` may

@@ -31,8 +31,8 @@ class Inputs(NamedTuple):
     """Model, data and conditions, as one pytree for `jax.jit`.
 
     Attributes:
-        model: ``(params, x)`` as it was given, after `with_programs` as a callable
-            pytree; or a Module, `splitted`, that holds its own start.
+        model: The function ``(params, x)`` as the user gave it, and a callable pytree
+            after `with_programs`; or a Module that holds its own start, `splitted`.
         x: Independent variables, lists turned into arrays.
         y: Observations.
         params0: Start, or None if the model holds it.
@@ -169,7 +169,7 @@ def splitted(model: Any) -> Split:
 def resolved(model: Any, params0: Params) -> tuple[Params, Callable]:
     """Return the start and ``(params, x) -> y``.
 
-    A Module (`splitted`) that holds its own start hands it over.
+    The start of a Module that holds its own (`splitted`) is taken from it.
     """
     if isinstance(model, Program):
         return model.cast(params0), model
@@ -208,8 +208,8 @@ def completed(fit: Any, model: Any, params0: Params) -> Any:
     return them as arrays.
     """
     if params0 is not None:
-        # in place: nobody has seen this fit yet, and a copy takes as long as all else
-        # that is done here
+        # in place: nobody else has this fit yet, and a copy would double the time of
+        # this function
         object.__setattr__(fit, "model", as_pytree(model))
         return fit
     rest = eqx.filter(model, paths.is_parameter, inverse=True)

@@ -69,11 +69,11 @@ def least_squares(
         fixed: Prefix pytree of booleans: True keeps a parameter at its start.
         linear: Prefix pytree of booleans, known before compilation: True marks
             parameters in which the residual is affine (amplitudes, offsets). They are
-            solved out in every step (variable projection) and need no start worth the
-            name; the result is that of the whole problem. Where the residual turns out
-            not to be affine in them a call outside ``jit`` raises, and the status is
-            ``NOT_AFFINE`` inside. Not together with a loss, bounds on a marked
-            parameter, `Unrolled` or geodesic acceleration.
+            solved for in every step (variable projection), so their start does not
+            matter; the result is that of the whole problem. If the residual is not
+            affine in them, a call outside ``jit`` raises, and inside the status is
+            ``NOT_AFFINE``. Not together with a loss, bounds on a marked parameter,
+            `Unrolled` or geodesic acceleration.
         loss: Robust loss: a function ``rho(z)`` of ``z = (r / loss_scale)**2`` with
             ``rho(0) = 0``, or the name of one in ``lmjax.losses``. None is plain least
             squares.

@@ -83,7 +83,7 @@ def _likelihood_called(name: str) -> Likelihood:
 def check_possible(status, likelihood: Likelihood, y, mask) -> None:
     """Raise if concrete data are impossible; inside a trace the status says so instead.
 
-    Looked at after the fit, which then could not even start.
+    Tested after the fit, only if that could not start.
     """
     numbers = [leaf for leaf in (status, y, mask) if leaf is not None]
     if any(
@@ -187,7 +187,7 @@ def check_pair(bounds) -> None:
 def check_feasible(status, bounds, params0) -> None:
     """Raise if concrete bounds cross; inside a trace the status says so instead.
 
-    Looked at after the fit, because the fit compares the bounds anyway.
+    Tested after the fit, because the fit compares the bounds anyway.
     """
     if isinstance(status, Tracer) or status != Status.INFEASIBLE:
         return

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-# What jax reads as it is. Integers of 64 bits are looked at, see `native`.
+# What jax reads as it is. Integers of 64 bits are checked, see `native`.
 _PLAIN = frozenset(np.dtype(code) for code in ("f4", "f8", "?", "i4", "i2", "u1", "u2"))
 
 
@@ -117,8 +117,8 @@ def _kind_of(value: Any, dtype: np.dtype) -> str:
 def native(array: np.ndarray) -> np.ndarray:
     """Return an array that jax reads as NumPy does.
 
-    Of another byte order (FITS files) jax takes the bytes as they are, floats of 128
-    bits it refuses, and integers of 64 bits it cuts to 32 unless x64 is on.
+    jax misreads other byte orders (FITS files), refuses floats of 128 bits, and cuts
+    integers of 64 bits to 32 unless x64 is on.
     """
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

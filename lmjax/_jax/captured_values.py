@@ -2,9 +2,9 @@
 
 JAX compiles a closed-over number or array into the program. Someone who changes it and
 calls again gets the old fit, in silence. Numbers and NumPy arrays that are easy to find
-are looked at before each call: those in closures, in arguments of `functools.partial`,
-in attributes that the function names, and in globals that it names. Large arrays are
-looked at in places.
+are compared before each call: those in closures, in arguments of `functools.partial`,
+in attributes that the function names, and in globals that it names. Of a large array
+some elements are compared, spread over all of it.
 """
 
 import functools
@@ -17,31 +17,37 @@ import numpy as np
 
 from lmjax._errors.warn import warn
 
-# Elements of an array that are compared, spread over all of it: a few microseconds.
-_LOOKED_AT = 1024
+# Elements of an array that are compared at most: a few microseconds.
+_SAMPLED = 1024
 
-# Functions within functions that are looked into.
+# Calls of functions by functions that are followed: helpers of a model, but not a whole
+# program, before each call.
 _DEEPEST = 3
 
 _LIBRARIES = ("jax", "numpy", "scipy", "lmjax", "equinox")
 
 
-class Frozen:
-    """Prints of the numbers and arrays that a function reads; holds none of them."""
+class CapturedValues:
+    """Fingerprints of the numbers and arrays that a function reads.
+
+    Attributes:
+        fingerprints: By the name under which the function reads each.
+        warned: Whether a change has been reported.
+    """
 
     def __init__(self, fn: Callable):
-        self.prints = prints(fn)
+        self.fingerprints = fingerprints(fn)
         self.warned = False
 
     def changes(self, fn: Callable) -> list[str]:
-        """Return the names of what has changed since; none after a report."""
-        if self.warned or not self.prints:
+        """Return the names of values that have changed; none after a report."""
+        if self.warned or not self.fingerprints:
             return []
-        now = prints(fn)
-        if now == self.prints:
+        now = fingerprints(fn)
+        if now == self.fingerprints:
             return []
-        kept = now.keys() & self.prints.keys()
-        return sorted(name for name in kept if now[name] != self.prints[name])
+        kept = now.keys() & self.fingerprints.keys()
+        return sorted(name for name in kept if now[name] != self.fingerprints[name])
 
     def report(self, name: str, fn: Callable, changes: list[str]) -> None:
         """Warn, once per function."""
@@ -55,8 +61,8 @@ class Frozen:
         )
 
 
-def prints(fn: Any) -> dict[str, Any]:
-    """Return what compares equal while all that is found outside stays the same."""
+def fingerprints(fn: Any) -> dict[str, Any]:
+    """Return a fingerprint of each number and array that a function reads."""
     found = {}
     for name, value in free_values(fn):
         if type(value) in (int, float, complex, bool, str):
@@ -64,19 +70,21 @@ def prints(fn: Any) -> dict[str, Any]:
         elif isinstance(value, types.FunctionType):
             found[name] = value.__code__
         elif isinstance(value, jax.Array):
-            found[name] = id(value)  # nobody can change it, but another may be bound
+            found[name] = id(
+                value
+            )  # its elements never change; the name may be bound to another
         elif isinstance(value, np.ndarray | np.generic):
-            found[name] = _print_of(np.asarray(value))
+            found[name] = _fingerprint(np.asarray(value))
     return found
 
 
-def _print_of(array: np.ndarray) -> Any:
-    step = max(1, -(-array.size // _LOOKED_AT))
+def _fingerprint(array: np.ndarray) -> Any:
+    step = max(1, -(-array.size // _SAMPLED))
     return (array.shape, array.dtype, array.flat[::step].tobytes())
 
 
 def free_values(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of what a function finds outside its arguments."""
+    """Yield (name, value) of whatever a function reads that is no argument."""
     if isinstance(fn, functools.partial):
         for i, value in enumerate(fn.args):
             yield f"argument {i} of functools.partial", value
@@ -110,7 +118,7 @@ def free_values(fn: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _within(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what a function finds that another one calls; libraries do not change."""
+    """Yield what a function reads that another one calls; libraries do not change."""
     inner = types.FunctionType | types.MethodType | functools.partial
     if depth >= _DEEPEST or not isinstance(value, inner):
         return

@@ -59,16 +59,18 @@ class Code:
 
     Attributes:
         jaxpr: The equations.
-        taken: Shape and dtype of every leaf of the arguments.
-        given: Structure of the arguments.
-        made: Structure of the result.
-        lifted: Where each written number stands among the data: from (equation,
+        inputs: Shape and dtype of every leaf of the arguments.
+        in_structure: Structure of the arguments.
+        out_structure: Structure of the result.
+        data_places: Where each written number stands among the data: from (equation,
             operand) to (vector, element).
     """
 
-    def __init__(self, jaxpr, taken: list, given, made, lifted: dict):
-        self.jaxpr, self.taken = jaxpr, taken
-        self.given, self.made, self.lifted = given, made, lifted
+    def __init__(
+        self, jaxpr, inputs: list, in_structure, out_structure, data_places: dict
+    ):
+        self.jaxpr, self.inputs, self.data_places = jaxpr, inputs, data_places
+        self.in_structure, self.out_structure = in_structure, out_structure
 
     def run(self, consts: list, numbers: list, args: list) -> Any:
         """Evaluate the equations, as ``jax.core.eval_jaxpr`` does."""
@@ -77,8 +79,8 @@ class Code:
         def read(place, atom):
             if not isinstance(atom, Literal):
                 return env[atom]
-            if place in self.lifted:
-                vector, element = self.lifted[place]
+            if place in self.data_places:
+                vector, element = self.data_places[place]
                 return numbers[vector][element]
             return atom.val
 
@@ -88,7 +90,7 @@ class Code:
                 outs = sharded.bind(eqn, *operands)
             env.update(zip(eqn.outvars, outs, strict=True))
         outs = [read((-1, j), atom) for j, atom in enumerate(self.jaxpr.outvars)]
-        return jax.tree.unflatten(self.made, outs)
+        return jax.tree.unflatten(self.out_structure, outs)
 
 
 class Program:
@@ -106,21 +108,21 @@ class Program:
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
         leaves, structure = jax.tree.flatten(args)
-        given = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
-        taken = [(aval.shape, aval.dtype) for aval in self.code.taken]
-        assert (structure, given) == (self.code.given, taken), (given, taken)
+        got = structure, [(jnp.shape(x), jnp.result_type(x)) for x in leaves]
+        inputs = [(aval.shape, aval.dtype) for aval in self.code.inputs]
+        assert got == (self.code.in_structure, inputs), (got, inputs)
         return self.code.run(self.consts, self.numbers, leaves)
 
     def cast(self, start: Any) -> Any:
         """Return parameters in the dtypes that the function was traced for."""
         leaves, structure = jax.tree.flatten(start)
-        pairs = zip(leaves, self.code.taken, strict=False)
+        pairs = zip(leaves, self.code.inputs, strict=False)
         return structure.unflatten([jnp.asarray(leaf, a.dtype) for leaf, a in pairs])
 
     def start(self, start: Any) -> Any:
         """Return what `cast` does to parameters, as shapes and dtypes."""
         structure = jax.tree.structure(start)
-        return structure.unflatten(self.code.taken[: structure.num_leaves])
+        return structure.unflatten(self.code.inputs[: structure.num_leaves])
 
 
 jax.tree_util.register_dataclass(

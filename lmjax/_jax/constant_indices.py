@@ -1,7 +1,7 @@
 """Constant indices beyond the end of an array, found in the jaxpr of a model.
 
 JAX clamps an index that is out of range, so ``p[2]`` of a start with two elements reads
-``p[1]``, and another model than the user's is fitted with success. Such an index is a
+``p[1]``, and the fit of a model that the user did not mean succeeds. Such an index is a
 constant of the traced function, while one that comes from data is not; only constants
 are judged. A clamp that the user asked for (``mode="clip"``, a window of
 ``lax.dynamic_slice`` that begins inside) stays legal.

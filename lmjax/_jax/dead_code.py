@@ -7,7 +7,7 @@ from jax.interpreters.partial_eval import dce_rules
 
 
 def prune(primitive: Primitive, fewer: Callable[[list[bool], JaxprEqn], JaxprEqn]):
-    """Let jax drop results that nobody uses, unless it has a rule of its own.
+    """Let jax drop results that are not used, unless it has a rule of its own.
 
     A call without used results goes if it has no effects.
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._jax.jaxpr_key import Itself
+from lmjax._jax.jaxpr_key import ByIdentity
 
-# Nobody changes what these hold between two calls.
+# Modules whose contents do not change between two calls.
 _LIBRARIES = ("jax", "numpy", "math", "scipy", "lmjax", "equinox")
 _LIBRARIES += ("functools", "_functools")
-# By these a function reads what it does not name, or what differs from call to call.
+# A function that names one of these may read what it does not name, or a state.
 _HIDDEN = frozenset(
     ("globals", "locals", "vars", "eval", "exec", "__import__", "open", "input", "id")
     + ("next", "random", "config")  # `numpy.random` has a state
@@ -32,6 +32,8 @@ _HIDDEN = frozenset(
 _IMPORT = dis.opmap["IMPORT_NAME"]
 _WORDS = (str, bytes, bool, int, type(None))
 _BUILT_IN = types.BuiltinFunctionType | type | bool | None
+# Functions within functions, and tuples within tuples, that are followed. A model is
+# shallower; beyond, a trace is as fast as the key.
 _DEEPEST = 8
 
 
@@ -76,7 +78,7 @@ def _function(fn, depth) -> Hashable:
 
 def _names(code: types.CodeType) -> Iterator[str]:
     """Yield the names that a function and those within it look up, or may look up."""
-    if _IMPORT in code.co_code[::2]:  # of a module that nobody has looked at
+    if _IMPORT in code.co_code[::2]:  # of a module that is not known here
         raise Unknown
     yield from code.co_names
     for const in code.co_consts:
@@ -94,7 +96,7 @@ def _value(value, depth) -> Hashable:
     if kind is tuple:
         return tuple(_value(part, depth) for part in value)
     if _of_library(value):
-        return Itself(value)
+        return ByIdentity(value)
     return _function(value, depth)
 
 

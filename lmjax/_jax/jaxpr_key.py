@@ -2,7 +2,7 @@
 
 jax compares jaxprs by identity. Here a jaxpr is written out as nested tuples: variables
 by their number, primitives and shapes as they are, parameters by value. Two programs
-with equal tuples do the same. What cannot be told by value stands for itself alone.
+with equal tuples do the same. What cannot be compared by value is compared by identity.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Literal
 
-from lmjax._jax.captured_values import prints
+from lmjax._jax.captured_values import fingerprints
 
-# Deeper than any structure that jax makes; functions may refer to themselves.
+# Deeper than any structure that jax makes: functions that refer to themselves must end.
 _DEEPEST = 40
 
 _BY_VALUE = (str, bytes, bool, int, type(None), types.CodeType, np.dtype, ShapedArray)
 
 
-class Itself:
-    """An object that equals nothing else, whatever its own ``==`` says."""
+class ByIdentity:
+    """An object compared by identity, whatever its own ``==`` says."""
 
     __slots__ = ("held",)
 
@@ -34,14 +34,14 @@ class Itself:
 
     def __eq__(self, other: object) -> bool:
         """Return whether both hold the very same object."""
-        return isinstance(other, Itself) and self.held is other.held
+        return isinstance(other, ByIdentity) and self.held is other.held
 
     def __hash__(self) -> int:
         """Hash the address."""
-        return hash((Itself, id(self.held)))
+        return hash((ByIdentity, id(self.held)))
 
 
-class Part:
+class InnerKey:
     """The key of a program inside another, its hash computed once."""
 
     __slots__ = ("key", "number")
@@ -53,7 +53,7 @@ class Part:
         """Return whether both are keys of the same program."""
         if self is other:
             return True
-        return isinstance(other, Part) and self.key == other.key
+        return isinstance(other, InnerKey) and self.key == other.key
 
     def __hash__(self) -> int:
         """Return the hash of the key."""
@@ -62,7 +62,7 @@ class Part:
 
 # jax keeps the jaxprs of its own functions (`jnp.where`, `jnp.interp`), and so their
 # keys are wanted again in every trace.
-_parts: WeakKeyDictionary[Any, Part] = WeakKeyDictionary()
+_inner_keys: WeakKeyDictionary[Any, InnerKey] = WeakKeyDictionary()
 
 
 def inputs_of(jaxpr: Any) -> list:
@@ -128,7 +128,7 @@ def _key(value: Any, depth: int) -> Any:
     if kind in (float, complex):
         return (kind, np.asarray(value).tobytes())  # -0.0 is not 0.0, NaN is NaN
     if depth > _DEEPEST:
-        return Itself(value)
+        return ByIdentity(value)
     if isinstance(value, tuple | list):
         return (kind, tuple(_key(part, depth + 1) for part in value))
     if isinstance(value, dict):
@@ -137,45 +137,46 @@ def _key(value: Any, depth: int) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return (kind, _array(value))
     if isinstance(value, Tracer):
-        return Itself(value)
+        return ByIdentity(value)
     if hasattr(value, "eqns"):  # a jaxpr, closed over its constants or not
-        return _part(value, depth)
+        return _inner_key(value, depth)
     if _is_function(value):
         return _function(value, depth)
-    return _as_it_is(value, depth)
+    return _object_of_jax(value, depth)
 
 
-def _part(value, depth) -> Part:
-    part = _parts.get(value)
+def _inner_key(value, depth) -> InnerKey:
+    part = _inner_keys.get(value)
     if part is None:
         consts = tuple(_key(const, depth + 1) for const in getattr(value, "consts", ()))
         inner = getattr(value, "jaxpr", value)
-        part = Part((_jaxpr(inner, lambda atom: False, depth + 1), consts))
-        _parts[value] = part
+        part = InnerKey((_jaxpr(inner, lambda atom: False, depth + 1), consts))
+        _inner_keys[value] = part
     return part
 
 
-def _as_it_is(value, depth):
-    """Return what compares as the value does, if it is one of jax's own.
+def _object_of_jax(value, depth):
+    """Return a key of an object of jax by its fields or its ``==``.
 
-    A user's object may call itself equal to another that does something else.
+    A user's object is compared by identity: its ``==`` may hold for one that does
+    something else.
     """
     kind = type(value)
     if not _of_jax(kind):
-        return Itself(value)
+        return ByIdentity(value)
     if dataclasses.is_dataclass(value):
         held = [getattr(value, field.name) for field in dataclasses.fields(value)]
         return (kind, tuple(_key(part, depth + 1) for part in held))
     try:
         hash(value)
     except TypeError:
-        return Itself(value)
+        return ByIdentity(value)
     return (kind, value)
 
 
 def _array(array) -> tuple:
     if np.asarray(array).dtype.hasobject:
-        return (Itself(array),)
+        return (ByIdentity(array),)
     return (str(array.dtype), np.shape(array), np.asarray(array).tobytes())
 
 
@@ -189,8 +190,8 @@ def _function(value: Any, depth: int) -> Any:
     """Return what a function among the parameters does.
 
     jax makes closures of its own around the rules of a user's ``custom_jvp``, anew in
-    every trace: those are looked into. A user's function is itself and no other, as
-    long as what it reads stays the same.
+    every trace: those are compared by what they hold. A user's function is compared by
+    identity and by fingerprints of what it reads.
     """
     if isinstance(value, functools.partial):
         parts = (value.func, value.args, tuple(value.keywords.items()))
@@ -198,7 +199,7 @@ def _function(value: Any, depth: int) -> Any:
     if not isinstance(value, types.FunctionType):
         return ("wrapped", _inside((value.f, value.transforms), depth + 1))
     if not _of_jax(value) or "<locals>" not in value.__qualname__:
-        return (Itself(value), tuple(sorted(prints(value).items())))
+        return (ByIdentity(value), tuple(sorted(fingerprints(value).items())))
     cells = [_cell(cell) for cell in value.__closure__ or ()]
     given = (value.__defaults__, value.__kwdefaults__)
     return (value.__code__, _inside((cells, given), depth + 1))
@@ -207,19 +208,19 @@ def _function(value: Any, depth: int) -> Any:
 def _inside(value: Any, depth: int) -> Any:
     """Return what a closure of jax holds.
 
-    Its notebook (caches, stores of results, the trace it was made in, marks without any
-    content) follows from the rest.
+    Bookkeeping of jax's own (caches, stores of results, the trace in which it was made,
+    markers without content) follows from the rest and is left out.
     """
-    if type(value) in (dict, object) or _is_notebook(type(value)):
-        return ("notebook", type(value))
+    if type(value) in (dict, object) or _is_bookkeeping(type(value)):
+        return ("bookkeeping", type(value))
     if isinstance(value, tuple | list):
         return (type(value), tuple(_inside(part, depth + 1) for part in value))
-    if isinstance(value, np.ndarray):  # it may change after it was looked at
-        return Itself(value)
+    if isinstance(value, np.ndarray):  # its elements may change later
+        return ByIdentity(value)
     return _key(value, depth)
 
 
-def _is_notebook(kind: type) -> bool:
+def _is_bookkeeping(kind: type) -> bool:
     names = ("Store", "EqualStore", "DynamicJaxprTrace", "DebugInfo")
     return _of_jax(kind) and kind.__name__ in names
 

@@ -27,7 +27,7 @@ from jax.core import ShapedArray, Tracer
 
 from lmjax._errors.advice import calling
 from lmjax._jax import sharded
-from lmjax._jax.captured_values import Frozen
+from lmjax._jax.captured_values import CapturedValues
 from lmjax._jax.closures import Code, Program, as_pytree, unwrapped
 from lmjax._jax.function_key import function_key
 from lmjax._jax.trace import Trace, trace, trace_model
@@ -50,11 +50,11 @@ _settings = operator.attrgetter(
 
 
 class Fresh:
-    """A function that is traced in every call, so that it sees what has changed.
+    """A function that is traced in every call, for functions that behave as SciPy does.
 
-    Globals, attributes and arrays that are refilled in place: for functions that
-    behave as SciPy does. What was compiled for an equal function is used again.
-    There are no weak references to it, and so nothing here remembers it.
+    So it reads globals, attributes and arrays refilled in place as they are now. What
+    was compiled for an equal function is used again. It has no weak references, and so
+    nothing here remembers it.
     """
 
     __slots__ = ("fn",)
@@ -73,12 +73,12 @@ class _Seen(NamedTuple):
     Attributes:
         refs: Weak references to what it is made of.
         programs: Program per signature of the arguments.
-        frozen: What it read from outside when it was first traced.
+        captured: What it read from outside when it was first traced.
     """
 
     refs: list[weakref.ref]
     programs: OrderedDict[Any, Program]
-    frozen: Frozen
+    captured: CapturedValues
 
 
 _codes: OrderedDict[Any, Code] = OrderedDict()
@@ -141,7 +141,7 @@ def term(term: Any, model: Callable) -> Any:
     """
     if term is None or not isinstance(model, Program):
         return term
-    dtype = model.code.taken[0].dtype
+    dtype = model.code.inputs[0].dtype
     size = sum(atom.aval.size for atom in model.code.jaxpr.outvars)
     loss = function("loss", unwrapped(term.rho), ShapedArray((size,), dtype))
     return type(term)(loss, term.scale)
@@ -159,10 +159,10 @@ def _program(name, fn, args, data, traced: Callable[[], Trace]) -> Callable:
     found = None if seen is None else seen.programs.get(signature)
     if seen is None or found is None:
         return _new(fn, signature, traced)
-    if seen.frozen.prints:
-        changes = seen.frozen.changes(fn)
+    if seen.captured.fingerprints:
+        changes = seen.captured.changes(fn)
         if changes and not _same(_coded(traced()), found):
-            seen.frozen.report(name, fn, changes)
+            seen.captured.report(name, fn, changes)
     if any([type(leaf) is np.ndarray for leaf in (*found.consts, *found.numbers)]):
         # called again, so likely more often: the device keeps what belongs to it
         found = jax.tree.map(jnp.array, found)
@@ -228,7 +228,7 @@ def _is_compiling() -> bool:
 
 
 def _parts(fn) -> tuple:
-    """Return what makes a function object itself: a bound method is made anew."""
+    """Return the objects that identify a function: Python makes bound methods anew."""
     return (fn.__self__, fn.__func__) if isinstance(fn, types.MethodType) else (fn,)
 
 
@@ -269,7 +269,7 @@ def _remember(fn, signature, found: Program) -> None:
     except TypeError:
         return
     with _lock:
-        seen = _seen.get(key) or _Seen(refs, OrderedDict(), Frozen(fn))
+        seen = _seen.get(key) or _Seen(refs, OrderedDict(), CapturedValues(fn))
         _seen[key] = seen
     _keep(seen.programs, signature, found, MOST_SHAPES)
 

@@ -25,14 +25,22 @@ _NUMBERS = jax.Array | np.ndarray | np.generic | int | float | complex
 
 
 class Trace:
-    """What one trace of a function has found out."""
+    """What one trace of a function has found out.
+
+    Attributes:
+        inputs: Shape and dtype of every leaf of the arguments.
+        in_structure: Structure of the arguments.
+        out_structure: Structure of the result.
+        jaxpr: The equations.
+        consts: What the function closed over.
+    """
 
     def __init__(self, fn: Callable, shapes: tuple, named: Callable, start: str = ""):
-        self.taken, self.given = jax.tree.flatten(shapes)
-        made = []
+        self.inputs, self.in_structure = jax.tree.flatten(shapes)
+        structures = []
 
         def flat(*leaves):
-            out = fn(*self.given.unflatten(leaves))
+            out = fn(*self.in_structure.unflatten(leaves))
             leaves, structure = jax.tree.flatten(out)
             for leaf in leaves:
                 if not isinstance(leaf, _NUMBERS):
@@ -40,18 +48,18 @@ class Trace:
                         f"{_source(named)}: expected it to return numbers or arrays, "
                         f"got {leaf!r}"
                     )
-            made.append(structure)
+            structures.append(structure)
             return leaves
 
-        # Half the time of `jax.make_jaxpr`, which goes through `jax.jit`.
+        # This takes half the time of `jax.make_jaxpr`, which goes through `jax.jit`.
         code = getattr(named, "__code__", None)
         bound = isinstance(named, MethodType)
         own = code.co_varnames[bound : code.co_argcount] if code else ()
-        names = _arguments(own, self.given)
+        names = _arguments(own, self.in_structure)
         info = DebugInfo("lmjax", _source(named), names, ())
         wrapped = linear_util.wrap_init(flat, debug_info=info)
-        self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.taken)
-        (self.made,) = made
+        self.jaxpr, _, self.consts = trace_to_jaxpr_dynamic(wrapped, self.inputs)
+        (self.out_structure,) = structures
         if start and own:  # what a user knows the first argument of a model as
             k = len(jax.tree.leaves(shapes[0]))
             first = [start + name.removeprefix(own[0]) for name in names[:k]]
@@ -61,13 +69,20 @@ class Trace:
     @property
     def key(self) -> tuple:
         """What it does: equal for traces that one `Code` can serve."""
-        taken = tuple((aval.shape, aval.dtype) for aval in self.taken)
-        return (jaxpr_key(self.jaxpr, is_data), taken, self.given, self.made)
+        inputs = tuple((aval.shape, aval.dtype) for aval in self.inputs)
+        return (
+            jaxpr_key(self.jaxpr, is_data),
+            inputs,
+            self.in_structure,
+            self.out_structure,
+        )
 
     def code(self) -> Code:
         """Return what it does."""
-        lifted = {place: where for place, where, _ in self._written()}
-        return Code(self.jaxpr, self.taken, self.given, self.made, lifted)
+        data_places = {place: where for place, where, _ in self._written()}
+        return Code(
+            self.jaxpr, self.inputs, self.in_structure, self.out_structure, data_places
+        )
 
     def program(self, code: Code) -> Program:
         """Return it with its own data and an equal code.
@@ -113,15 +128,15 @@ class Trace:
 
 
 def _own(const, dtype) -> Any:
-    """Return a constant that nobody can refill."""
+    """Return a constant as an array that the user cannot change."""
     return const if isinstance(const, jax.Array) else np.array(const, dtype)
 
 
 @lru_cache
-def _arguments(own: tuple[str, ...], given: Any) -> tuple[str, ...]:
+def _arguments(own: tuple[str, ...], structure: Any) -> tuple[str, ...]:
     """Return the names of the leaves of the arguments, for messages of jax."""
     named, _ = jax.tree_util.tree_flatten_with_path(
-        given.unflatten([0] * given.num_leaves)
+        structure.unflatten([0] * structure.num_leaves)
     )
     first = lambda k: own[k] if k < len(own) else f"args[{k}]"
     return tuple(first(p[0].idx) + jax.tree_util.keystr(p[1:]) for p, _ in named)
@@ -180,13 +195,13 @@ def trace_model(fn: Callable, args: tuple, data: Any, named: Callable) -> Trace:
     observed = [leaf.dtype for leaf in jax.tree.leaves(data) if leaf.dtype.kind in "fV"]
     if widest == np.float32 or np.float64 in [*strong, *observed]:
         return Trace(fn, shapes(widest), named, PARAMS)
-    given = jax.tree.map(jax.typeof, args[0])
-    first = Trace(fn, (given, *others), named, PARAMS)
-    made = [atom.aval.dtype for atom in first.jaxpr.outvars]
-    dtype = common_dtype(*leaves, *made, *observed)
-    same = all(given == dtype for given in strong)
+    start = jax.tree.map(jax.typeof, args[0])
+    first = Trace(fn, (start, *others), named, PARAMS)
+    results = [atom.aval.dtype for atom in first.jaxpr.outvars]
+    dtype = common_dtype(*leaves, *results, *observed)
+    same = all(other == dtype for other in strong)
     if same and (len(strong) == len(leaves) or not first.holds_less_than(dtype)):
-        first.taken = jax.tree.leaves(shapes(dtype))
+        first.inputs = jax.tree.leaves(shapes(dtype))
         return first
     return Trace(fn, shapes(dtype), named, PARAMS)
 

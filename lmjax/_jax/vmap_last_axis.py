@@ -20,12 +20,12 @@ from jax.extend.core import ClosedJaxpr, Literal
 from lmjax._jax import sharded
 
 
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # One output element from one element of each operand, all of the same shape.
-ELEMENTWISE = _words("""
+ELEMENTWISE = _names("""
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
     cbrt ceil clamp
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2
@@ -36,17 +36,17 @@ ELEMENTWISE = _words("""
 # They compute what a jaxpr among their parameters says, nothing else: calls, also those
 # with rules for derivatives, which have been applied by then. Others have jaxprs that
 # they run many times or in part: loops, branches, reductions, kernels.
-CALLS = _words("""
+CALLS = _names("""
     checkpoint closed_call core_call custom_jvp_call custom_vjp_call
     custom_vjp_call_jaxpr jit pjit remat remat2
 """)
 # Along named leading axes only: the fits behind them are not touched.
-BY_AXIS = _words("""
+BY_AXIS = _names("""
     argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce_and reduce_max
     reduce_min reduce_or reduce_prod reduce_sum rev split squeeze
 """)
 # Zero in, zero out.
-LINEAR = _words("""
+LINEAR = _names("""
     broadcast_in_dim convert_element_type copy cumsum neg reduce_sum reshape rev slice
     split squeeze transpose
 """)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 from lmjax._jax.arrays import broadcast
 from lmjax._jax.paths import name_of
 from lmjax._linalg.linearization import PRECISION
-from lmjax._problem.masked_inputs import missing, safe_inputs
+from lmjax._problem.masked_x import missing, safe_inputs
 from lmjax._problem.terms import LikelihoodTerm
 from lmjax.likelihoods import Likelihood
 
@@ -29,7 +29,7 @@ class Data(NamedTuple):
         mask: Which points count, flat, or None for all.
         whiten: Function that divides a flat residual by the noise and zeroes masked
             points.
-        colour: Its inverse on points that count: turns white noise into noise of y.
+        unwhiten: Its inverse on points that count: white noise becomes noise of y.
         num_used: How many points count, None if all do.
     """
 
@@ -37,7 +37,7 @@ class Data(NamedTuple):
     y: Any
     mask: Bool[Array, " m"] | None
     whiten: Callable
-    colour: Callable
+    unwhiten: Callable
     num_used: Int[Array, ""] | None
 
 
@@ -69,12 +69,12 @@ def prepare(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         num_used = jnp.sum(mask, dtype=jnp.int32)
     if own_x is not None:
         x = structure.unflatten([one.x for one in sets])
-    elif nan_policy == "omit":  # no set uses a point where what all share is NaN
+    elif nan_policy == "omit":  # NaN of an x common to all sets: no set uses the point
         for one in sets:
             x = safe_inputs(x, ~missing(x, one.y.shape))
     y = structure.unflatten([one.y for one in sets])
-    whiten, colour = partial(each, "whiten"), partial(each, "colour")
-    return Data(x, y, mask, whiten, colour, num_used)
+    whiten, unwhiten = partial(each, "whiten"), partial(each, "unwhiten")
+    return Data(x, y, mask, whiten, unwhiten, num_used)
 
 
 def per_set(name: str, prefix: Any, y: Any) -> list[Any]:
@@ -121,14 +121,14 @@ def _prepare_one(x, y, sigma, mask, nan_policy: str, dtype) -> Data:
         y = jnp.where(mask, y, 0.0)
         x = safe_inputs(x, mask)
     mask = None if mask is None else mask.ravel()
-    whiten, colour = _whitening(sigma, mask, y, dtype)
-    return Data(x, y, mask, whiten, colour, num_used)
+    whiten, unwhiten = _whitening(sigma, mask, y, dtype)
+    return Data(x, y, mask, whiten, unwhiten, num_used)
 
 
 def inside_domain(data: Data, f: Any) -> Data:
-    """Return the data without inputs that the model cannot take, at masked points.
+    """Return the data with x replaced at masked points outside the domain of the model.
 
-    ``f`` is the model at the start: not finite where an input is outside its domain.
+    ``f`` is the model at the start: not finite where x is outside.
     """
     if data.mask is None:
         return data

@@ -12,7 +12,7 @@ from lmjax._jax.arrays import is_list
 from lmjax._jax.types import Params
 from lmjax._linalg.arrowhead import Arrow
 from lmjax._problem import data as measured
-from lmjax._problem import masked_inputs
+from lmjax._problem import masked_x
 from lmjax._problem.data import Data
 from lmjax._problem.ragged import padded
 from lmjax.likelihoods import Likelihood
@@ -165,7 +165,7 @@ def rectangular(x: Any, y: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, A
 
 
 def axes_of(x: Any, shape: tuple[int, ...]) -> Any:
-    """Return for each leaf of x where its curves are, once last; None if it has none.
+    """Return for each leaf of x the axis of the curves, the last, or None without one.
 
     A leaf differs per curve if its shape begins with that of y.
     """
@@ -227,8 +227,7 @@ def _present(x: Any, axes: Any, shape: tuple[int, ...], mask):
     own = [leaf for axis, leaf in pairs if axis is not None]
     common = [leaf for axis, leaf in pairs if axis is None]
     present = ~(
-        masked_inputs.missing(own, shape)
-        | masked_inputs.missing(common, shape[1:])[None]
+        masked_x.missing(own, shape) | masked_x.missing(common, shape[1:])[None]
     )
     if mask is None:
         return present
@@ -237,9 +236,9 @@ def _present(x: Any, axes: Any, shape: tuple[int, ...], mask):
 
 
 def inside_domain(data: Data, f: Float[Array, "*m"]) -> Data:
-    """Return the data without masked inputs where the model at the start is not finite.
+    """Return the data with x replaced at masked points outside the domain of the model.
 
-    That is ``f``.
+    ``f`` is the model at the start: not finite where x is outside.
     """
     data = measured.inside_domain(data, f)
     if data.mask is None:
@@ -248,7 +247,7 @@ def inside_domain(data: Data, f: Float[Array, "*m"]) -> Data:
 
 
 def _common_inputs(data: Data, beyond) -> Any:
-    """Return x, safe where no curve uses what is common to all."""
+    """Return x with leaves common to all curves replaced where no curve uses them."""
     assert data.mask is not None
     used = jnp.any(data.mask.reshape(data.y.shape), axis=-1)
-    return masked_inputs.safe_inputs(data.x, used, beyond)
+    return masked_x.safe_inputs(data.x, used, beyond)

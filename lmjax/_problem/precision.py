@@ -1,4 +1,4 @@
-"""A warning where float64 data lose in float32 what a fit needs of them.
+"""A warning if float64 data lose digits in float32 that a fit needs.
 
 Without ``jax_enable_x64`` jax rounds NumPy's float64 to float32, a relative change of
 up to ``2**-24``. Whether that matters depends on what the numbers are for:
@@ -7,8 +7,8 @@ up to ``2**-24``. Whether that matters depends on what the numbers are for:
     y      rounding against the spread (a signal on a large offset) and against sigma
     any    numbers beyond the range of float32
 
-The tests are made of a bound first, which costs a few microseconds, and of the rounding
-itself only where the bound is reached.
+A bound is tested first, which takes a few microseconds. Only if it is reached is the
+rounding itself computed.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,12 @@ import numpy as np
 
 from lmjax._errors.warn import warn
 
+# The largest relative error of rounding to float32, and its range.
 _ROUNDING = 2.0**-24
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
-# Points that move by a tenth of their distance, or a signal by a thousandth of its
-# height, change a fit by about as much as good measurements can tell.
+# Rounding matters if it moves points by this share of their spacing, or y by this share
+# of its spread or of sigma: a fit changes by about as much as good data can tell.
 _OF_SPACING = 0.1
 _OF_SPREAD = 1e-3
 _OF_SIGMA = 0.1
@@ -38,9 +39,9 @@ def rounds() -> bool:
 
 
 def warn_of_rounding(x: Any = None, y: Any = None, sigma: Any = None) -> None:
-    """Warn, once per line of the caller, if float32 does not hold what matters of data.
+    """Warn, once per line of the caller, if float32 loses what matters of the data.
 
-    Arguments that are no concrete NumPy arrays are not looked at.
+    Only concrete NumPy arrays are tested.
     """
     if not rounds():
         return
@@ -63,9 +64,9 @@ def warn_of_rounded(**arguments: Any) -> None:
 def _look(name: str, tree: Any, is_lost: Callable, what: str) -> None:
     """Warn if a test of an array (values, magnitude, range) says that it is lost.
 
-    Integers are looked at, too: they become float32 where they meet a parameter.
+    Integers are tested, too: they become float32 where they meet a parameter.
     """
-    # a lone array without the detour: every eager call passes here
+    # a single array takes a shorter path: every call outside jit passes here
     for leaf in [tree] if type(tree) is np.ndarray else jax.tree.leaves(tree):
         if not isinstance(leaf, np.ndarray) or leaf.dtype.itemsize < 4 or not leaf.size:
             continue

@@ -130,7 +130,7 @@ class Problem(eqx.Module):
 
     @property
     def has_second_derivatives(self) -> bool:
-        """Whether second derivatives of the residual are to be had at a fair price."""
+        """Whether second derivatives of the residual are cheap enough to be used."""
         return self.jacobian not in ("rev", "projected")
 
     def half_terms(self, r: Float[Array, " m"]) -> Float[Array, " m"]:
@@ -177,10 +177,9 @@ def build(
     p0, unravel = ravel_pytree(params0)
     out = traced_shapes(residual_fn, params0=params0)
     unravel_residual = _check_residual(out)
-    # Data in float64 with a float32 start: work in the wider type rather than lose
-    # digits.
-    # Python numbers follow the data, as everywhere in jax. All leaves get this dtype: a
-    # leaf left narrower (or weak) would round what the loop takes for exact.
+    # Float64 data with a float32 start are fitted in float64. Python numbers follow the
+    # data, as everywhere in jax. All leaves get this dtype: a leaf left narrower (or
+    # weak) would round parameters that the loop takes for exact.
     dtype = common_dtype(
         *jax.tree.leaves(params0), *(leaf.dtype for leaf in jax.tree.leaves(out))
     )

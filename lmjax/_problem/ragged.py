@@ -19,7 +19,7 @@ def pad_ragged(
         curves: One-dimensional arrays (or arrays that differ in their first axis only).
             The mask of a numpy.ma array is kept.
         fill: Value of the padding, which the mask keeps out of the fit. None repeats
-            the last value of each curve: where a model can be evaluated if it is x.
+            the last value of each curve: as x, a model can be evaluated there.
 
     Example:
         >>> import lmjax

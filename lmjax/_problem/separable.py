@@ -55,7 +55,8 @@ class Separated(eqx.Module):
     def join(self, q: Float[Array, " n-k"], c: Float[Array, " k"]) -> Array:
         """Return all parameters, in ravel order.
 
-        Piece by piece, not by an index: the batch engine sees through that.
+        Joined piece by piece, not gathered by an index array: the batch engine then
+        knows which element is which.
         """
         parts, done = [], {True: 0, False: 0}
         for flag, run in groupby(self.problem.linear or ()):
@@ -107,9 +108,9 @@ class Separated(eqx.Module):
     def is_affine(self, p: Float[Array, " n"], start: Array, size: Scalar) -> Flag:
         """Return whether the residual is affine in c, as far as two trials can tell.
 
-        From the base to the start (or 1 where that is 0), and to what was found for c,
-        it must go where its derivative points, to half of the digits. Where the
-        residual is not finite there is nothing to tell.
+        At the start (or 1 where that is 0), and at the c that was found, the residual
+        must agree with its linear expansion at the base to half of the digits. A
+        residual that is not finite passes.
 
         Args:
             p: All parameters, at the end of the fit.
@@ -144,12 +145,12 @@ def _kaufman(primals, tangents):
     return r, basis.outside(separated.velocity(q, c, tangents[1]))
 
 
-# of the two arguments only q ever moves
+# q is the only argument with a derivative
 _projected.defjvp(_kaufman, symbolic_zeros=True)
 
 
 def _best(separated: Separated, q) -> tuple[Array, Basis, Array]:
-    """Return the residual at the best linear parameters, and what it took."""
+    """Return the residual at the best linear parameters, and what led to it."""
     r, columns = separated.expand(q)
     r, *columns = in_memory(r, *columns)
     basis, rest, change = eliminate(columns, r)

@@ -1,9 +1,8 @@
 """Damping rules: how lambda and the scale follow a step, and which steps are taken.
 
 The damped system is ``(J^T J + lam * diag(scale^2)) dp = -J^T r``. ``lam -> 0`` is
-Gauss-Newton (long, bold steps), ``lam -> inf`` is scaled gradient descent (short, safe
-ones). ``lam`` is dimensionless because the columns of J are measured in units of
-``scale``.
+Gauss-Newton (long steps), ``lam -> inf`` is scaled gradient descent (short ones).
+``lam`` is dimensionless because the columns of J are measured in units of ``scale``.
 
 A rule is any object with the two methods and the ``guarded`` attribute of `Nielsen`.
 """
@@ -21,12 +20,12 @@ from lmjax._jax.types import Flag, Scalar
 # enough to keep any real progress, large enough to refuse steps that achieve nothing.
 MIN_GAIN = 1e-4
 
-# `scale` remembers the largest norm each column has had (Moré), so that a column that
-# vanishes for a moment does not send its parameter flying. Yet a memory without end
-# freezes a parameter whose column was once 1e40 times larger (NIST MGH10 from its first
-# start), so the memory fades by this factor at each good step. Of 69
-# Moré-Garbow-Hillstrom runs, 54 found the global minimum without fading, 62 with 0.95
-# or 0.97, 59 with 0.9; fading at every step, good or bad, loses Wood and Brown-Dennis.
+# `scale` is the largest norm that each column has had (Moré), so that a parameter whose
+# column vanishes for a moment takes no huge step. Without fading it would freeze a
+# parameter whose column was once 1e40 times larger (NIST MGH10, first start), so each
+# good step multiplies it by this factor. Of 69 Moré-Garbow-Hillstrom runs, 54 found the
+# global minimum without fading, 62 with 0.95 or 0.97, 59 with 0.9; fading at every
+# step, good or bad, loses Wood and Brown-Dennis.
 FADE = 0.95
 
 # A gain this close to 1 says that the linear model was exact.
@@ -51,8 +50,8 @@ class Nielsen(eqx.Module):
     An accepted step multiplies lambda by ``max(shrink, 1 - (2 gain - 1)^3)``, or by
     ``fast_shrink`` where the linear model foresaw the reduction to within 5 %: damping
     has nothing to guard against there. A rejected one multiplies it by ``growth``,
-    which then doubles, so a bad start is left quickly. The cubic avoids the zig-zag of
-    the classical factor-of-ten rule.
+    which then doubles, so a bad start is left quickly. With the cubic lambda jumps
+    less than with the classical factor of ten.
 
     Args:
         initial: First lambda, relative to the normal matrix scaled to unit diagonal.
@@ -159,7 +158,7 @@ class Fixed(eqx.Module):
     """Constant lambda: every finite step is taken, whatever its gain.
 
     ``Fixed(0.0)`` is the Gauss-Newton method, a large value is gradient descent.
-    Neither is safe on its own: this rule exists to show and to compare.
+    Neither converges reliably: this rule is for comparison.
 
     Args:
         value: The damping, zero or positive.

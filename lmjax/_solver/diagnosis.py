@@ -20,14 +20,14 @@ class Diagnosis(NamedTuple):
             of its rate with it.
         cancels: Whether the effects of the free parameters cancel each other.
         zero: Whether the residual is no more than rounding.
-        rounding: Norm of what rounding may do to the residual.
+        residual_rounding: Largest change of the residual by rounding, as a norm.
     """
 
     lost: Bool[Array, "n *f"]
     held: Bool[Array, "*f"]
     cancels: Bool[Array, "*f"]
     zero: Bool[Array, "*f"]
-    rounding: Float[Array, "*f"]
+    residual_rounding: Float[Array, "*f"]
 
     @property
     def of_fit(self) -> tuple[Bool[Array, "*f"], ...]:
@@ -55,11 +55,11 @@ def diagnose(
         (point.norms * point.p) ** 2,
         *roundoff.squared_effects(point.norms, free_part(point), p0),
     )
-    rounding = roundoff.residual_rounding(effects, point.cost)
-    cancels = roundoff.cancels(effect, *free_effects)
-    lost = roundoff.without_effect(point.norms, point.p, p0, scale, rounding)
+    residual_rounding = roundoff.residual_rounding(effects, point.cost)
+    cancels = roundoff.effects_cancel(effect, *free_effects)
+    lost = roundoff.without_effect(point.norms, point.p, p0, scale, residual_rounding)
     if point.free is not None:
         lost &= point.free
     held = jnp.any(constraints.active(point.p, point.grad), axis=0)
-    zero = roundoff.is_zero(point.cost, rounding, cancels)
-    return Diagnosis(lost, held, cancels, zero, rounding)
+    zero = roundoff.is_zero(point.cost, residual_rounding, cancels)
+    return Diagnosis(lost, held, cancels, zero, residual_rounding)

@@ -20,8 +20,8 @@ from lmjax._solver.point import Point, free_part, point_at
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 
-# Gauss-Newton steps at most. They start where the normal equations gave up, which is
-# near a minimum or nowhere.
+# Gauss-Newton steps at most. They start where the normal equations found no further
+# step: near a minimum, where a few steps suffice, or where none help.
 MAX_TURNS = 20
 
 
@@ -105,7 +105,7 @@ def goes_on(state: CheckState) -> Bool[Array, ""]:
 def take_turn(fit: Any, p0, scale, ftol, state: CheckState) -> CheckState:
     """Take the step, and check J there.
 
-    ``fit`` is a `Problem`, or what knows only a triangle of J.
+    ``fit`` is a `Problem`, or a `ScalarFit`, which has only a triangle of J.
     """
     best, step, failure, turns = state
     p = fit.constraints.project(best.p + step)
@@ -162,12 +162,16 @@ def _undamped_step(fit: Any, point: Point, diagnosis: Diagnosis, ftol):
     weights = jnp.where(weights > 0.0, weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
-    cost, cancels, rounding = point.cost, diagnosis.cancels, diagnosis.rounding
-    cost_rounding = roundoff.cost_rounding(rounding, cost)
+    cost, cancels, residual_rounding = (
+        point.cost,
+        diagnosis.cancels,
+        diagnosis.residual_rounding,
+    )
+    cost_rounding = roundoff.cost_rounding(residual_rounding, cost)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
     negligible = stopping.negligible_reduction(cost, cost_rounding, cancels, ftol)
     predicted = 0.5 * jnp.sum((r - rest) * (r + rest))
-    only_rounding = roundoff.residual_is_rounding(cost, rounding)
+    only_rounding = roundoff.residual_is_rounding(cost, residual_rounding)
     trusted = roundoff.trusted(pivot, cancels, only_rounding, n, False)
     size = jnp.sqrt(jnp.sum(change**2))
     trusted &= roundoff.step_resolved(size, cost, relevant, False)

@@ -9,7 +9,7 @@ from lmjax._solver.point import Point
 
 
 class Fit(Protocol):
-    """One fit or a block of them: `SingleFit`, `FitBlock`, or a lane of a program.
+    """One fit or a block of them: `SingleFit`, `FitBlock`, or `ScalarFit`.
 
     One fit keeps its residual and forms J when a step is taken. The fits of a block
     form J with every residual and keep sums of products of its columns.

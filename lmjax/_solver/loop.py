@@ -5,7 +5,7 @@ of the cost with the one that the linear model predicts:
 
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
-The step is taken ("go") when the gain exceeds 1e-4 and refused ("stop") otherwise;
+The step is taken if the gain exceeds 1e-4 and refused otherwise;
 lambda then follows the damping rule. The rules for rounding are in
 `lmjax._solver.roundoff`, those for stopping in `lmjax._solver.stopping`.
 """
@@ -63,7 +63,7 @@ def begin(point: Point, curvatures: Any, fit: Fit, solver: LevenbergMarquardt) -
     status = stopping.first_of(
         (~(isfinite(point) & jnp.isfinite(point.cost)), Status.NONFINITE_START),
         ((point.cost == 0.0) | all_held, Status.GTOL),
-        # not a minimum but a place without information
+        # no minimum: no parameter has an effect here
         (jnp.all(point.norms == 0.0, axis=0), Status.SINGULAR),
         ((gtol > 0.0) & (point.optimality <= gtol), Status.GTOL),
     )
@@ -173,10 +173,10 @@ def _is_eligible(
 
     Where rounding hides the reduction, the gradient at its end decides.
     """
-    running = state.status == Status.RUNNING  # others wait on their lane
+    running = state.status == Status.RUNNING  # other fits of a block have ended
     if not solver.damping.guarded:
         return running & jnp.isfinite(trial.cost)
-    # no step beyond the budget
+    # no step beyond max_steps
     undamped = stopping.is_candidate(state.status)
     undamped &= state.status != stopping.MEASURE_CURVATURE
     running |= undamped & (state.num_steps < solver.max_steps)
@@ -219,12 +219,17 @@ def _status_after_step(
     """Return the status after a damped step."""
     lam, cost, n = state.lam, state.point.cost, new.p.shape[0]
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
-    model_noise = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
+    model_rounding = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
     # an unguarded step may predict an increase
     done = accept & (trial.predicted >= 0.0) & (trial.step_size > 0.0)
     done &= stopping.achieved_nothing(
-        trial.actual, predicted_undamped, cost, trial.cost_rounding, model_noise, ftol
+        trial.actual,
+        predicted_undamped,
+        cost,
+        trial.cost_rounding,
+        model_rounding,
+        ftol,
     )
     refused = ~accept & stopping.refused_at_floor(
         trial.predicted, lam, trial.below_rounding, relevant

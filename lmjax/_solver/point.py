@@ -45,8 +45,7 @@ def point_at(
     """Return the point at ``p``, given its linear model."""
     grad, norms, size = linearization.moments()
     free = constraints.free(p, grad)
-    # |J_j . r| / (|J_j| |r|): dimensionless; an idle column or a zero residual counts
-    # as 0.
+    # |J_j . r| / (|J_j| |r|): dimensionless; 0 for a column or a residual of zeros
     size = norms * size
     usable = size > 0.0 if free is None else (size > 0.0) & free
     cosines = jnp.where(usable, jnp.abs(grad) / jnp.where(usable, size, 1.0), 0.0)
@@ -64,9 +63,10 @@ def first_scale(
     """Return the scale of the first step: the norms of the columns, and their change.
 
     ``sqrt(|J_j|^2 + |r| |d^2 r / dp_j^2|)``, the second term an upper bound of what the
-    linear model leaves out of the Hessian's diagonal. The columns alone let the first
-    step leap onto plateaus where every gradient vanishes: of 198 decays from (1, 1, 0)
-    it left 59 short of their minimum, MINPACK 53, this scale none.
+    linear model leaves out of the Hessian's diagonal. With the columns alone the
+    first step may end on a plateau where every gradient vanishes: of 198 decays from
+    (1, 1, 0), 59 did not reach their minimum (53 with MINPACK); with this scale all
+    did.
 
     Args:
         point: The first point.
@@ -79,7 +79,7 @@ def first_scale(
 
 
 def isfinite(point: Point) -> Bool[Array, "*f"]:
-    """Return whether the linearization is finite: all of J enters these two."""
+    """Return whether the linearization is finite: all of J enters grad and norms."""
     return jnp.all(jnp.isfinite(point.grad) & jnp.isfinite(point.norms), axis=0)
 
 

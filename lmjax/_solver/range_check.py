@@ -1,9 +1,9 @@
-"""Fits whose squares leave the range of the dtype, which would pass for something else.
+"""Fits whose squares leave the range of the dtype, and whose status would be wrong.
 
 The method works with squares of residuals and of columns of J. In float32 those of
 numbers below 1e-19 vanish (energies in joule) and those beyond 1e19 overflow. A cost of
-zero is then no fit, a column of zeros no parameter without effect. In float64 the
-limits are 1e-154 and 1e154, where nobody's units are.
+zero then does not mean a perfect fit, nor a column of zeros a parameter without effect.
+In float64 the limits are 1e-154 and 1e154, beyond any units in use.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,12 @@ from lmjax._problem.terms import LikelihoodTerm
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 
-# A residual this much smaller than the model is zero for all purposes, in eps.
+# A residual of this many eps times the model counts as zero: it may be rounding.
 GONE = 100.0
-# Data of this share of the residual are none.
+# Data smaller than this share of the residual count as zero.
 ORIGIN = 1e-3
-# Below so many times what m squares may lose, norms of columns are wrong by 1 %.
+# A norm may be wrong by more than 1 % if its square is below this many times what m
+# squares lose by underflow.
 FAINT = 30.0
 
 
@@ -32,7 +33,7 @@ class RangeState(NamedTuple):
 
     Attributes:
         status: A `Status` value.
-        small: Whether its cost is below what squares can tell from 0.
+        small: Whether its cost is too small to be told from 0.
         faint: Which norms of columns are.
         overflow: Whether it could not start.
         doubtful: Whether it needs a check.
@@ -48,8 +49,8 @@ class RangeState(NamedTuple):
 def matters(problem: Problem, dtype: Any) -> bool:
     """Return whether squares can leave the range.
 
-    Counts are of order 1, and their cost is infinite where they are impossible. What is
-    left of a residual after a projection is checked with all parameters.
+    Not with a likelihood: counts are of order 1, and impossible ones have an infinite
+    cost. Nor with a projected residual: the whole problem is checked in its place.
     """
     apart = isinstance(problem.term, LikelihoodTerm) or problem.jacobian == "projected"
     return np.dtype(dtype) == np.float32 and not apart
@@ -58,7 +59,7 @@ def matters(problem: Problem, dtype: Any) -> bool:
 def status(
     problem: Problem, p0: Float[Array, " n"], outcome: Any, solver: LevenbergMarquardt
 ) -> Int[Array, ""]:
-    """Return the status of an outcome, OUT_OF_RANGE where squares were."""
+    """Return the status of an outcome: OUT_OF_RANGE if its squares were."""
     if not matters(problem, outcome.cost.dtype):
         return outcome.status
     ranged = begin(problem, outcome)
@@ -103,8 +104,8 @@ def check(largest: Any, p0, p, norms, ranged: RangeState) -> RangeState:
     eps = jnp.finfo(p.dtype).eps
     model = jnp.max(jnp.where(ranged.faint, 0.0, norms * jnp.abs(p)))
     size, effect = largest(p, jnp.where(ranged.faint, p, 0.0))
-    # without the parameters that went to zero the residual is what they had to
-    # explain; where that is nothing, zero is the answer, however small the rest
+    # the residual with these parameters at zero is what they had to explain; if that
+    # is nothing, zero is their value, however small the residual is
     gone = jnp.abs(p) <= eps**0.5 * jnp.abs(p0)
     data, _ = largest(jnp.where(gone, 0.0, p), jnp.zeros_like(p))
     vanished = ranged.small & (size > GONE * eps * model)

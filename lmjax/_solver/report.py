@@ -8,7 +8,7 @@ from lmjax._solver import records
 from lmjax._solver.settings import default_tolerances
 from lmjax._solver.status import ParamStatus, Status
 
-FEW_CURVES = 6  # of a global fit, listed one by one
+FEW_CURVES = 6  # of a global fit are listed one by one: they fit on a screen
 CORRELATIONS_FROM = 0.1  # as in lmfit: weaker ones are rarely worth a line
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float
 # A sum this much smaller than its terms cancels. Parameters that run away together keep
 # the residual while each of their effects grows without end, so the exact value matters
 # little: here two digits are gone.
-CANCELLING = 1e-2
-# A residual of so many times its rounding is zero for all purposes: the rounding of a
+CANCELLATION = 1e-2
+# A residual below so many times its rounding counts as zero: the rounding of a
 # model is up to ten times that of its parameters (exponentials, powers).
 ZERO = 10.0
 # Rounding may explain this share of the residual, or of what is relevant.
@@ -23,7 +23,7 @@ LOST = 100.0
 def residual_rounding(
     effects: Float[Array, "*f"], cost: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
-    """Return the norm of the change of the residual that rounding may feign.
+    """Return the largest change of the residual, as a norm, that rounding can make.
 
     Args:
         effects: Sum of squares of the effects ``|J_j| |p_j|`` of all parameters:
@@ -31,14 +31,14 @@ def residual_rounding(
         cost: Half the squared norm of the residual, which is rounded as well.
     """
     rounding = jnp.finfo(cost.dtype).eps * jnp.sqrt(effects + 2.0 * cost)
-    # if the squares overflow, the rounding is unknown: 0 accepts no failure as rounding
+    # if the squares overflow, the rounding is unknown; 0 excuses nothing
     return jnp.where(jnp.isfinite(rounding), rounding, 0.0)
 
 
 def cost_rounding(
     rounding: Float[Array, "*f"], cost: Float[Array, "*f"]
 ) -> Float[Array, "*f"]:
-    """Return the change of cost that a residual so rounded may feign.
+    """Return the largest change of the cost that such rounding of the residual makes.
 
     ``|r . dr| <= |r| |dr|``; the factor 2 covers the rounding of the model itself.
     """
@@ -48,8 +48,8 @@ def cost_rounding(
 def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array, "*f"]:
     """Return the reduction that the linear model predicts where there is only rounding.
 
-    The model sees a random change of the residual through the n of m directions that J
-    spans; the factor 2 as in `cost_rounding`, squared and halved.
+    Of a random change of the residual, the linear model can explain the share n / m in
+    the directions that J spans; the factor 2 as in `cost_rounding`, squared and halved.
     """
     return 2.0 * rounding**2 * (n / m)
 
@@ -57,23 +57,23 @@ def model_rounding(rounding: Float[Array, "*f"], n: int, m: int) -> Float[Array,
 def below_rounding(
     predicted: Float[Array, "*f"],
     actual: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Bool[Array, "*f"]:
     """Return whether rounding of the cost hides what a step achieved."""
-    return jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * noise
+    return jnp.abs(predicted) + jnp.abs(actual) <= 2.0 * cost_rounding
 
 
 def gain_ratio(
     predicted: Float[Array, "*f"],
     actual: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
     """Return actual over predicted reduction of the cost.
 
-    Both are raised by ``noise``, so that the gain tends to 1 where rounding hides them:
-    the raw ratio would be random there.
+    Both are raised by ``cost_rounding``, so that the gain tends to 1 where rounding
+    hides them: the raw ratio would be random there.
     """
-    return (actual + noise) / (predicted + noise)
+    return (actual + cost_rounding) / (predicted + cost_rounding)
 
 
 def gain_by_gradients(
@@ -98,7 +98,7 @@ def gain_by_gradients(
     return share * (1.0 + ratio)
 
 
-def cancels(
+def effects_cancel(
     effect: Float[Array, "*f"],
     effects: Float[Array, "*f"],
     effects_apart: Float[Array, "*f"],
@@ -112,7 +112,7 @@ def cancels(
         effects: The sum of the squares of their effects, ``|J_j|^2 p_j^2``.
         effects_apart: The share of those that have not shrunk to zero.
     """
-    return (effects_apart >= 0.5 * effects) & (effect <= CANCELLING**2 * effects)
+    return (effects_apart >= 0.5 * effects) & (effect <= CANCELLATION**2 * effects)
 
 
 def squared_effects(
@@ -138,14 +138,14 @@ def residual_is_rounding(
 def is_zero(
     cost: Float[Array, "*f"],
     rounding: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
 ) -> Bool[Array, "*f"]:
-    """Return whether the residual is zero for all purposes.
+    """Return whether the residual counts as zero.
 
-    A small residual counts as zero only if no effects cancel: cancelling effects make
+    A small residual counts as zero only if no effects cancel: effects that cancel make
     the bound on rounding too large.
     """
-    return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancelling)
+    return (cost == 0.0) | (residual_is_rounding(cost, rounding) & ~cancels)
 
 
 def without_effect(
@@ -204,30 +204,30 @@ def least_pivot(
 
 def trusted(
     pivot: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     only_rounding: Bool[Array, "*f"],
     n: int,
     squares_condition: bool,
 ) -> Bool[Array, "*f"]:
     """Return whether what the undamped model predicts can be trusted.
 
-    Normal equations lose a direction where a pivot is lost in the rounding of the
-    products. An orthogonal factorisation resolves pivots down to eps^2; below,
-    the direction may still be truly absent (two names for one parameter), unless the
-    parameters ran away together. A residual that is rounding of effects that cancel has
-    nothing to say at all.
+    Normal equations lose a direction if its pivot is below the rounding of the
+    products. An orthogonal factorisation resolves pivots down to eps^2. A smaller pivot
+    means that two parameters do the same, and the prediction holds without that
+    direction, unless the effects of parameters cancel. If the residual is only rounding
+    of effects that cancel, no prediction can be trusted.
 
     Args:
         pivot: Least pivot of the normal matrix of unit columns.
-        cancelling: Whether the effects of the parameters cancel.
+        cancels: Whether the effects of the parameters cancel.
         only_rounding: Whether the residual is no more than rounding.
         n: Number of parameters.
         squares_condition: Whether the factorisation is that of the normal matrix.
     """
     resolved = resolves(pivot, n, squares_condition)
     if not squares_condition:
-        resolved |= ~cancelling
-    return resolved & ~(only_rounding & cancelling)
+        resolved |= ~cancels
+    return resolved & ~(only_rounding & cancels)
 
 
 def resolves(
@@ -245,7 +245,7 @@ def resolves(
 def undamped(
     lam: Float[Array, "*f"], pivot: Float[Array, "*f"], n: int, squares_condition: bool
 ) -> Bool[Array, "*f"]:
-    """Return whether damping had no say in a step.
+    """Return whether damping was too small to matter in a step.
 
     The least eigenvalue of a triangular product is at least its least pivot divided by
     about n^2 (for columns of unit norm; a worst case can be smaller), and lambda is a

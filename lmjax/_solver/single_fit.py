@@ -1,4 +1,4 @@
-"""One fit as the loop sees it: the residual first, the Jacobian when it pays."""
+"""One fit as the loop sees it: the residual at every trial, J where it is accepted."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from lmjax._solver.point import Point, free_part, point_at
 
 
 class SingleFit(NamedTuple):
-    """A single problem as the loop sees it: residual first, Jacobian when it pays.
+    """One fit: the residual at every trial point, the Jacobian only at accepted ones.
 
     `lmjax._engines.block.FitBlock` is the other way to run the same loop.
     """

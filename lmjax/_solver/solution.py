@@ -50,7 +50,7 @@ class History(eqx.Module):
         cost: Cost at the proposed point.
         damping: Lambda that produced the proposal.
         gain: Actual over predicted reduction.
-        accepted: Whether the step was taken ("go") or not ("stop").
+        accepted: Whether the step was taken.
     """
 
     params: Params

@@ -32,8 +32,8 @@ WINDOW = 250
 # A predicted reduction counts if it exceeds the rounding of the cost by this: rounding
 # of the gradient adds to that of the residual.
 MARGIN = 10.0
-# Columns whose part outside the others has at least this squared length are as good as
-# independent.
+# Columns of J of unit length count as independent of the others if the part orthogonal
+# to them has at least this squared length.
 INDEPENDENT = 0.01
 
 
@@ -75,15 +75,15 @@ def predicted_undamped(
     predicted: Float[Array, "*f"],
     lam: Float[Array, "*f"],
     coordinate: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
 ) -> Float[Array, "*f"]:
-    """Return the reduction that an undamped step might achieve, told from a damped one.
+    """Return the reduction that an undamped step might achieve, from a damped step.
 
     A step that is short only because lambda is large proves nothing, so its prediction
-    is multiplied by ``1 + lam``. A column that has shrunk since the scale saw it is
-    damped by more than lambda; the step in one parameter may then predict more.
+    is multiplied by ``1 + lam``. A column that is now shorter than its scale is damped
+    by more than lambda; the step in one parameter may then predict more.
     """
-    coordinate = jnp.where(coordinate > 2.0 * noise, coordinate, 0.0)
+    coordinate = jnp.where(coordinate > 2.0 * cost_rounding, coordinate, 0.0)
     return jnp.maximum(predicted * (1.0 + lam), coordinate)
 
 
@@ -91,13 +91,13 @@ def achieved_nothing(
     actual: Float[Array, "*f"],
     predicted_undamped: Float[Array, "*f"],
     cost: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
-    model_noise: Float[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
+    model_rounding: Float[Array, "*f"],
     ftol: Float[Array, ""],
 ) -> Bool[Array, "*f"]:
     """Return whether an accepted step makes the fit a candidate."""
-    small = jnp.maximum(ftol * cost, model_noise)
-    return (actual <= ftol * cost + noise) & (predicted_undamped <= small)
+    small = jnp.maximum(ftol * cost, model_rounding)
+    return (actual <= ftol * cost + cost_rounding) & (predicted_undamped <= small)
 
 
 def refused_at_floor(
@@ -144,15 +144,16 @@ def newton_decrement(
 
 def negligible_reduction(
     cost: Float[Array, "*f"],
-    noise: Float[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cost_rounding: Float[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     ftol: Float[Array, ""],
 ) -> Float[Array, "*f"]:
     """Return the predicted reduction that counts as none.
 
-    By ``ftol`` or by rounding of the cost, but not by that of effects that cancel.
+    ``ftol`` times the cost, or the rounding of the cost, which says nothing if effects
+    cancel.
     """
-    return jnp.maximum(ftol * cost, jnp.where(cancelling, 0.0, MARGIN * noise))
+    return jnp.maximum(ftol * cost, jnp.where(cancels, 0.0, MARGIN * cost_rounding))
 
 
 def status_after_undamped(
@@ -175,16 +176,16 @@ def status_after_undamped(
         state: CANDIDATE_ACCEPTED, CANDIDATE_REFUSED or MEASURE_CURVATURE.
         predicted: Reduction that the undamped model predicts.
         negligible: Predicted reduction that counts as none, by ``ftol`` or by rounding.
-        relevant: Predicted reduction that does not matter if no step is left to take.
+        relevant: Predicted reduction that does not matter if no further step helps.
         resolved: Whether rounding of J cannot explain the step.
-        trusted: Whether the prediction is; see `lmjax._solver.roundoff.trusted`.
+        trusted: Whether the prediction can be, see `lmjax._solver.roundoff.trusted`.
         zero: Whether the residual is no more than rounding.
         accepted: Whether the undamped step was taken.
-        gained: Whether it was, and achieved a relevant reduction.
+        gained: Whether it was taken and achieved a relevant reduction.
         pivot: Least pivot.
         exhausted: Whether lambda cannot fall any further.
-        squares_condition: Whether steps come from the normal equations. Where they see
-            no way on, the final check uses J.
+        squares_condition: Whether steps come from the normal equations. If they find
+            no further step, the final check uses J.
     """
     stalled = NEEDS_FINAL_CHECK if squares_condition else Status.STALLED
     untrusted = NEEDS_FINAL_CHECK if squares_condition else Status.ILL_CONDITIONED
@@ -217,13 +218,13 @@ def first_of(*cases: tuple[Bool[Array, "*f"] | bool, int]) -> Int[Array, "*f"]:
 def explained(
     status: Int[Array, "*f"],
     lost: Bool[Array, "*f"],
-    cancelling: Bool[Array, "*f"],
+    cancels: Bool[Array, "*f"],
     zero: Bool[Array, "*f"],
 ) -> Int[Array, "*f"]:
     """Return the status that names what happened to the parameters.
 
-    Where a parameter lost its effect the fit lies on a plateau, unless the residual is
-    zero; a failure with parameters that cancel each other is a runaway.
+    PLATEAU if a parameter has lost its effect and the residual is not zero; RUNAWAY if
+    the fit failed and effects of parameters cancel.
     """
     failed = (
         (status == Status.STALLED)
@@ -231,5 +232,5 @@ def explained(
         | (status == Status.ILL_CONDITIONED)
     )
     plateau = ((status > 0) | failed) & lost & ~zero
-    status = jnp.where(failed & cancelling, Status.RUNAWAY, status)
+    status = jnp.where(failed & cancels, Status.RUNAWAY, status)
     return jnp.where(plateau, Status.PLATEAU, status).astype(jnp.int32)

@@ -23,7 +23,7 @@ class DampedStep(NamedTuple):
         p: Parameters at its end, inside the bounds.
         pivots: Pivots of the damped linear problem.
         correction_small: Whether the second-order correction is small enough.
-        rounding: Largest change of the residual by rounding, as a norm.
+        residual_rounding: Largest change of the residual by rounding, as a norm.
         cost_rounding: Largest change of the cost by rounding.
         free_effects: See `lmjax._solver.roundoff.squared_effects`, summed.
     """
@@ -31,7 +31,7 @@ class DampedStep(NamedTuple):
     p: Float[Array, "n *f"]
     pivots: Float[Array, "n *f"]
     correction_small: Bool[Array, "*f"]
-    rounding: Float[Array, "*f"]
+    residual_rounding: Float[Array, "*f"]
     cost_rounding: Float[Array, "*f"]
     free_effects: list[Float[Array, "*f"]]
 
@@ -119,8 +119,8 @@ def damped_step(
         *roundoff.squared_effects(point.norms, free, fit.p0),
         point.grad * dp,
     )
-    rounding = roundoff.residual_rounding(effects, point.cost)
-    cost_rounding = roundoff.cost_rounding(rounding, point.cost)
+    residual_rounding = roundoff.residual_rounding(effects, point.cost)
+    cost_rounding = roundoff.cost_rounding(residual_rounding, point.cost)
     if short is not None:
         slope = jnp.where(slope == 0.0, 1.0, jnp.abs(slope))
         dp = jnp.where(short, jnp.minimum(1.0, cost_rounding / slope), 1.0) * dp
@@ -129,7 +129,7 @@ def damped_step(
     if constraints.box is not None:
         inside = _along_bounds(point, lam, factor, target, inside, fit)
     return DampedStep(
-        inside, pivots, correction_small, rounding, cost_rounding, free_effects
+        inside, pivots, correction_small, residual_rounding, cost_rounding, free_effects
     )
 
 
@@ -159,13 +159,13 @@ def measure(
         slope=slope,
         predicted=predicted,
         actual=actual,
-        residual_rounding=step.rounding,
+        residual_rounding=step.residual_rounding,
         cost_rounding=cost_rounding,
         below_rounding=roundoff.below_rounding(predicted, actual, cost_rounding),
         gain=roundoff.gain_ratio(predicted, actual, cost_rounding),
         step_size=jnp.sqrt(step_size),
         size=jnp.sqrt(size),
-        cancels=roundoff.cancels(effect, *step.free_effects),
+        cancels=roundoff.effects_cancel(effect, *step.free_effects),
         pivot=least(lam),
         damped_pivot=least(0.0),
         correction_small=step.correction_small,

@@ -76,7 +76,7 @@ def unscaled_blocks(
     # for a determined parameter, the product is its variance inflation: at least 1
     determined = jnp.diagonal(found) * squares > 0.5
     open_ = ((~determined & (squares > 0.0)) | together).astype(squares.dtype)
-    # own parameters that make up for a shared one are as open as that
+    # own parameters that compensate an open shared one are open, too
     shares = (curves.x * curves.norms[:, :, None]) ** 2
     partners = jnp.dot(shares, open_, precision=PRECISION)
     eps = jnp.finfo(squares.dtype).eps
@@ -96,7 +96,7 @@ class _Eliminated(NamedTuple):
     Attributes:
         inverse: ``V^-1``, or the inverse of least norm.
         x: ``V^-1 W``.
-        taken: ``W^T V^-1 W``, what the shared parameters lose to the own ones.
+        schur_term: ``W^T V^-1 W``, what elimination subtracts from U.
         rank: Rank of the columns of the own parameters.
         norms: Norms of these columns.
         open: Which own parameters take part in a direction without effect.
@@ -115,7 +115,7 @@ def _eliminate(normal, cross, own, shared) -> _Eliminated:
     """Eliminate the own parameters of one curve.
 
     From the normal equations, or where those have lost half of their digits from the
-    singular values of the columns themselves, which come with the curve first.
+    singular values of the columns themselves, with the curve on the first axis.
     """
     dot = lambda a, b: jnp.dot(a, b, precision=PRECISION)
     squares = jnp.diagonal(normal)

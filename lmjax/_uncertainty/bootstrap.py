@@ -1,4 +1,4 @@
-r"""Bootstrap: the scatter of a fit, seen by fitting data that might have been measured.
+r"""Bootstrap: the scatter of fits to data that could have been measured instead.
 
 Each replica is a data set made from the fit and fitted again; all of them run as one
 batch. With ``e`` the residual in units of sigma, ``f`` the fitted curve and ``C`` the
@@ -11,8 +11,8 @@ factor that turns white noise into that of y, the kinds are
 
 With a likelihood "parametric" draws y* from it, around f, and is the only kind.
 
-The first two multiply the residuals by ``sqrt(N / dof)``, which makes up for what the
-fit took from their size: Davison and Hinkley (1997), chapters 6 and 7.
+The first two multiply the residuals by ``sqrt(N / dof)``, because a fit makes them
+smaller than the errors: Davison and Hinkley (1997), chapters 6 and 7.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Bootstrap(eqx.Module):
         params: Parameters of every replica, with a leading axis; a callable model holds
             arrays with that axis.
         status: `Status` of every replica.
-        fit: The fit that was handed over.
+        fit: The fit whose uncertainty is asked for.
     """
 
     params: Params
@@ -107,8 +107,8 @@ class Bootstrap(eqx.Module):
 def _quantile(values: Array, axis: int, share: Array) -> Array:
     """Return the order statistic at ``share * (count + 1)``, NaN left out.
 
-    With that rule ``count`` replicas leave a share of ``share`` below, and not only
-    infinitely many: Davison and Hinkley (1997), section 2.3.
+    With that rule the share below is right for any ``count``, not only a large one:
+    Davison and Hinkley (1997), section 2.3.
     """
     ordered = jnp.sort(values, axis=axis)  # NaN last
     count = jnp.sum(~jnp.isnan(values), axis=axis, keepdims=True)
@@ -132,11 +132,11 @@ def bootstrap(
     kind: str | None = None,
     **options: Unpack[FitOptions],
 ) -> Bootstrap:
-    """Fit ``num`` data sets that might as well have been measured.
+    """Fit ``num`` data sets that could have been measured instead.
 
     Every replica starts at ``fit.params``. Works under ``jax.jit`` and ``jax.vmap``
-    (over keys, fits and their data), and has derivatives as every fit has; random
-    counts do not move with the curve they are drawn around, and pass on none.
+    (over keys, fits and their data). It has derivatives, except through counts drawn at
+    random, which are integers.
 
     Args:
         key: Random key, ``jax.random.key(seed)``.
@@ -144,9 +144,9 @@ def bootstrap(
         x: Independent variables, as given there.
         y: Observations, as given there.
         num: Number of replicas.
-        kind: "residual", the default, draws the residuals anew: their distribution
-            counts, and they are alike but for sigma. "wild" flips their signs: each
-            keeps its own size, for noise that sigma does not describe. "parametric"
+        kind: "residual", the default, draws residuals in units of sigma, which are
+            taken to be alike. "wild" flips their signs at random: each keeps its size,
+            for noise that sigma does not describe. "parametric"
             draws normal noise of the size of sigma. "case" draws the points: x is
             random, too, and the model may be wrong; not with a robust loss. With a
             likelihood only "parametric", the default then.
@@ -158,8 +158,8 @@ def bootstrap(
         ``fit`` failed all of them have its status.
 
     Raises:
-        ValueError: If x, y or options are not those of the fit, or ``kind`` or ``num``
-            is none; if points are to be drawn whose errors are correlated.
+        ValueError: If x, y or options are not those of the fit; if ``kind`` or ``num``
+            is out of range; if points are to be drawn whose errors are correlated.
         TypeError: If ``key`` is no random key, ``fit`` no `CurveFit` or a keyword is
             unknown.
 
@@ -218,7 +218,7 @@ def _correlated(sigma: Any, y: Array) -> bool:
 def _bootstrap(key, refit: Refit, num: int, kind: str) -> Bootstrap:
     fit, data = refit.fit, refit.data
     curve, like_y = ravel_pytree(refit.curve(data, refit.p))
-    # a NaN that was left out is none in a replica
+    # replicas are finite where a NaN of y was omitted, so the mask must say so
     same = {} if data.mask is None else {"mask": _like(data.y, data.mask)}
 
     def replica(key):
@@ -227,7 +227,7 @@ def _bootstrap(key, refit: Refit, num: int, kind: str) -> Bootstrap:
         elif fit.likelihood is not None:
             new = refit(refit.p, y=like_y(_sample(key, refit, data, curve)), **same)
         else:
-            noise = data.colour(_noise(key, kind, fit, data))
+            noise = data.unwhiten(_noise(key, kind, fit, data))
             new = refit(refit.p, y=like_y(curve + noise), **same)
         failed = jnp.minimum(fit.status, Status.RUNNING)
         return new.varied(), jnp.where(refit.consistent, new.status, failed)
@@ -261,7 +261,7 @@ def _noise(key, kind: str, fit: CurveFit, data: Data) -> Float[Array, " m"]:
 def _drawn(key, refit: Refit, data: Data) -> dict[str, Any]:
     """Return the keywords that count every point as often as it was drawn.
 
-    As many are drawn as count; how many that is may not be known to the compiler.
+    As many are drawn as are in use, a number that may be traced.
     """
     used = _used(data)
     drawn = jax.random.choice(key, used.size, used.shape, p=used / jnp.sum(used))

@@ -1,4 +1,4 @@
-r"""Profile likelihood: how far a parameter can move before the fit suffers.
+r"""Profile likelihood: how far a parameter can move before the fit is clearly worse.
 
 With the other parameters fitted anew at each value of the j-th one, chi-square rises
 from its minimum by ``z(p_j)^2 s^2``, where ``s^2`` is the reduced chi-square (1 if
@@ -36,8 +36,8 @@ class Profile(eqx.Module):
         interval: Pair (lower, upper) of pytrees like ``params``; infinite where there
             is no limit, NaN where there is no interval.
         status: One `ProfileStatus` per flat parameter and side.
-        found_lower_minimum: Whether a refit went below the minimum that was given: the
-            interval then belongs to no minimum; fit again from another start.
+        found_lower_minimum: Whether a refit has a lower chi-square than the fit: the
+            interval then means nothing; fit again from another start.
         threshold: Quantile that ``z`` has to reach.
         names: Names of the parameters that were profiled.
         values: Their fitted values; the axes k below count them.
@@ -70,9 +70,10 @@ def profile(
 ) -> Profile:
     """Return profile-likelihood intervals of the parameters of a fit.
 
-    Right where ``fit.stderr`` is not: curved models, few points, parameters that the
-    data bound on one side only. Works under ``jax.jit`` and ``jax.vmap`` (over fits and
-    their data). The limits have derivatives, by the implicit function theorem.
+    They are right where ``fit.stderr`` is not: for curved models, few points, or
+    parameters that the data bound on one side only. Works under ``jax.jit`` and
+    ``jax.vmap`` (over fits and their data). The limits have derivatives (implicit
+    function theorem).
 
     Args:
         fit: What `curve_fit` returned: one fit, converged.
@@ -86,7 +87,8 @@ def profile(
             interval.
 
     Returns:
-        The `Profile`. Trouble does not raise: see its ``status`` and ``better``.
+        The `Profile`. A failure does not raise: see its ``status`` and
+        ``found_lower_minimum``.
 
     Raises:
         ValueError: If x, y or options are not those of the fit, a name in ``which`` is
@@ -109,7 +111,7 @@ def profile(
     """
     refit = prepare_refit(fit, x, y, options)
     names = paths.parameter_names(fit.varied())
-    # outside what is compiled per model: the quantile takes as long as a fit to compile
+    # outside the function compiled per model: the quantile compiles as long as a fit
     threshold = fit._quantile(level)
     return _profile(refit, threshold, _choose(which, names))
 

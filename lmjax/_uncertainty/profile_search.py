@@ -18,7 +18,8 @@ from lmjax._uncertainty.root_search import Bracket
 
 # Status of a search that goes on.
 SEARCHING = 100
-# A refit that lies below the minimum by more than this share of s^2 found a better one.
+# A refit found a lower minimum if its chi-square is lower by more than this share of
+# s^2.
 BETTER = 1e-4
 
 
@@ -31,7 +32,7 @@ class Side(NamedTuple):
             next refit starts on it.
         status: A `ProfileStatus`; HELD while the search goes on.
         better: Whether a refit went below the minimum.
-        value: Parameter at each look, the fitted one first.
+        value: Parameter at each refit, the fitted one first.
         z: Signed root there.
     """
 
@@ -52,7 +53,7 @@ def find_side(refit: Refit, threshold: Scalar, j, upward) -> Side:
     eps = jnp.finfo(p.dtype).eps
     settings = {
         "goal": threshold,
-        # what the dtype can tell, and rounding of chi2
+        # what the dtype resolves, and the rounding of chi2
         "tolerance": eps**0.5 * threshold + eps * fit.chi2 / variance / threshold,
         "guess": guess,
         "upper_limit": upper_limit,
@@ -91,7 +92,7 @@ def find_side(refit: Refit, threshold: Scalar, j, upward) -> Side:
 
 
 def _linear(refit: Refit, threshold, variance, sign, j):
-    """Return half the width of the linear interval, and where the others go meanwhile.
+    """Return half the width of the linear interval, and the change of the others there.
 
     A parameter at a bound has no covariance: the width is then the one with all others
     held, which is too short and good enough to begin with.
@@ -138,7 +139,7 @@ def _status(outcome, success: Flag):
 
 
 def _better(refit: Refit, data: Data, one, other, j, value) -> Float[Array, " n"]:
-    """Return the start of lower chi-square: a chord may leave where the model works."""
+    """Return the start of lower chi-square: a chord may leave the model's domain."""
     first, second = (refit.chi2(data, p.at[j].set(value)) for p in (one, other))
     return jnp.where(~(second < first) & jnp.isfinite(first), one, other)
 
@@ -153,8 +154,8 @@ def _at(refit: Refit, j, value: Scalar, p: Float[Array, " n"]) -> CurveFit:
 def limit_of(refit: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
     """Return the end of the interval, with derivatives.
 
-    It solves ``chi2(limit) = chi2 + threshold^2 s^2``, hence moves with whatever chi2
-    depends on; a bound moves by itself.
+    A limit solves ``chi2(limit) = chi2 + threshold^2 s^2`` and so depends on whatever
+    chi2 depends on; a bound depends on itself only.
     """
     fit, p = refit.fit, refit.p
     at_rest = jax.lax.stop_gradient(p)

@@ -32,7 +32,7 @@ from lmjax.likelihoods import Likelihood
 
 
 class FitOptions(TypedDict, total=False):
-    """The keywords of `curve_fit` that belong to the data, for whoever fits again."""
+    """The keywords of `curve_fit` that `profile` and `bootstrap` need to fit again."""
 
     sigma: Any
     mask: Any
@@ -85,10 +85,10 @@ class Refit(eqx.Module):
     @property
     def data(self) -> Data:
         """The observations with their weights."""
-        given = self.options.get
-        policy = given("nan_policy", "propagate")
+        option = self.options.get
+        policy = option("nan_policy", "propagate")
         return prepare(
-            self.x, self.y, given("sigma"), given("mask"), policy, self.fit.cost.dtype
+            self.x, self.y, option("sigma"), option("mask"), policy, self.fit.cost.dtype
         )
 
     def residual(self, data: Data, p: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -117,15 +117,15 @@ class Refit(eqx.Module):
 
     @eqx.filter_jit
     def same_data(self) -> Flag:
-        """Return whether the data leave the residual that the fit has."""
+        """Return whether the data give the residual of the fit."""
         data, fit = self.data, self.fit
         there, _ = ravel_pytree(fit.residual)
-        given = data.whiten(ravel_pytree(data.y)[0])
-        size = jnp.max(jnp.abs(given)) + jnp.max(jnp.abs(there))
+        observed = data.whiten(ravel_pytree(data.y)[0])
+        size = jnp.max(jnp.abs(observed)) + jnp.max(jnp.abs(there))
         error = jnp.max(jnp.abs(self.residual(data, self.p) - there))
         tolerance = jnp.finfo(there.dtype).eps ** 0.5
         same = error <= tolerance * size
-        # another loss or likelihood: beyond the rounding of a residual, squared
+        # a difference beyond rounding means another loss or likelihood
         chi2, grain = self.chi2(data, self.p), jnp.finfo(there.dtype).eps * size
         room = tolerance * (chi2 + fit.chi2) + 1e3 * there.size * grain**2
         same &= jnp.abs(chi2 - fit.chi2) <= room
@@ -158,13 +158,13 @@ class Refit(eqx.Module):
 
 
 def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
-    """Check what a user hands over and return it as a pytree.
+    """Check a fit, its data and its options, and return them as a pytree.
 
     Raises:
         TypeError: If ``fit`` is no `CurveFit`, or a keyword is none of `FitOptions`.
-        ValueError: If ``fit`` is a batch, or x, y or options are not what was fitted:
-            whoever forgets a sigma would get an answer, and a wrong one. Inside a trace
-            the result is unusable instead.
+        ValueError: If ``fit`` is a batch, or x, y or options are not those of the fit:
+            without the sigma of the fit, say, the answer would be wrong. Inside a trace
+            nothing is raised, and the result is not usable.
     """
     if not isinstance(fit, CurveFit):
         raise TypeError(f"fit: expected what curve_fit returns, got {fit!r}")
@@ -212,7 +212,7 @@ def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
     spread = partial(paths.ravel_prefix, params=fit.varied(), dtype=bool)
     jax.eval_shape(lambda: spread("fixed", data.get("fixed"), default=False))
     given = {**options, **data, "likelihood": likelihood}
-    # plain numbers are data, too: whoever changes one compiles nothing
+    # plain numbers are data, too: changing one compiles nothing
     traced = lambda leaf: (
         jnp.asarray(leaf) if isinstance(leaf, bool | int | float) else leaf
     )

@@ -11,14 +11,15 @@ from jaxtyping import Array, Float, Int
 
 from lmjax._jax.types import Scalar
 
-# The first evaluation is half way to the guess: a curved valley is better followed than
-# jumped. Each further one is at most four times as far as the one before.
+# The first evaluation is half way to the guess: refits in a curved valley succeed more
+# often in short steps. Each further one is at most four times as far as the last.
 FIRST, GROWTH = 0.5, 4.0
-# A function that has not got there at so many times the first guess never will.
+# If the function is below its goal at so many times the first guess, there is no root.
 FARTHEST = 1e5
-# Fewer than ten rounds suffice for all but jumps and flat stretches.
+# Fewer than ten rounds suffice unless the function jumps or is flat.
 MAX_ROUNDS = 40
 
+# What a search has come to; see `Bracket`.
 SEARCHING, FOUND, EDGE, BLOCKED, NOWHERE, LOST = range(6)
 
 
@@ -111,15 +112,15 @@ def _next(bracket: Bracket, f, goal, inside, outside, upper_limit) -> Scalar:
     u, (u_old, f_old) = bracket.u, bracket.last
     slope = (f - f_old) / (u - u_old)
     secant = u + (goal - f) / slope
-    # A function that levels off would be crept after: from the fourth round on the
-    # least factor goes up.
+    # Secants to a function that levels off take ever shorter steps: from the fourth
+    # round on the least factor goes up.
     patience = jnp.maximum(bracket.rounds - 2, 0).astype(u.dtype)
     least = jnp.minimum(1.0 + 0.05 * patience**2, GROWTH)
     rising = slope > 0.0  # NaN compares false
     ahead = jnp.clip(jnp.where(rising, secant, jnp.inf), least * u, GROWTH * u)
     between = rising & (secant > inside) & (secant < outside)
-    # The middle of a bracket that spans orders of magnitude is the geometric one; with
-    # nothing inside yet, the guess was far off: come closer ever faster.
+    # A bracket that spans orders of magnitude is cut at its geometric mean. If no point
+    # inside is known yet, the guess was far too large: shrink it ever faster.
     middle = jnp.where(
         outside > GROWTH * inside,
         jnp.sqrt(inside) * jnp.sqrt(outside),

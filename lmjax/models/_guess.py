@@ -5,7 +5,7 @@ others the best linear ones follow in closed form, so comparing a few hundred ca
 is a few products of a small matrix with the data, and the start lies in the basin of
 the global minimum as long as the grid is finer than the basins (variable projection:
 Golub and Pereyra 1973, SIAM J. Numer. Anal. 10, 413-432). The grids depend on x only:
-in a batch with common x they are built once.
+in a batch with common x they are built once. `docs/design.md` lists the helpers.
 """
 
 import functools
@@ -79,12 +79,14 @@ def compiled(guess: Guess) -> Guess:
                 raise ValueError(f"{name}: expected an int, 0 to {MOST}, got {value!r}")
         try:
             return jitted(x, y, *args, **options)
-        except (TypeError, ValueError) as error:
-            if str(error).startswith(("x", "y", *choices)):
+        except (IndexError, TypeError, ValueError) as error:
+            if str(error).startswith(("x:", "y:", "x, y:", *choices)):
                 raise
+            shapes = jax.tree.map(np.shape, (x, y))
             raise ValueError(
                 "x, y: expected arrays of one shape (a tuple of them where the model "
-                f"takes several x), got {jax.tree.map(np.shape, (x, y))}"
+                f"takes several x), got {shapes}, for which {guess.__qualname__} fails "
+                f"with {type(error).__name__}: {error}"
             ) from error
 
     return cast(Guess, call)
@@ -243,6 +245,9 @@ def search_pair(
     Pairs that the points cannot tell apart fall back on the first shape alone. Where
     all shapes are ``positive`` and no datum is negative, neither is the curve: it is
     mixed with the first shape, as little as that takes.
+
+    In contrast to `search` there is no share that the points must see, and no mask: two
+    shapes together have no height, and no pair of the models vanishes at some x.
     """
     keep, y = data.keep, data.y
     aa, bb = _dot(first**2, keep), _dot(second**2, keep)

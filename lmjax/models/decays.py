@@ -13,6 +13,7 @@ from lmjax.models._stable import exp, log_positive
 # Rates in units of one over the range of x: from nearly a line to gone within a
 # thousandth of the range, a third apart (the basin of a rate is several times wider).
 RATES = np.geomspace(0.03, 1000.0, 40)
+# Growth, too, but nothing measured grows by more than exp(30) within the range.
 GROWTH = -np.geomspace(0.03, 30.0, 12)
 # Of two terms one may grow: it is no limit of decays that an offset or a line would be.
 PAIRED = np.r_[-6.0, -2.0, -0.7, -0.2, np.geomspace(0.1, 1000.0, 18)]

@@ -11,6 +11,7 @@ from lmjax.models._stable import ratio
 
 # Constants in units of the largest concentration, a factor 1.5 apart.
 CONSTANTS = np.geomspace(1e-4, 100.0, 35)
+# For a grid of pairs, of which there are the square as many.
 PAIRED = np.geomspace(1e-3, 30.0, 24)
 
 

@@ -12,6 +12,7 @@ from lmjax.models._faddeeva import voigt_profile
 from lmjax.models._model import Model, Parameter, real
 from lmjax.models._stable import ratio, tail_bound
 
+# Full width at half maximum of a Gaussian in standard deviations.
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 

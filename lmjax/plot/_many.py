@@ -28,6 +28,7 @@ from lmjax.plot._panels import (
     panels,
 )
 
+# Bins of a histogram: enough to show its shape, and thousands of fits fill them.
 BINS = 50
 # What a histogram or a colour scale leaves out on either side, per cent: one fit gone
 # astray would squeeze all others.

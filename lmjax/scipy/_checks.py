@@ -8,8 +8,8 @@ from scipy.optimize import Bounds
 
 from lmjax import losses
 from lmjax._errors.checks import is_real
+from lmjax.scipy._outcomes import EPS
 from lmjax.scipy._trace import floats
-from lmjax.scipy._words import EPS
 
 METHODS = ("trf", "dogbox", "lm")
 SCHEMES = ("2-point", "3-point", "cs")

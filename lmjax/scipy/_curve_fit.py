@@ -41,7 +41,7 @@ def curve_fit(
         p0: Start. By default the middle of the bounds, one away from a single bound, 1
             without; as many as ``f`` names.
         sigma: Standard deviation, standard deviations, or a covariance matrix.
-        absolute_sigma: Take sigma at face value.
+        absolute_sigma: Whether sigma is known in absolute size, not only relative.
         check_finite: Raise if the data are not finite; by default unless nan_policy is
             given.
         bounds: Pair of scalars or arrays, or ``scipy.optimize.Bounds``.

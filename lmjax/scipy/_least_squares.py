@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from lmjax._solver.status import Status
-from lmjax.scipy import _checks, _progress, _words
+from lmjax.scipy import _checks, _outcomes, _progress
 from lmjax.scipy._run import Found, Task, evaluate, minimise, rows_of
 from lmjax.scipy._trace import concrete, jacobian_of, residual_of
 
@@ -104,12 +104,12 @@ def least_squares(
     concrete("args", tuple(args))
     concrete("kwargs", list((kwargs or {}).values()))
 
-    given = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))
-    residual, m = residual_of(given(fun), start)
+    with_args = lambda fn: lambda x: fn(x, *args, **(kwargs or {}))
+    residual, m = residual_of(with_args(fun), start)
     matrix = None
     if callable(jac):
         shaped = lambda out: _checked(jnp.atleast_2d(out), (m, start.size))
-        matrix = jacobian_of(given(jac), start, shaped)
+        matrix = jacobian_of(with_args(jac), start, shaped)
     if method == "lm" and m < start.size:
         raise ValueError(
             "Method 'lm' doesn't work when the number of residuals is less than the "
@@ -168,7 +168,7 @@ def _solved(
     found = found if end is None else end
     result = _result(request, found)
     if end is not None:
-        result["status"], result["message"] = _words.stopped()
+        result["status"], result["message"] = _outcomes.stopped()
         result["success"] = False
     if verbose:
         before = _result(request, evaluate(request.task, request.start)).cost
@@ -206,7 +206,7 @@ def _result(request: Request, found: Found) -> OptimizeResult:
         small = found.status == Status.GTOL
     else:
         small = optimality < request.tolerances[2]
-    status, message = _words.outcome(found.status, small, request.tolerances)
+    status, message = _outcomes.outcome(found.status, small, request.tolerances)
     rtol = request.tolerances[1]
     return OptimizeResult(
         x=found.x,
@@ -237,7 +237,7 @@ def _weighted(task: Task, found: Found) -> tuple[float, np.ndarray, np.ndarray]:
         return 0.5 * float(fun @ fun), jac, fun
     value, slope, curvature = found.rows
     z = (fun / task.scale) ** 2
-    factor = np.sqrt(np.maximum(slope + 2.0 * curvature * z, _words.EPS))
+    factor = np.sqrt(np.maximum(slope + 2.0 * curvature * z, _outcomes.EPS))
     cost = 0.5 * task.scale**2 * float(np.sum(value))
     return cost, jac * factor[:, None], fun * (slope / factor)
 

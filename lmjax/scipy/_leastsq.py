@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from lmjax._solver.status import Status
-from lmjax.scipy import _checks, _covariance, _words
+from lmjax.scipy import _checks, _covariance, _outcomes
 from lmjax.scipy._run import Found, Task, minimise
 from lmjax.scipy._trace import concrete, floats, jacobian_of, residual_of
 
@@ -97,7 +97,7 @@ def leastsq(
             "Residuals or their derivatives are not finite in the initial point: check "
             "the data and the start."
         )
-    ier, message = _words.minpack(found.status, (ftol, xtol, gtol), limit)
+    ier, message = _outcomes.minpack(found.status, (ftol, xtol, gtol), limit)
     if full_output:
         info = _info(found, Dfun is not None)
         cov_x = _covariance.inverse(found.jac) if ier <= 4 else None

@@ -6,12 +6,12 @@ multiply-adds. What is not here is asked of the C library, lane by lane.
 
 from typing import Any
 
-from lmjax._engines.fused.arcs import Arcs
-from lmjax._engines.fused.circular import Circular
 from lmjax._engines.fused.error_function import ErrorFunction
 from lmjax._engines.fused.hyperbolic import Hyperbolic
+from lmjax._engines.fused.inverse_trigonometric import InverseTrigonometric
 from lmjax._engines.fused.ir import Code
 from lmjax._engines.fused.powers import Powers
+from lmjax._engines.fused.trigonometric import Trigonometric
 
 # Functions of the C library, which have the name of jax's with an "f" for float32.
 LIBRARY = {"lgamma": "lgamma", "rem": "fmod"}
@@ -27,7 +27,7 @@ _OWN = (
 _WIDENED = ("asinh", "acosh", "atanh", "erfc")
 
 
-class Functions(Powers, Hyperbolic, ErrorFunction, Circular, Arcs):
+class Functions(Powers, Hyperbolic, ErrorFunction, Trigonometric, InverseTrigonometric):
     """The functions of one dtype, each written into a `Code`."""
 
     def names(self) -> tuple[str, ...]:

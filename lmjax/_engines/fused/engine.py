@@ -19,9 +19,9 @@ from jaxtyping import Array
 
 from lmjax._engines.fused import machine
 from lmjax._engines.fused.handler import handler
+from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.kernel import Kernel
-from lmjax._engines.fused.lane import Plan
-from lmjax._engines.fused.places import Unsupported
+from lmjax._engines.fused.plan import Plan
 from lmjax._engines.fused.threads import Threads
 from lmjax._jax import sharded
 from lmjax._jax.custom_vmap import each, with_batch

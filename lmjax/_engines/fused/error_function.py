@@ -11,9 +11,9 @@ from functools import cache
 from math import factorial
 from typing import Any
 
+from lmjax._engines.fused.arithmetic import economized
 from lmjax._engines.fused.exponentials import Exponentials
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.words import economized
 
 # To 60 digits.
 _TWO_OVER_ROOT_PI = Fraction(

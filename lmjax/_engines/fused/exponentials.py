@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._engines.fused.arithmetic import Arithmetic, economized, parts
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.words import Words, economized, parts
 
 # From its continued expansion, to 60 digits.
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680")
@@ -24,7 +24,7 @@ _LOG = tuple(Fraction(2, 2 * k + 3) for k in range(24))
 LARGEST_SQUARE = Fraction("0.02944")
 
 
-class Exponentials(Words):
+class Exponentials(Arithmetic):
     """exp, expm1, exp2, log, log1p and what is made of them."""
 
     def _ln2(self) -> list[Any]:

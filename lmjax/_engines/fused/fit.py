@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lmjax._engines.block import Ended, bends_of_one, end, rows_of_one
-from lmjax._engines.fused.lane import Lane, Loop, Plan, loop, pass_of
+from lmjax._engines.fused.plan import Loop, Plan, ScalarFit, loop, pass_of
 from lmjax._linalg.linearization import NormalLinearization
 from lmjax._problem.problem import NOT_TWICE_DIFFERENTIABLE
 from lmjax._solver import final_check, range_check, stopping
@@ -45,7 +45,7 @@ def plan(arrays: Any, rest: Any) -> Plan:
     def of(arrays):
         problem, solver, p0 = eqx.combine(arrays, rest)
         begun, twice = jnp.array(True), "bends" in passes
-        return Lane(problem, None, problem.constraints, p0, begun, twice), solver
+        return ScalarFit(problem, None, problem.constraints, p0, begun, twice), solver
 
     fit, ended = _fit(of, arrays)
     final, results = _final(of, ended, arrays)
@@ -68,11 +68,11 @@ def _pack(state: State) -> list[Array]:
     return [*floats, state.lam, state.growth, state.mark, *counts]
 
 
-def _unpack(lane: Lane, state: list[Array]) -> State:
+def _unpack(fit: ScalarFit, state: list[Array]) -> State:
     p, gram, scale, cost, lam, growth, mark, steps, accepted, status = state
     n = p.shape[0]
     gram = tuple(gram[i] for i in range(gram.shape[0]))
-    point = point_at(lane.constraints, p, None, NormalLinearization(gram, n), cost)
+    point = point_at(fit.constraints, p, None, NormalLinearization(gram, n), cost)
     counts = steps, accepted, status
     return State(point, lam, growth, mark, scale, *counts, None)
 
@@ -81,16 +81,16 @@ def _fit(of: Any, arrays: Any) -> tuple[Loop, Any]:
     """Return the fit as a loop, and what it ends in."""
 
     def begin(arrays):
-        lane, solver = of(arrays)
-        return _pack(init(lane, lane.p0, solver))
+        fit, solver = of(arrays)
+        return _pack(init(fit, fit.p0, solver))
 
     def turn(state, arrays):
-        lane, solver = of(arrays)
-        return _pack(step(_unpack(lane, state), lane, solver))
+        fit, solver = of(arrays)
+        return _pack(step(_unpack(fit, state), fit, solver))
 
     def finish(state, arrays) -> Ended:
-        lane, _ = of(arrays)
-        return end(_unpack(lane, state), lane.p0, lane.constraints)
+        fit, _ = of(arrays)
+        return end(_unpack(fit, state), fit.p0, fit.constraints)
 
     going = lambda state: stopping.unfinished(state[-1])
     return loop(begin, going, turn, finish, arrays)
@@ -104,9 +104,9 @@ def _final(of: Any, ended: Any, arrays: Any) -> tuple[Loop, Any]:
         return final_check.begin(fit)
 
     def turn(state: CheckState, ended, arrays):
-        lane, solver = of(arrays)
+        fit, solver = of(arrays)
         ftol = solver.tolerances(ended.scale.dtype)[0]
-        return final_check.take_turn(lane, lane.p0, ended.scale, ftol, state)
+        return final_check.take_turn(fit, fit.p0, ended.scale, ftol, state)
 
     def finish(state: CheckState, ended, arrays):
         ended = ended._replace(**final_check.finish(state)._asdict())
@@ -122,8 +122,8 @@ def _checked(of: Any, ended: Any, kind: Any, arrays: Any) -> tuple[Loop, Any]:
         return range_check.begin(of(arrays)[0], ended)
 
     def turn(state: RangeState, ended, kind, arrays) -> RangeState:
-        lane, _ = of(arrays)
-        return range_check.check(lane.largest, lane.p0, ended.p, ended.norms, state)
+        fit, _ = of(arrays)
+        return range_check.check(fit.largest, fit.p0, ended.p, ended.norms, state)
 
     def finish(state: RangeState, ended, kind, arrays):
         return ended._replace(status=state.status), kind

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from lmjax._engines.fused.lane import ALGEBRA, Plan, loop, pass_of, routine
+from lmjax._engines.fused.plan import ALGEBRA, Plan, loop, pass_of, routine
 from lmjax._linalg import hessian
 from lmjax._linalg.hessian import Hessian
 from lmjax._linalg.linearization import gram_pairs

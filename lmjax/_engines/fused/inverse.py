@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from lmjax._engines.block import rows_of_one
-from lmjax._engines.fused.lane import ALGEBRA, Lane, Plan, loop, pass_of
+from lmjax._engines.fused.plan import ALGEBRA, Plan, ScalarFit, loop, pass_of
 from lmjax._linalg import normal_inverse
 from lmjax._linalg.normal_inverse import Inverse
 
@@ -20,16 +20,16 @@ def plan(arrays: Any, rest: Any) -> Plan:
         rest: What is no array of them.
     """
 
-    def lane_of(arrays):
+    def fit_of(arrays):
         problem, p, *_ = eqx.combine(arrays, rest)
         begun, twice = jnp.array(True), False
-        return Lane(problem, None, problem.constraints, p, begun, twice)
+        return ScalarFit(problem, None, problem.constraints, p, begun, twice)
 
     def begin(arrays) -> Inverse:
         return normal_inverse.from_matrix(arrays[2], arrays[3], ALGEBRA)
 
     def turn(_, arrays) -> Inverse:
-        fit = lane_of(arrays)
+        fit = fit_of(arrays)
         jac = fit.cost_and_linearization(fit.p0)[2].jac
         return normal_inverse.from_jacobian(jac, arrays[3], fit.m, ALGEBRA)
 

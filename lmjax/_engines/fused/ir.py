@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._engines.fused.places import Along, Place, Unsupported
+from lmjax._engines.fused.indices import Place, PointIndex, Unsupported
 from lmjax._engines.fused.values import (
     NOTHING,
     SUFFIX,
@@ -139,7 +139,7 @@ class Code:
             f"shufflevector {vector} {first}, {vector} poison, {zeros}", dtype
         )
 
-    def where(self, index: Along) -> str:
+    def where(self, index: PointIndex) -> str:
         """Return the value of an index that moves with the point, a scalar i64."""
         k = self.point
         if index.every != 1:
@@ -150,7 +150,7 @@ class Code:
             k = self.scalar(f"mul i64 {k}, {index.step}")
         return self.scalar(f"add i64 {k}, {index.start}") if index.start else k
 
-    def number(self, index: Along, dtype: np.dtype) -> Name:
+    def number(self, index: PointIndex, dtype: np.dtype) -> Name:
         """Return an index that moves with the point as a vector."""
         k = self.where(index)
         if dtype.kind == "f":
@@ -276,7 +276,7 @@ def address(code: Code, shape: tuple[int, ...], place: Place) -> str:
     fixed, moving = 0, []
     for axis, index in enumerate(place):
         stride = prod(shape[axis + 1 :])
-        if not isinstance(index, Along):
+        if not isinstance(index, PointIndex):
             fixed += index * stride
             continue
         k = code.where(index)

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lmjax._engines.fused.batch_arrays import layout
+from lmjax._engines.fused.indices import Place
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.lane import Loop, Plan, places
-from lmjax._engines.fused.leaves import layout
 from lmjax._engines.fused.listing import Listing
 from lmjax._engines.fused.passes import Passes
-from lmjax._engines.fused.places import Place
+from lmjax._engines.fused.plan import Loop, Plan, elements
 from lmjax._engines.fused.queue import SLOT, queue
 from lmjax._engines.fused.scalars import evaluate
 from lmjax._engines.fused.values import Name, kind
@@ -67,7 +67,7 @@ class Kernel(Passes):
             loops.append(f"  br label %l{i}_entry")
             loops.append(f"l{i}_entry:")
             part, made = self._loop(f"l{i}", loop, [*found, *data], i == 0)
-            found = self._by_place(made, loop.finish.out_avals, loop.results)
+            found = self._by_element(made, loop.finish.out_avals, loop.results)
             loops += part
         results = self._results(last, made)
         lines = [
@@ -107,9 +107,9 @@ class Kernel(Passes):
         begins = self._run(first, loop.begin, given, loop.symmetric)
         names: list[Name] = []
         for x, half in zip(loop.state, loop.symmetric, strict=True):
-            for _ in places(x.shape, half):
+            for _ in elements(x.shape, half):
                 names.append(Name(f"%{name}_s{len(names)}", str(x.dtype)))
-        state = self._by_place(names, loop.state, loop.symmetric)
+        state = self._by_element(names, loop.state, loop.symmetric)
         going = self._run(head, loop.going, state, [False])[0]
         new = self._run(body, loop.turn, [*state, *given], loop.symmetric)
         result = self._run(last, loop.finish, [*state, *given], loop.results)
@@ -201,12 +201,12 @@ class Kernel(Passes):
         return lines
 
     @staticmethod
-    def _by_place(values: list, avals: Any, halves: list[bool]) -> list:
+    def _by_element(values: list, avals: Any, halves: list[bool]) -> list:
         """Return readers of arrays whose elements are given one after the other."""
         readers, given = [], iter(values)
         for aval, half in zip(avals, halves, strict=True):
             array = np.empty(aval.shape, object)
-            for place in places(aval.shape, half):
+            for place in elements(aval.shape, half):
                 array[place] = next(given)
                 if half:
                     array[place[::-1]] = array[place]
@@ -218,7 +218,7 @@ class Kernel(Passes):
         listing = Listing(closed)
         shapes = [listing.shapes[var] for var in listing.outputs]
         wanted: list[list[Place]] = [
-            list(places(*both)) for both in zip(shapes, halves, strict=True)
+            list(elements(*both)) for both in zip(shapes, halves, strict=True)
         ]
         found = evaluate(listing, readers, wanted, code)
         return [value for values in found for value in values]
@@ -246,7 +246,7 @@ class Kernel(Passes):
         shapes = jax.tree.leaves(self.plan.results)
         for x, half in zip(shapes, self.plan.loops[-1].results, strict=True):
             array = np.empty(x.shape, object)
-            for place in places(x.shape, half):
+            for place in elements(x.shape, half):
                 array[place] = next(given)
                 if half:
                     array[place[::-1]] = array[place]

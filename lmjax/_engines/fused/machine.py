@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jaxlib.version import __version__ as jaxlib_version
 
-from lmjax._engines.fused.places import Unsupported
+from lmjax._engines.fused.indices import Unsupported
 
 # The version of XLA's interface that `lmjax._engines.fused.handler` speaks.
 INTERFACE = 3

@@ -7,8 +7,8 @@ import numpy as np
 
 from lmjax._engines.fused import operations as operations  # writes its rules into `ir`
 from lmjax._engines.fused.elementary import LIBRARY, OF_TWO, Functions
+from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.places import Unsupported
 from lmjax._engines.fused.values import Name, kind, name_of, number
 
 ALIGN = 64

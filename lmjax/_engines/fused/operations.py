@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.ir import RULES, Code
-from lmjax._engines.fused.places import Unsupported
 from lmjax._engines.fused.values import SUFFIX, Name, is_known, name_of
 
 _ARITHMETIC = ("add", "sub", "mul", "div")

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 
 from lmjax._engines.fused.algebra import ROUTINES
-from lmjax._engines.fused.course import Course, chart
+from lmjax._engines.fused.batch_arrays import BatchArray
+from lmjax._engines.fused.indices import Place, PointIndex, Unsupported
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.kept import Kept
-from lmjax._engines.fused.lane import Pass, Plan
-from lmjax._engines.fused.leaves import Leaf
 from lmjax._engines.fused.module import ALIGN, Module
-from lmjax._engines.fused.places import Along, Place, Unsupported
+from lmjax._engines.fused.plan import Pass, Plan
 from lmjax._engines.fused.routine import Routine
 from lmjax._engines.fused.scalars import Read, evaluate
-from lmjax._engines.fused.stretches import Stretch
+from lmjax._engines.fused.scan_memory import ScanMemory
+from lmjax._engines.fused.schedule import Schedule, schedule_of
+from lmjax._engines.fused.segments import Segment
 from lmjax._engines.fused.together import Row, how_many, if_it_exists, with_next
 from lmjax._engines.fused.values import NOTHING, Name, is_known, kind
 from lmjax._linalg.linearization import gram_pairs
@@ -47,10 +47,10 @@ class Passes(Module):
         self.plan = plan
         self.scratch = 0
         self.regions: dict[str, tuple[int, int]] = {}
-        self.leaves: list[Leaf] = []
+        self.leaves: list[BatchArray] = []
         for shape, dtype, per_fit in leaves:
             kind(dtype)
-            self.leaves.append(self._leaf(tuple(shape), np.dtype(dtype), per_fit))
+            self.leaves.append(self._array(tuple(shape), np.dtype(dtype), per_fit))
         self.dtype = np.dtype(plan.start.dtype)
         self.n = plan.start.shape[0]
         self.vector_bytes = width * self.dtype.itemsize
@@ -59,20 +59,22 @@ class Passes(Module):
         self.queue_offset = self._reserve(8 + 2 * width * 8)
         most = max(one.given for one in plan.passes.values())
         self.p_offset = self._reserve(most * self.vector_bytes)
-        courses: dict[int, Course] = {}
+        schedules: dict[int, Schedule] = {}
         for name, one in plan.passes.items():
-            if id(one.rows) not in courses:
-                courses[id(one.rows)] = chart(
-                    self, one.rows, self._given, self._reserve, MOST_PER_POINT
+            if id(one.rows) not in schedules:
+                schedules[id(one.rows)] = schedule_of(
+                    self, one.rows, self._data_readers, self._reserve, MOST_PER_POINT
                 )
-            self._pass(name, one, courses[id(one.rows)])
+            self._pass(name, one, schedules[id(one.rows)])
 
-    def _leaf(self, shape: tuple[int, ...], dtype: np.dtype, per_fit: bool) -> Leaf:
+    def _array(
+        self, shape: tuple[int, ...], dtype: np.dtype, per_fit: bool
+    ) -> BatchArray:
         """Return how an array is read: laid out, if fits have one each."""
         offset = None
         if per_fit:
             offset = self._reserve(prod(shape) * self.width * dtype.itemsize)
-        return Leaf(shape, dtype, per_fit, offset, self.width)
+        return BatchArray(shape, dtype, per_fit, offset, self.width)
 
     def _reserve(self, size: int) -> int:
         offset = self.scratch
@@ -143,19 +145,19 @@ class Passes(Module):
 
     # the passes over the data
 
-    def _given(self, entry: Code, code: Code) -> list[Read]:
+    def _data_readers(self, entry: Code, code: Code) -> list[Read]:
         """Return what reads the data, the parameters and the unit vectors."""
         data = [leaf.reader(i, entry, code) for i, leaf in enumerate(self.leaves)]
         return [*data, self._reader_of_p(entry), self._unit]
 
-    def _pass(self, name: str, one: Pass, course: Course) -> None:
-        """Write a pass: what recurs, then the points, stretch by stretch."""
-        count, calls, length = one.count(self.n), list(course.calls), 0
+    def _pass(self, name: str, one: Pass, schedule: Schedule) -> None:
+        """Write a pass: what recurs, then the points, segment by segment."""
+        count, calls, length = one.count(self.n), list(schedule.calls), 0
         totals = self._reserve(count * self.vector_bytes)
         self.regions[name] = self.p_offset, totals
-        for i, stretch in enumerate(course.stretches):
+        for i, segment in enumerate(schedule.segments):
             calls.append(f"@{name}_{i}")
-            length += self._stretch(name, one, course.kept, stretch, f"{name}_{i}")
+            length += self._segment(name, one, schedule.memory, segment, f"{name}_{i}")
         if length > MOST_PER_POINT:
             raise Unsupported(f"it has more than {MOST_PER_POINT} operations")
         vector, lines = f"<{self.width} x {kind(self.dtype)}>", []
@@ -168,29 +170,29 @@ class Passes(Module):
         lines += [f"  call void {full}(ptr %inputs, ptr %scratch)" for full in calls]
         self._function(name, lines)
 
-    def _stretch(
-        self, name: str, one: Pass, kept: Kept, stretch: Stretch, full: str
+    def _segment(
+        self, name: str, one: Pass, memory: ScanMemory, segment: Segment, full: str
     ) -> int:
-        """Write the loop over a stretch of points: what it adds up, by runs.
+        """Write the loop over a segment of points: what it adds up, by runs.
 
         Returns:
             How many instructions it has.
         """
         entry = Code(self, "h")
-        code = Code(self, "v", point="%k", still=entry, points=stretch.size)
-        wanted: list[list[Place]] = [[(index,) for index in stretch.residuals]]
-        wanted *= len(kept.listing.outputs)
+        code = Code(self, "v", point="%k", still=entry, points=segment.size)
+        wanted: list[list[Place]] = [[(index,) for index in segment.residuals]]
+        wanted *= len(memory.listing.outputs)
 
         def work_out(code: Code) -> list[list[Any]]:
-            given = kept.given(entry, code)
-            found = evaluate(kept.listing, given, wanted, code)
+            given = memory.readers(entry, code)
+            found = evaluate(memory.listing, given, wanted, code)
             return [list(columns) for columns in zip(*found, strict=True)]
 
         rows = [Row(None, columns) for columns in work_out(code)]
         length, many = len(entry.lines) + len(code.lines), 1
         # a GPU has other fits to turn to; other passes wait for memory or run seldom
         if self.width > 1 and one.adds in ("products", "squares"):
-            many = how_many(stretch.size, len(code.lines) + one.count(self.n))
+            many = how_many(segment.size, len(code.lines) + one.count(self.n))
         if many > 1:
             rows += with_next(code, many, work_out)
         first = 0
@@ -284,7 +286,7 @@ class Passes(Module):
 
     def _reader_of_p(self, entry: Code) -> Read:
         def read(place: Place) -> Name:
-            if isinstance(place[0], Along):
+            if isinstance(place[0], PointIndex):
                 raise Unsupported("it reads parameters along the points")
             at = self.p_offset + place[0] * self.vector_bytes
             pointer = entry.scalar(f"getelementptr i8, ptr %scratch, i64 {at}")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._engines.fused.arithmetic import DoubleWord, economized, parts
 from lmjax._engines.fused.exponentials import LARGEST_SQUARE, Exponentials
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.words import Two, economized, parts
 
 # atanh(s) / s - 1 over s^2 is 1/3 + s^2 / 5 + ..., here from 1/5 on.
 _ATANH = tuple(Fraction(1, 2 * k + 5) for k in range(24))
@@ -52,7 +52,7 @@ class Powers(Exponentials):
     def _is_whole(self, code: Code, x: Any) -> Any:
         return self._is(code, "eq", self._op(code, "rint", x), x)
 
-    def _log_words(self, code: Code, x: Any) -> Two:
+    def _log_words(self, code: Code, x: Any) -> DoubleWord:
         """Return the logarithm of a positive number in two words.
 
         It is ``e ln 2 + 2 atanh(s)`` with ``s = (m - 1) / (m + 1)``, to a part in 2**66

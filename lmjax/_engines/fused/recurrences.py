@@ -8,10 +8,10 @@ share a loop: what they have in common is computed once.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lmjax._engines.fused.indices import Index, Place, PointIndex, Unsupported, decided
 from lmjax._engines.fused.listing import Equation, Listing
-from lmjax._engines.fused.places import Along, Index, Place, Unsupported, decided
 from lmjax._engines.fused.scalars import demand
-from lmjax._engines.fused.stretches import stretches
+from lmjax._engines.fused.segments import segments
 
 # Elements of a row of a scan that may be asked for.
 MOST_PER_ROW = 400
@@ -66,7 +66,7 @@ class Recurrence(NamedTuple):
         """Return which row belongs to a turn."""
         if not self.eqn.params["reverse"]:
             return index
-        if not isinstance(index, Along):
+        if not isinstance(index, PointIndex):
             return self.length - 1 - index
         return index._replace(start=self.length - 1 - index.start, step=-index.step)
 
@@ -112,7 +112,7 @@ def check(asked: list[dict[Place, None]], free: dict[int, int]) -> None:
     for var, count in free.items():
         for place in asked[var]:
             for index in place[count:]:
-                if isinstance(index, Along) and index.size > MOST_COMPONENTS:
+                if isinstance(index, PointIndex) and index.size > MOST_COMPONENTS:
                     raise Unsupported("it loops at each point")
                 decided(index, lambda at: at, "it reads parameters along the points")
 
@@ -172,8 +172,8 @@ def plan(
             continue
         sources: dict[int, None] = {}
         ask = lambda index, part=part: ask_turn(listing, [part], free, index)
-        for stretch in stretches(ask, part.length, in_order=True):
-            got = ask(stretch.residuals[0])
+        for segment in segments(ask, part.length, in_order=True):
+            got = ask(segment.residuals[0])
             for var in results:
                 if got[var]:
                     asked.setdefault(var, {}).update(got[var])

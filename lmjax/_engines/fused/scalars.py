@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lmjax._engines.fused.algebra import ROUTINES
+from lmjax._engines.fused.indices import Index, Place, PointIndex, Unsupported
 from lmjax._engines.fused.listing import Equation, Listing
-from lmjax._engines.fused.places import Along, Index, Place, Unsupported
 from lmjax._engines.fused.structure import FOLDS, RULES, Reader, needs_of
 
 # Elements up to which a function is written out: a second of LLVM's time takes about
@@ -44,7 +44,7 @@ class Builder(Protocol):
     def emit(self, name: str, values: list, dtype: Any, params: Any) -> Any:
         """Return the value of an operation."""
 
-    def number(self, index: Along, dtype: np.dtype) -> Any:
+    def number(self, index: PointIndex, dtype: np.dtype) -> Any:
         """Return an index that moves with the point as a value."""
 
     def table(self, array: np.ndarray, place: Place) -> Any:
@@ -183,7 +183,7 @@ def _flat(place: Place, shape: tuple[int, ...]) -> int:
     """Return the number of an element."""
     number = 0
     for axis, at in enumerate(place):
-        if isinstance(at, Along):
+        if isinstance(at, PointIndex):
             raise Unsupported("it calls a routine along the points")
         number += at * prod(shape[axis + 1 :])
     return number
@@ -191,7 +191,7 @@ def _flat(place: Place, shape: tuple[int, ...]) -> int:
 
 def _of_constant(array: np.ndarray, place: Place, build: Builder) -> Any:
     """Return an element of a known array."""
-    if any(isinstance(index, Along) for index in place):
+    if any(isinstance(index, PointIndex) for index in place):
         if array.size and (array == array.flat[0]).all():
             return array.flat[0]
         return build.table(array, place)
@@ -214,7 +214,11 @@ def _rule(eqn: Equation, dtype: np.dtype, build: Builder) -> Callable[..., Any]:
 
 
 def _counted(index: Index, dtype: Any, build: Builder) -> Any:
-    return build.number(index, dtype) if isinstance(index, Along) else dtype.type(index)
+    return (
+        build.number(index, dtype)
+        if isinstance(index, PointIndex)
+        else dtype.type(index)
+    )
 
 
 def _folded(fold: str, values: list, dtype: Any, build: Builder) -> Any:

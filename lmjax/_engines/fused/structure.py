@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._engines.fused.listing import Equation, Listing
-from lmjax._engines.fused.places import (
-    Along,
+from lmjax._engines.fused.indices import (
     Index,
     Place,
+    PointIndex,
     Undecided,
     Unsupported,
     decided,
     moved,
     reshaped,
 )
+from lmjax._engines.fused.listing import Equation, Listing
 
 Need = list[tuple[int, Place]]
 Reader = Callable[[Place], Need]
@@ -210,7 +210,7 @@ def _pad(params, shapes, shape) -> Reader:
 
 def _is_kept(index: Index, low: int, step: int) -> bool:
     """Return whether an index between the ends of what was padded is not padding."""
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return (index - low) % step == 0
     if index.step % step:
         raise Undecided(_PADS, index, list(range(1, index.size)))
@@ -219,7 +219,7 @@ def _is_kept(index: Index, low: int, step: int) -> bool:
 
 def _unpadded(index: Index, low: int, step: int) -> Index:
     """Return the index of an element that stands at ``low + step * index``."""
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return (index - low) // step
     return index._replace(start=(index.start - low) // step, step=index.step // step)
 
@@ -253,7 +253,7 @@ def _cumulative(params, shapes, shape) -> Reader:
 
     def read(place: Place) -> Need:
         last = place[axis]
-        if isinstance(last, Along):
+        if isinstance(last, PointIndex):
             raise Unsupported("it accumulates along the points")
         run = range(last, shape[axis]) if params["reverse"] else range(last + 1)
         return [(0, _at(place, axis, i)) for i in run]

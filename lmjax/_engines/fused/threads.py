@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._engines.fused import machine
+from lmjax._engines.fused.batch_arrays import BatchArray
+from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.kernel import Kernel
-from lmjax._engines.fused.leaves import Leaf
 from lmjax._engines.fused.module import ALIGN
-from lmjax._engines.fused.places import Unsupported
 from lmjax._engines.fused.queue import queue
 
 # Threads of a block.
@@ -48,9 +48,11 @@ class Threads(Kernel):
         if self.scratch > MOST_LOCAL:
             raise Unsupported(f"each fit works in {self.scratch} bytes of memory")
 
-    def _leaf(self, shape: tuple[int, ...], dtype: np.dtype, per_fit: bool) -> Leaf:
+    def _array(
+        self, shape: tuple[int, ...], dtype: np.dtype, per_fit: bool
+    ) -> BatchArray:
         """Return how an array is read: where it is given, all fits side by side."""
-        return Leaf(shape, dtype, per_fit, None, self.fits)
+        return BatchArray(shape, dtype, per_fit, None, self.fits)
 
     def _laid_out(self) -> list[str]:
         """Return no lines: nothing is laid out."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._engines.fused.places import Unsupported
+from lmjax._engines.fused.indices import Unsupported
 
 _KINDS = {
     "float32": "float",

@@ -1,7 +1,8 @@
-"""One fit of a batch as functions of scalars, traced by jax from the loop's own source.
+"""What a machine program does with a fit: functions of scalars, traced by jax.
 
-What has loops of its own stands apart as a primitive, ``routine``: a pass over the
-points, or the algebra of a small matrix (`lmjax._engines.fused.algebra`).
+The functions are those of the loop itself, for one fit of a batch. What has loops of
+its own stands apart as a primitive, ``routine``: a pass over the points, or the algebra
+of a small matrix (`lmjax._engines.fused.algebra`).
 """
 
 from typing import Any, NamedTuple
@@ -56,8 +57,8 @@ class Triangle(DenseLinearization):
         return product(self.jac, self.jac)
 
 
-class Lane(FitBlock):
-    """A single fit that is known by its sums only.
+class ScalarFit(FitBlock):
+    """One fit of a batch, of which a program knows only sums over the points.
 
     Attributes:
         twice: Whether the residual has second derivatives.
@@ -229,7 +230,7 @@ def loop(begin: Any, going: Any, turn: Any, finish: Any, *given: Any):
     return Loop(first, goes, turns, last, jax.tree.leaves(state), *halves), results
 
 
-def places(shape: tuple[int, ...], symmetric: bool) -> list[tuple[int, ...]]:
+def elements(shape: tuple[int, ...], symmetric: bool) -> list[tuple[int, ...]]:
     """Return the elements of an array in order, of a symmetric matrix one half."""
     every = np.ndindex(*shape)
     return [at for at in every if not symmetric or at[0] <= at[1]]

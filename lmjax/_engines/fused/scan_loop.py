@@ -1,6 +1,6 @@
-"""Recurrences in LLVM IR.
+"""Scans in LLVM IR.
 
-The state is in registers through a stretch of turns and in memory from one stretch to
+The state is in registers through a segment of turns and in memory from one segment to
 the next; rows are kept in memory until somebody reads them.
 """
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax._engines.fused.indices import Index, Unsupported
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.kept import Element, Kept
-from lmjax._engines.fused.places import Index, Unsupported
 from lmjax._engines.fused.recurrences import Recurrence, ask_turn, view
 from lmjax._engines.fused.scalars import evaluate
-from lmjax._engines.fused.stretches import Stretch, stretches
+from lmjax._engines.fused.scan_memory import Element, ScanMemory
+from lmjax._engines.fused.segments import Segment, segments
 from lmjax._engines.fused.values import Name, is_nothing
 
 
@@ -34,7 +34,7 @@ class Carry(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What is done in each turn of a stretch.
+    """What is done in each turn of a segment.
 
     Attributes:
         size: How many turns.
@@ -50,26 +50,28 @@ class Turn(NamedTuple):
     rows: list[tuple[Element, Index, Any]]
 
 
-class Turns:
-    """Scans that share a loop."""
+class ScanLoop:
+    """A loop that scans share."""
 
-    def __init__(self, kept: Kept, group: list[Recurrence], name: str, most: int):
-        self.kept, self.group, self.name, self.most = kept, group, name, most
+    def __init__(
+        self, memory: ScanMemory, group: list[Recurrence], name: str, most: int
+    ):
+        self.memory, self.group, self.name, self.most = memory, group, name, most
 
     def write(self) -> list[str]:
         """Write the functions that run all turns; return their names in order."""
         ask = lambda index: ask_turn(
-            self.kept.listing, self.group, self.kept.free, index
+            self.memory.listing, self.group, self.memory.free, index
         )
-        parts = stretches(ask, self.group[0].length, in_order=True)
-        begin = Code(self.kept.module, "b")
+        parts = segments(ask, self.group[0].length, in_order=True)
+        begin = Code(self.memory.module, "b")
         carries = self._begun(begin)
-        turns = [self._turn(stretch, carries) for stretch in parts]
+        turns = [self._turn(segment, carries) for segment in parts]
         # a zero of a unit vector stays one only if no turn makes more of it
         while more := self._no_zeros(carries, turns):
             for j in more:
                 carries[j] = carries[j]._replace(held=carries[j].name)
-            turns = [self._turn(stretch, carries) for stretch in parts]
+            turns = [self._turn(segment, carries) for segment in parts]
         if (
             sum(len(turn.entry.lines) + len(turn.code.lines) for turn in turns)
             > self.most
@@ -84,14 +86,14 @@ class Turns:
         outputs = [part.begins[i] for part, i, _ in elements]
         keys = [(part.eqn.results[i], at) for part, i, at in elements]
         found = evaluate(
-            view(self.kept.listing, outputs),
-            self.kept.given(code, code),
+            view(self.memory.listing, outputs),
+            self.memory.readers(code, code),
             [[at] for _, _, at in elements],
             code,
         )
         carries = []
         for j, (key, (value,)) in enumerate(zip(keys, found, strict=True)):
-            name = Name(f"%c{j}", str(np.dtype(self.kept.listing.dtypes[key[0]])))
+            name = Name(f"%c{j}", str(np.dtype(self.memory.listing.dtypes[key[0]])))
             held = value if is_nothing(value) else name
             carries.append(Carry(key, name, value, held))
         return carries
@@ -106,13 +108,13 @@ class Turns:
             if is_nothing(carry.held) and not is_nothing(new)
         }
 
-    def _turn(self, stretch: Stretch, carries: list[Carry]) -> Turn:
+    def _turn(self, segment: Segment, carries: list[Carry]) -> Turn:
         """Return what a turn does."""
-        module, listing = self.kept.module, self.kept.listing
+        module, listing = self.memory.module, self.memory.listing
         entry = Code(module, "h")
-        code = Code(module, "v", point="%k", still=entry, points=stretch.size)
+        code = Code(module, "v", point="%k", still=entry, points=segment.size)
         code.moving.update(carry.name.text for carry in carries)
-        (index,) = stretch.residuals
+        (index,) = segment.residuals
         asked = [
             (part.eqn.operands[i], at)
             for part in self.group
@@ -120,7 +122,7 @@ class Turns:
         ]
         found = evaluate(
             view(listing, [var for var, _ in asked]),
-            self.kept.given(entry, code),
+            self.memory.readers(entry, code),
             [[at] for _, at in asked],
             code,
         )
@@ -135,7 +137,7 @@ class Turns:
             for i, at in part.rows:
                 key = part.eqn.results[i], at
                 rows.append((key, part.turn(index), made[i, at]))
-        return Turn(stretch.size, entry, code, news, rows)
+        return Turn(segment.size, entry, code, news, rows)
 
     def _body(self, part: Recurrence, given: dict, code: Code) -> dict[Element, Any]:
         """Return the elements that the body of a scan makes."""
@@ -154,30 +156,30 @@ class Turns:
         for rows in zip(*(turn.rows for turn in turns), strict=True):
             if all(is_nothing(value) for _, _, value in rows):
                 zeros[rows[0][0]] = rows[0][2]
-        self.kept.known |= zeros
+        self.memory.known |= zeros
 
     def _functions(
         self, begin: Code, carries: list[Carry], turns: list[Turn]
     ) -> list[str]:
         """Write the functions, unless there is nothing to keep."""
-        known, kept = self.kept.known, self.kept
+        known, memory = self.memory.known, self.memory
         held = [(j, c) for j, c in enumerate(carries) if c.key not in known]
         if not held and all(key in known for key, _, _ in turns[0].rows):
             return []
-        stores = [kept.slot(c.key).store(begin, c.begin) for _, c in held]
+        stores = [memory.slot(c.key).store(begin, c.begin) for _, c in held]
         self._function(0, [*begin.lines, *stores])
         for number, turn in enumerate(turns, 1):
             entry, code, phis, ends = turn.entry, turn.code, [], []
             for j, c in held:
-                first, new = kept.slot(c.key).load(entry), turn.news[j]
+                first, new = memory.slot(c.key).load(entry), turn.news[j]
                 phis.append(
                     f"  {c.name.text} = phi {code.vector(c.name.dtype)} "
                     f"[{first.text}, %entry], [{code.text(new)}, %loop]"
                 )
-                ends.append(kept.slot(c.key).store(entry, new))
+                ends.append(memory.slot(c.key).store(entry, new))
             length = self.group[0].length
             stores = [
-                kept.slot(key, length).store(code, value, row)
+                memory.slot(key, length).store(code, value, row)
                 for key, row, value in turn.rows
                 if key not in known
             ]
@@ -200,7 +202,7 @@ class Turns:
 
     def _function(self, number: int, lines: list[str]) -> None:
         full = f"{self.name}_{number}"
-        self.kept.module.parts[full] = "\n".join(
+        self.memory.module.parts[full] = "\n".join(
             [
                 f"define internal void {full}(ptr noalias %inputs, "
                 "ptr noalias %scratch) noinline {",

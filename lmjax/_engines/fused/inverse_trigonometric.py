@@ -1,4 +1,4 @@
-"""Inverse circular functions on vectors of lanes."""
+"""Inverse trigonometric functions on vectors of lanes."""
 
 from fractions import Fraction
 from math import comb
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._engines.fused.circular import HALF_PI
+from lmjax._engines.fused.arithmetic import Arithmetic, economized, parts
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.words import Words, economized, parts
+from lmjax._engines.fused.trigonometric import HALF_PI
 
 # Series of atan(z) and asin(z) in z**2, without their first terms: (f(z) - z) / z**3.
 _ATAN = tuple(Fraction((-1) ** k, 2 * k + 1) for k in range(1, 31))
@@ -17,7 +17,7 @@ _ASIN = tuple(Fraction(comb(2 * k, k), 4**k * (2 * k + 1)) for k in range(1, 31)
 _LARGEST = Fraction(1, 4)
 
 
-class Arcs(Words):
+class InverseTrigonometric(Arithmetic):
     """atan, atan2, asin and acos."""
 
     def atan(self, code: Code, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Circular functions on vectors of lanes.
+"""Trigonometric functions on vectors of lanes.
 
 References:
     Cody and Waite (1980), "Software Manual for the Elementary Functions": reductions by
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._engines.fused.arithmetic import Arithmetic, economized, parts
 from lmjax._engines.fused.ir import Code
-from lmjax._engines.fused.words import Words, economized, parts
 
 # From its continued expansion, to 60 digits.
 HALF_PI = Fraction("1.570796326794896619231321691639751442098584699687552910487472")
@@ -44,18 +44,19 @@ def _two_over_pi(bits: int) -> int:
     return (2 * one << bits) // pi
 
 
-class Circular(Words):
+class Trigonometric(Arithmetic):
     """sin, cos and tan."""
 
     def sin(self, code: Code, x: Any) -> Any:
         """Return the sine."""
-        return self._or_zero(code, x, self._circular(code, x, 0))
+        return self._or_zero(code, x, self._sine_or_cosine(code, x, 0))
 
     def cos(self, code: Code, x: Any) -> Any:
         """Return the cosine."""
-        return self._circular(code, x, 1)
+        return self._sine_or_cosine(code, x, 1)
 
-    def _circular(self, code: Code, x: Any, quarter: int) -> Any:
+    def _sine_or_cosine(self, code: Code, x: Any, quarter: int) -> Any:
+        """Return the sine of an angle and so many quarters of a turn."""
         n, r = self._reduced(code, x)
         square = self._op(code, "mul", r, r)
         cube, fourth, odd, even = self._series_of_both(code, r, square)

@@ -1,16 +1,16 @@
-"""The arrays of a batch, as a program reads them."""
+"""The arrays of a batch: how they lie in memory, and how a program reads them."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from lmjax._engines.fused.indices import Place, PointIndex
 from lmjax._engines.fused.ir import Code, address, read_common
-from lmjax._engines.fused.places import Along, Place
 from lmjax._engines.fused.scalars import Read
 from lmjax._engines.fused.values import Name, kind
 
 
-class Leaf(NamedTuple):
+class BatchArray(NamedTuple):
     """An array of a batch.
 
     Attributes:
@@ -53,7 +53,7 @@ class Leaf(NamedTuple):
             return entry.scalar(f"load ptr, ptr {slot}")
 
         def read(place: Place) -> Name:
-            into = code if any(isinstance(x, Along) for x in place) else entry
+            into = code if any(isinstance(x, PointIndex) for x in place) else entry
             if not self.per_fit:
                 return read_common(into, base(), self.shape, self.dtype, place)
             at = address(into, self.shape, place)

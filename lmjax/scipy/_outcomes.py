@@ -6,6 +6,7 @@ sentence is that of `lmjax.Status`.
 
 from lmjax._solver.status import Status
 
+# The last digit of float64, in which all fits of this module run.
 EPS = 2.0**-52
 
 # of least_squares

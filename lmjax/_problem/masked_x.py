@@ -1,4 +1,4 @@
-"""Independent variables at points that do not count: which are, and what stands there.
+"""x at points that do not count: which are missing, and what stands there instead.
 
 A leaf of x is an input per point if its first or last axes are those of y.
 """
@@ -39,10 +39,10 @@ def safe_inputs(
 ) -> Any:
     """Replace masked inputs that would do harm by those of a point that counts.
 
-    That is NaN and infinity, and points ``beyond`` the domain of the model. A ``where``
-    after the model alone is not enough: the reverse-mode gradient of a NaN that was
-    thrown away is still NaN. Other inputs stay, masked or not: a convolution needs them
-    all. Leaves are per point if their first or last axes are those of mask.
+    Harm is done by NaN, by infinity, and by points ``beyond`` the domain of the model.
+    Masking the result of the model is not enough: the reverse-mode gradient of a
+    discarded NaN is still NaN. Other inputs stay, masked or not: a convolution needs
+    them all. Leaves are per point if their first or last axes are those of mask.
     """
     k, first = mask.ndim, jnp.argmax(mask)
 

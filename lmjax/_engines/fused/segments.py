@@ -1,24 +1,24 @@
-"""Stretches of points for which a program is one and the same.
+"""Segments of the points, in each of which a program is the same.
 
 Arrays that are joined along the points make a program that differs from point to point:
-the points are cut until each stretch of them knows which of the parts it reads. Only
+the points are cut until each segment of them knows which of the parts it reads. Only
 that part is worked out, and what it reads is there.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lmjax._engines.fused.places import (
+from lmjax._engines.fused.indices import (
     MOST_BREAKS,
-    Along,
     Index,
+    PointIndex,
     Undecided,
     Unsupported,
-    along,
+    point_index,
 )
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """Points that are visited by one loop.
 
     Attributes:
@@ -30,12 +30,12 @@ class Stretch(NamedTuple):
     residuals: list[Index]
 
 
-def stretches(
+def segments(
     ask: Callable[[Index], Any], points: int, in_order: bool = False
-) -> list[Stretch]:
+) -> list[Segment]:
     """Return how the points are visited.
 
-    Stretches of one length are visited together: what they have in common, as the two
+    Segments of one length are visited together: what they have in common, as the two
     parts of a complex signal, is computed once.
 
     Args:
@@ -46,7 +46,7 @@ def stretches(
     Raises:
         Unsupported: If no cutting helps.
     """
-    left, found = [along(points)], []
+    left, found = [point_index(points)], []
     while left:
         index = left.pop(0)
         try:
@@ -58,17 +58,17 @@ def stretches(
         else:
             found.append(index)
     if in_order:
-        if any(isinstance(index, Along) and index.step != 1 for index in found):
+        if any(isinstance(index, PointIndex) and index.step != 1 for index in found):
             raise Unsupported("it loops over rows that were joined within")
-        return [Stretch(_size(index), [index]) for index in found]
+        return [Segment(_size(index), [index]) for index in found]
     by_size: dict[int, list[Index]] = {}
     for index in found:
         by_size.setdefault(_size(index), []).append(index)
-    return [Stretch(size, indices) for size, indices in by_size.items()]
+    return [Segment(size, indices) for size, indices in by_size.items()]
 
 
 def _size(index: Index) -> int:
-    return index.size if isinstance(index, Along) else 1
+    return index.size if isinstance(index, PointIndex) else 1
 
 
 def _pieces(whole: Index, undecided: Undecided) -> list[Index]:
@@ -86,6 +86,6 @@ def _pieces(whole: Index, undecided: Undecided) -> list[Index]:
 
 
 def _part(whole: Index, first: int, size: int, step: int) -> Index:
-    if not isinstance(whole, Along):
+    if not isinstance(whole, PointIndex):
         return whole
-    return along(size, whole.at(first), whole.step * step)
+    return point_index(size, whole.at(first), whole.step * step)

@@ -1,10 +1,10 @@
-"""What elementary functions are written with: numbers of two words, and polynomials.
+"""What elementary functions are written with: operations, double words, polynomials.
 
-A number of two words is a sum of two, the second below the last place of the first. The
-operations that find one are rounded one by one: LLVM may not contract them.
+A double word is a number as a sum of two, the second below the last place of the first.
+The operations that find one are rounded one by one: LLVM may not contract them.
 
 References:
-    Dekker (1971), Numerische Mathematik 18, 224-242: sums and products in two words.
+    Dekker (1971), Numerische Mathematik 18, 224-242: sums and products as double words.
     Lanczos (1938), J. Math. Phys. 17, 123-199: shorter polynomials from series.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from lmjax._engines.fused.ir import Code
 from lmjax._engines.fused.values import SUFFIX, Name, kind
 
-Two = tuple[Any, Any]
+DoubleWord = tuple[Any, Any]
 
 
 def parts(value: Fraction, dtype: np.dtype, count: int, bits: int) -> list[Any]:
@@ -74,8 +74,8 @@ def _shifted_chebyshev(count: int) -> list[list[int]]:
     return found
 
 
-class Words:
-    """The vocabulary of functions of one dtype.
+class Arithmetic:
+    """Operations on vectors of one dtype, with which its functions are written.
 
     Attributes:
         dtype: The type of the numbers.
@@ -140,14 +140,14 @@ class Words:
         # of NaN it is undefined: any number will do there, as long as it is one
         return code.add(f"freeze {whole} {found.text}", self.whole)
 
-    # in two words
+    # as double words
 
     def _exactly(self, code: Code, name: str, a: Any, b: Any) -> Name:
         """Return a sum, difference or product that LLVM may not contract."""
         operands = f"{code.text(a)}, {code.text(b)}"
         return code.add(f"f{name} {code.vector(self.dtype)} {operands}", self.dtype)
 
-    def _sum(self, code: Code, a: Any, b: Any) -> Two:
+    def _sum(self, code: Code, a: Any, b: Any) -> DoubleWord:
         """Return ``a + b`` for any two numbers."""
         s = self._exactly(code, "add", a, b)
         t = self._exactly(code, "sub", s, a)
@@ -155,13 +155,13 @@ class Words:
         rest = self._exactly(code, "sub", b, t)
         return s, self._exactly(code, "add", lost, rest)
 
-    def _ordered_sum(self, code: Code, a: Any, b: Any) -> Two:
+    def _ordered_sum(self, code: Code, a: Any, b: Any) -> DoubleWord:
         """Return ``a + b`` for a that is 0 or not smaller than b."""
         s = self._exactly(code, "add", a, b)
         t = self._exactly(code, "sub", s, a)
         return s, self._exactly(code, "sub", b, t)
 
-    def _product(self, code: Code, a: Any, b: Any) -> Two:
+    def _product(self, code: Code, a: Any, b: Any) -> DoubleWord:
         """Return ``a b``."""
         p = self._exactly(code, "mul", a, b)
         return p, self._fma(code, a, b, self._op(code, "neg", p))

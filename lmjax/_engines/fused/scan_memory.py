@@ -1,20 +1,20 @@
-"""Memory for the rows of loops that run before the points are visited."""
+"""Memory for the results of scans, which run before the points are visited."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax._engines.fused.indices import Index, Place, PointIndex, Unsupported
 from lmjax._engines.fused.ir import Code, address
 from lmjax._engines.fused.listing import Listing
-from lmjax._engines.fused.places import Along, Index, Place, Unsupported
 from lmjax._engines.fused.scalars import Read
 from lmjax._engines.fused.values import Name
 
-# Bytes that the loops of a block of fits may keep: more than that is slow.
-MOST_KEPT = 8 * 2**20
+# Bytes that the scans of a block of fits may keep: more than that is slow.
+MOST_SCAN_BYTES = 8 * 2**20
 
-Given = Callable[[Code, Code], list[Read]]
+MakeReaders = Callable[[Code, Code], list[Read]]
 Element = tuple[int, Place]
 
 
@@ -48,12 +48,12 @@ class Slot(NamedTuple):
         return f"  store {text}, ptr {self._at(code, row)}, align 1"
 
 
-class Kept:
-    """What the loops of a program leave behind, and all else that it reads.
+class ScanMemory:
+    """The results of the scans of a program, and readers of all that it reads.
 
     Attributes:
         module: Takes functions.
-        listing: The program; results of its loops are its last inputs.
+        listing: The program; results of its scans are its last inputs.
         free: How many leading axes of a variable may move with the point.
         known: Elements that need no memory.
     """
@@ -63,12 +63,12 @@ class Kept:
         module: Any,
         listing: Listing,
         free: dict[int, int],
-        given: Given,
+        make_readers: MakeReaders,
         reserve: Callable[[int], int],
     ):
         self.module, self.listing, self.free = module, listing, free
         self.known: dict[Element, Any] = {}
-        self._given, self._reserve = given, reserve
+        self._make_readers, self._reserve = make_readers, reserve
         self._slots: dict[Element, Slot] = {}
         self._size = 0
 
@@ -78,21 +78,21 @@ class Kept:
             dtype = np.dtype(self.listing.dtypes[key[0]])
             size = rows * self.module.width * dtype.itemsize
             self._size += size
-            if self._size > MOST_KEPT:
+            if self._size > MOST_SCAN_BYTES:
                 raise Unsupported("it keeps too many numbers of its loops")
             self._slots[key] = Slot(self._reserve(size), rows, dtype)
         return self._slots[key]
 
-    def given(self, entry: Code, code: Code) -> list[Read]:
+    def readers(self, entry: Code, code: Code) -> list[Read]:
         """Return what reads the inputs of the program.
 
         Args:
             entry: Takes what is the same at all points.
             code: Takes what is not.
         """
-        given = self._given(entry, code)
-        kept = self.listing.inputs[len(given) :]
-        return [*given, *(self._reader(entry, code, var) for var in kept)]
+        data = self._make_readers(entry, code)
+        results = self.listing.inputs[len(data) :]
+        return [*data, *(self._reader(entry, code, var) for var in results)]
 
     def _reader(self, entry: Code, code: Code, var: int) -> Read:
         rows = self.free[var]
@@ -101,7 +101,7 @@ class Kept:
             key = var, place[rows:]
             if key in self.known:
                 return self.known[key]
-            moves = any(isinstance(index, Along) for index in place)
+            moves = any(isinstance(index, PointIndex) for index in place)
             row = place[0] if rows else 0
             return self._slots[key].load(code if moves else entry, row)
 

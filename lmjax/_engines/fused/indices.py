@@ -13,7 +13,7 @@ class Unsupported(Exception):
     """The residual cannot be worked out one point at a time; says why."""
 
 
-class Along(NamedTuple):
+class PointIndex(NamedTuple):
     """An index that moves with the point: ``start + step * ((k // every) % size)``."""
 
     every: int
@@ -29,7 +29,8 @@ class Along(NamedTuple):
 # Places at which the points may be cut.
 MOST_BREAKS = 64
 _PART = "it reads a part of an array that was reshaped"
-Index = int | Along
+Index = int | PointIndex
+# Where an element of an array is: an index for each axis.
 Place = tuple[Index, ...]
 
 
@@ -41,7 +42,7 @@ class Undecided(Unsupported):
         breaks: Steps of it at which another answer begins.
     """
 
-    def __init__(self, reason: str, index: Along, breaks: list[int]):
+    def __init__(self, reason: str, index: PointIndex, breaks: list[int]):
         super().__init__(reason)
         self.index, self.breaks = index, breaks
 
@@ -58,7 +59,7 @@ def decided(index: Index, answer: Callable[[int], Any], reason: str) -> Any:
         Undecided: If they are not.
         Unsupported: If there are too many of them.
     """
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return answer(index)
     at = lambda turn: answer(index.at(turn))
     last, breaks = at(index.size - 1), [0]
@@ -78,15 +79,15 @@ def decided(index: Index, answer: Callable[[int], Any], reason: str) -> Any:
     return last
 
 
-def along(size: int, start: int = 0, step: int = 1, every: int = 1) -> Index:
-    """Return an index that moves, if there is more than one value."""
-    return Along(every, size, start, step) if size > 1 else start
+def point_index(size: int, start: int = 0, step: int = 1, every: int = 1) -> Index:
+    """Return an index that moves with the point, if it has more than one value."""
+    return PointIndex(every, size, start, step) if size > 1 else start
 
 
 def moved(index: Index, start: int, step: int) -> Index:
     """Return ``start + step * index``."""
     start, step = int(start), int(step)  # jax also has integers of NumPy there
-    if not isinstance(index, Along):
+    if not isinstance(index, PointIndex):
         return start + step * index
     return index._replace(start=start + step * index.start, step=step * index.step)
 
@@ -114,9 +115,9 @@ def _flat(place: Place, shape: tuple[int, ...]) -> Index:
     total: Index = 0
     for axis in reversed(range(len(shape))):
         index, stride = place[axis], prod(shape[axis + 1 :])
-        if not isinstance(index, Along):
+        if not isinstance(index, PointIndex):
             total = moved(total, index * stride, 1)
-        elif not isinstance(total, Along):
+        elif not isinstance(total, PointIndex):
             total = moved(index, total, stride)
         else:
             # the axis before one that the point runs through: one longer run
@@ -124,7 +125,7 @@ def _flat(place: Place, shape: tuple[int, ...]) -> Index:
             if run != (index.every, index.step * stride):
                 raise Unsupported("it reads two axes in an order of its own")
             start = total.start + index.start * stride
-            total = Along(total.every, total.size * index.size, start, total.step)
+            total = PointIndex(total.every, total.size * index.size, start, total.step)
     return total
 
 
@@ -141,17 +142,17 @@ def _spread(flat: Index, shape: tuple[int, ...]) -> list[Index]:
 
 def _divided(flat: Index, size: int) -> tuple[Index, Index]:
     """Return the row and the column of an index, given how long a row is."""
-    if not isinstance(flat, Along):
+    if not isinstance(flat, PointIndex):
         return divmod(flat, size)
     every, count, start, step = flat
     if step % size == 0:  # down a column
-        return Along(every, count, start // size, step // size), start % size
+        return PointIndex(every, count, start // size, step // size), start % size
     first = start % size
     if step > 0 and size % step == 0:
         row, head = size // step, -(-(size - first) // step)
         if head == row and count % row == 0:  # whole rows
-            rows = along(count // row, start // size, every=every * row)
-            return rows, along(row, first, step, every)
+            rows = point_index(count // row, start // size, every=every * row)
+            return rows, point_index(row, first, step, every)
         if count > head:  # the rest of a row, or whole rows before a part of one
             breaks = [count - count % row if head == row else head]
             raise Undecided(_PART, flat, breaks)
