@@ -9,6 +9,7 @@ import pytest
 import quick
 import scipy.special
 from model_table import SPECS
+from processes import ROOT
 from tolerances import TOL
 
 from lmjax import models
@@ -31,6 +32,10 @@ def test_table_names_every_model():
     # what composes models is no curve of its own
     public = {name for name in dir(models) if name[0].isupper()} - {"Model", "Sum"}
     assert {spec.model.__name__ for spec in SPECS} == public
+
+
+def test_changelog_counts_the_models():
+    assert f"`lmjax.models`: {len(SPECS)} curves" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.one_of(2)

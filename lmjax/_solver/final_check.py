@@ -162,11 +162,8 @@ def _undamped_step(fit: Any, point: Point, diagnosis: Diagnosis, ftol):
     weights = jnp.where(weights > 0.0, weights, jnp.inf)
     pivot = jnp.min(jnp.where(usable, 1.0 / weights, jnp.inf))
 
-    cost, cancels, residual_rounding = (
-        point.cost,
-        diagnosis.cancels,
-        diagnosis.residual_rounding,
-    )
+    cost, cancels = point.cost, diagnosis.cancels
+    residual_rounding = diagnosis.residual_rounding
     cost_rounding = roundoff.cost_rounding(residual_rounding, cost)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
     negligible = stopping.negligible_reduction(cost, cost_rounding, cancels, ftol)
