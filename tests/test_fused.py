@@ -196,6 +196,47 @@ def test_two_axes_of_points_and_an_axis_of_their_own():
     np.testing.assert_allclose(got[0], true, rtol=1e-8)
 
 
+X = np.arange(12.0).reshape(3, 4)
+# Each is a line through X in some order of its elements: NumPy fits it.
+ORDERS = {
+    "columns first": (lambda z: z.ravel(order="F"), X.ravel(order="F")),
+    "turned": (lambda z: jax.lax.reshape(z, (12,), (1, 0)), X.T.ravel()),
+    "three axes": (
+        lambda z: jax.lax.reshape(z.reshape(3, 2, 2), (12,), (1, 2, 0)),
+        X.reshape(3, 2, 2).transpose(1, 2, 0).ravel(),
+    ),
+    "twice": (
+        lambda z: z.reshape(2, 6, order="F").ravel(order="F"),
+        X.ravel(order="F"),
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", [None, "xla", "loop"])
+@pytest.mark.parametrize("name", ORDERS)
+def test_points_may_come_in_another_order(name, engine):
+    ordered, x = ORDERS[name]
+    y = np.random.default_rng(2).normal(size=(3, 12))
+    model = lambda p, x: ordered(p["slope"] * x + p["zero"])
+    solver = LevenbergMarquardt(engine=engine)
+    start = {"slope": 1.0, "zero": 0.0}
+    fit = lambda y: lmjax.curve_fit(model, X, y, start, solver=solver).params
+    got = jax.jit(jax.vmap(fit))(y)
+    slope, zero = np.polyfit(x, y.T, 1)
+    np.testing.assert_allclose(got["slope"], slope, rtol=1e-7)
+    np.testing.assert_allclose(got["zero"], zero, rtol=1e-7)
+
+
+def test_a_product_of_parameters_in_another_order():
+    a = np.random.default_rng(4).normal(size=(9, 6))
+    y = np.random.default_rng(5).normal(size=(3, 9))
+    model = lambda p, a: a @ p.ravel(order="F")
+    fit = lambda y: lmjax.curve_fit(model, a, y, np.ones((2, 3)), solver=FUSED).params
+    got = jax.jit(jax.vmap(fit))(y)
+    best = np.linalg.lstsq(a, y.T, rcond=None)[0].T
+    np.testing.assert_allclose(np.swapaxes(got, 1, 2).reshape(3, 6), best, rtol=1e-7)
+
+
 def test_twenty_parameters():
     x = np.linspace(0.0, 20.0, 120)
     centres = np.linspace(1.0, 19.0, 6)
@@ -287,6 +328,9 @@ ODD = {
     )[1],
     "fewer bits": lambda p, t: p["a"] * jax.lax.reduce_precision(t, 8, 3) + p["k"],
     "key<": lambda p, t: p["a"] * t + p["k"] + jax.random.normal(KEY, t.shape),
+    "it calls debug_print": lambda p, t: (
+        jax.debug.print("{}", p["a"], ordered=False) or p["a"] * t + p["k"]
+    ),
     "loops 0 times": lambda p, t: (
         p["a"] * t + p["k"] + jax.lax.scan(lambda c, _: (c, c), t, None, 0)[1].sum()
     ),

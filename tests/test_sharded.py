@@ -77,6 +77,37 @@ def test_fits_are_the_same_when_shared_among_devices(options, ways):
     assert found.split() == ["2"]
 
 
+EXPLICIT = """
+import jax, jax.numpy as jnp, numpy as np
+import lmjax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+t = np.linspace(0.0, 3.0, 8)
+ys = np.outer(np.arange(1.0, 7.0), np.exp(-0.7 * t))
+decay = lambda p, t: p["a"] * jnp.exp(-p["k"] * t)
+fit_one = lambda y: lmjax.curve_fit(decay, t, y, {"a": 1.0, "k": 1.0}).params["a"]
+mesh = jax.make_mesh((2,), ("fits",), axis_types=(AxisType.Explicit,))
+with jax.set_mesh(mesh):
+    spread = jax.device_put(ys, NamedSharding(mesh, P("fits", None)))
+    try:
+        jax.jit(jax.vmap(fit_one))(spread)
+    except ValueError as error:
+        assert "'fits'] of the type Explicit; use lmjax.fit_batch" in str(error)
+    else:
+        raise AssertionError
+    every = jax.shard_map(jax.vmap(fit_one), in_specs=P("fits"), out_specs=P("fits"))
+    np.testing.assert_allclose(jax.jit(every)(spread), np.arange(1.0, 7.0), rtol=1e-7)
+np.testing.assert_allclose(lmjax.fit_batch(fit_one, spread), np.arange(1.0, 7.0))
+print(jax.device_count())
+"""
+
+
+def test_explicit_axes_of_a_mesh_are_explained():
+    flags = "--xla_force_host_platform_device_count=2"
+    found = run_python("-c", EXPLICIT, XLA_FLAGS=flags, JAX_ENABLE_X64="1")
+    assert found.split() == ["2"]
+
+
 def mapped(fn):
     """Return ``fn(x)`` inside a map over one device."""
     spec = jax.sharding.PartitionSpec("i")

@@ -14,6 +14,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from lmjax._errors.advice import calling
 from lmjax._jax.arrays import as_array, is_numeric, is_wide
+from lmjax._jax.sharded import explicit_axes
 
 
 class RowType(NamedTuple):
@@ -154,4 +155,7 @@ def _kind_of_key(leaf: Any) -> Any:
 
 
 def _plain(leaf: Any) -> Any:
-    return leaf if _kind_of_key(leaf) is None else jax.random.key_data(leaf)
+    if _kind_of_key(leaf) is not None:
+        return jax.random.key_data(leaf)
+    # rows are taken in an order of their own, whatever a mesh of explicit axes says
+    return np.asarray(leaf) if explicit_axes(leaf) else leaf

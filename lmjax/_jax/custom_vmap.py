@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from lmjax._jax.dead_code import prune
+from lmjax._jax.sharded import explicit_axes
 
 
 def with_batch(alone: Callable, batch: Callable, arrays: Any) -> Any:
@@ -27,10 +28,26 @@ def with_batch(alone: Callable, batch: Callable, arrays: Any) -> Any:
 
     @one.def_vmap
     def _(size, batched, arrays):
+        _refuse_explicit_axes(arrays)
         out = _joined(batch, size, batched[0], arrays)
         return out, jax.tree.map(lambda _: True, out)
 
     return one(arrays)
+
+
+def _refuse_explicit_axes(arrays: Any) -> None:
+    """Raise if a batch is spread over axes of a mesh that are part of its type.
+
+    Then every operation has to say how its result is spread; a loop over fits does not.
+    """
+    for leaf in jax.tree.leaves(arrays):
+        if axes := explicit_axes(leaf):
+            raise ValueError(
+                "a batch of fits: expected data on mesh axes of the type Auto, got "
+                f"{axes} of the type Explicit; use lmjax.fit_batch(fit_one, data), "
+                "jax.shard_map(jax.vmap(fit_one), ...), or jax.make_mesh(..., "
+                "axis_types=(jax.sharding.AxisType.Auto,))"
+            )
 
 
 def _joined(batch: Callable, size: int, flags: Any, arrays: Any) -> Any:

@@ -40,6 +40,13 @@ def axes_of(tree: Any) -> frozenset:
     return found
 
 
+def explicit_axes(leaf: Any) -> list[Any]:
+    """Return the axes of a mesh of explicit axes over which an array is spread."""
+    if not isinstance(leaf, jax.Array):
+        return []
+    return [axis for axis in jax.typeof(leaf).sharding.spec if axis is not None]
+
+
 def vary(tree: Any, axes: frozenset) -> Any:
     """Return a pytree of arrays that vary over these axes, too."""
 

@@ -185,8 +185,10 @@ def _broadcast_in_dim(eqn, given, width):
 
 
 def _reshape(eqn, given, width):
+    sizes, order = eqn.params["new_sizes"], eqn.params["dimensions"]
+    order = None if order is None else (*order, len(order))
     return [given[0].array], dict(
-        eqn.params, new_sizes=(*eqn.params["new_sizes"], width)
+        eqn.params, new_sizes=(*sizes, width), dimensions=order
     )
 
 
@@ -264,6 +266,11 @@ def _np_slice(params, x):
     return x[tuple(slice(*b) for b in bounds)]
 
 
+def _np_reshape(params, x):
+    order = params["dimensions"]
+    return (x if order is None else x.transpose(order)).reshape(params["new_sizes"])
+
+
 KNOWN: dict[str, Callable] = {
     "broadcast_in_dim": _np_broadcast_in_dim,
     "concatenate": lambda params, *xs: np.concatenate(xs, params["dimension"]),
@@ -271,7 +278,7 @@ KNOWN: dict[str, Callable] = {
     "copy": lambda params, x: x,
     "mul": lambda params, a, b: a * b,
     "neg": lambda params, x: -x,
-    "reshape": lambda params, x: x.reshape(params["new_sizes"]),
+    "reshape": _np_reshape,
     "slice": _np_slice,
     "split": lambda params, x: np.split(
         x, np.cumsum(params["sizes"])[:-1], params["axis"]

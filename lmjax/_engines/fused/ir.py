@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._engines.fused.folding import FOLDED, folded
 from lmjax._engines.fused.indices import Place, PointIndex, Unsupported
 from lmjax._engines.fused.values import (
     NOTHING,
@@ -25,41 +26,6 @@ from lmjax._engines.fused.values import (
 )
 
 _NAMES = re.compile(r"%\w+").findall
-
-_FOLDED: dict[str, Any] = {
-    "add": np.add,
-    "add_any": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.true_divide,
-    "neg": np.negative,
-    "abs": np.abs,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
-    "square": np.square,
-    "exp": np.exp,
-    "log": np.log,
-    "max": np.maximum,
-    "min": np.minimum,
-    "pow": np.power,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a,
-    "is_finite": np.isfinite,
-    "sign": np.sign,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "convert_element_type": lambda a: a,
-    "select_n": lambda which, *cases: cases[int(which)],
-    "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-}
 
 # What writes an operation of jax, by its name; see `lmjax._engines.fused.operations`.
 RULES: dict[str, Any] = {}
@@ -250,9 +216,8 @@ class Code:
             same = x is y or x == y if is_known(x) == is_known(y) else False
             if same and not (is_known(x) and x == 0):  # 0 and -0
                 return x
-        if name in _FOLDED and all(map(is_known, values)):
-            with np.errstate(all="ignore"):
-                return dtype.type(_FOLDED[name](*values))
+        if name in FOLDED and all(map(is_known, values)):
+            return folded(name, values, dtype)
         if name == "select_n" and is_known(values[0]):
             return values[1 + int(values[0])]
         return None

@@ -148,6 +148,8 @@ class Listing:
             return self._cumsum(params, operands, avals)
         if name == "while":
             raise Unsupported("it loops")
+        if eqn.effects:
+            raise Unsupported(f"it calls {name}, which does more than return a value")
         return self._add(name, params, operands, avals)
 
     def _cond(self, branches: Any, operands: list[int], avals: list) -> list[int]:

@@ -132,16 +132,27 @@ def _broadcast(params, shapes, shape) -> Reader:
 
 
 def _reshape(params, shapes, shape) -> Reader:
+    order = params["dimensions"]
+    if order is None:
+        return _regrouped(shapes[0], shape)
+    # the axes are put into this order first, as by ravel(order="F")
+    before = _permuted(order)
+    after = _regrouped(tuple(shapes[0][axis] for axis in order), shape)
+    return lambda place: before(after(place)[0][1])
+
+
+def _regrouped(given: tuple, shape: tuple) -> Reader:
+    """Return which element of an array comes where in another shape, in C order."""
     long = [axis for axis, size in enumerate(shape) if size != 1]
-    if [size for size in shapes[0] if size != 1] != [shape[axis] for axis in long]:
-        return lambda place: [(0, reshaped(place, shape, shapes[0]))]
+    if [size for size in given if size != 1] != [shape[axis] for axis in long]:
+        return lambda place: [(0, reshaped(place, shape, given))]
     axes = iter(long)  # only axes of length 1 come or go
-    taken = [None if size == 1 else next(axes) for size in shapes[0]]
+    taken = [None if size == 1 else next(axes) for size in given]
     return lambda place: [(0, tuple(0 if a is None else place[a] for a in taken))]
 
 
-def _transpose(params, shapes, shape) -> Reader:
-    back = np.argsort(params["permutation"]).tolist()
+def _permuted(order: Sequence[int]) -> Reader:
+    back = np.argsort(order).tolist()
     return lambda place: [(0, tuple(place[i] for i in back))]
 
 
@@ -264,9 +275,9 @@ def _cumulative(params, shapes, shape) -> Reader:
 RULES: dict[str, Callable[[dict, list, tuple], Reader]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "transpose": _transpose,
+    "squeeze": lambda params, shapes, shape: _regrouped(shapes[0], shape),
+    "expand_dims": lambda params, shapes, shape: _regrouped(shapes[0], shape),
+    "transpose": lambda params, shapes, shape: _permuted(params["permutation"]),
     "slice": _slice,
     "rev": _reverse,
     "concatenate": _concatenate,
