@@ -150,7 +150,9 @@ def test_profile_is_drawn_with_its_interval(fit, tmp_path):
 
 def test_batch_counts_outcomes_and_shows_the_worst(fits, tmp_path):
     fits = jax.tree.map(np.asarray, fits)  # as fit_batch returns them
-    figure = drawn(lmjax.plot.batch(fits, CURVES, X, worst=3), tmp_path)
+    units = {name: "mm" for name in list(START)[:1]}
+    overview = lmjax.plot.batch(fits, CURVES, X, worst=3, units=units)
+    figure = drawn(overview, tmp_path)
     top, bottom = figure.subfigs
     outcomes, quality, steps, *parameters = top.axes
     counts = {
@@ -164,13 +166,28 @@ def test_batch_counts_outcomes_and_shows_the_worst(fits, tmp_path):
     # a per cent on either side is left out: here the two fits at the ends, if any
     assert COUNT - 2 <= heights(quality) <= COUNT
     assert heights(steps) >= COUNT - 1
-    assert [ax.get_xlabel() for ax in parameters] == list(START)
+    first, *others = START
+    assert [ax.get_xlabel() for ax in parameters] == [f"{first} (mm)", *others]
+    good = np.asarray(fits.success)
+    for ax, name in zip(parameters, START, strict=True):
+        middle = np.median(fits.params[name][good])
+        assert ax.lines[0].get_xdata()[0] == pytest.approx(middle, abs=0.01)
+        assert ax.get_title() == f"median {middle:.3g}"
     chi2 = np.nan_to_num(np.asarray(fits.reduced_chi2), nan=np.inf)
     chi2[3] = np.inf
     worst = np.argsort(-chi2)[:3]
     for ax, i in zip(bottom.axes, worst, strict=True):
         assert ax.get_title().startswith(f"fit {i}: ")
         np.testing.assert_array_equal(points(ax, "o")[0].get_ydata(), CURVES[i])
+
+
+def test_curves_without_numbers_come_last(fits, tmp_path):
+    empty = np.array(CURVES)
+    empty[5] = np.nan
+    figure = drawn(lmjax.plot.batch(fits, empty, X, worst=COUNT + 1), tmp_path)
+    shown = figure.subfigs[1].axes
+    assert shown[-1].get_title().startswith("fit 5: ")
+    assert shown[-1].texts[0].get_text() == "no numbers"
 
 
 @pytest.mark.slow
@@ -197,10 +214,13 @@ def test_batch_without_a_single_success_is_drawn(fits, tmp_path):
 def test_map_puts_values_into_the_mask_and_marks_failures(fits, tmp_path):
     mask = np.zeros((4, 5), bool)
     mask.ravel()[4:16] = True
-    figure = lmjax.plot.parameter_map(fits.params, mask, status=fits.status)
+    units = {name: "s" for name in START}
+    figure = lmjax.plot.parameter_map(
+        fits.params, mask, status=fits.status, units=units
+    )
     figure = drawn(figure, tmp_path)
     for ax, name in zip(figure.axes[:2], START, strict=True):
-        assert ax.get_title() == name
+        assert ax.get_title() == f"{name} (s)"
         image, failed = (image.get_array() for image in ax.images)
         good = np.delete(np.asarray(fits.params[name]), 3)
         np.testing.assert_array_equal(image.compressed(), good)
@@ -253,6 +273,16 @@ def test_map_puts_values_into_the_mask_and_marks_failures(fits, tmp_path):
             ValueError,
             "names: expected 2, got 1",
             lambda f, b: lmjax.plot.parameter_map(b.params, (3, 4), ["a"]),
+        ),
+        (
+            ValueError,
+            "units: no parameter is called 'tau'; the names here are",
+            lambda f, b: lmjax.plot.batch(b, units={"tau": "s"}),
+        ),
+        (
+            ValueError,
+            "units: no parameter is called 'tau'",
+            lambda f, b: lmjax.plot.parameter_map(b.params, (3, 4), units={"tau": 1}),
         ),
         (
             TypeError,

@@ -1,5 +1,6 @@
 """Colours, small multiples and what else the figures share."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from lmjax._uncertainty.profile import Profile
 # Okabe and Ito (2008): told apart with any colour vision.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.55"
 COLUMNS = 4  # most small multiples in a row
+# What a histogram or a colour scale leaves out on either side, per cent: one fit gone
+# astray would squeeze all others.
+TAIL = 1.0
 
 AnyFigure = Figure | SubFigure
 
@@ -47,6 +51,17 @@ def grid(parent: AnyFigure, rows: int, columns: int, count: int) -> list[Axes]:
     for ax in every[count:]:
         ax.remove()
     return list(every[:count])
+
+
+def with_units(names: Iterable[str], units: Mapping[str, str] | None) -> list[str]:
+    """Return labels: names, with their units in parentheses where they are given."""
+    names, units = list(names), dict(units or {})
+    if unknown := [name for name in units if name not in names]:
+        raise ValueError(
+            f"units: no parameter is called {unknown[0]!r}; the names here are "
+            + ", ".join(names)
+        )
+    return [f"{name} ({units[name]})" if name in units else name for name in names]
 
 
 def few_ticks(*axes: Axes) -> None:

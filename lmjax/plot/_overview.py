@@ -1,6 +1,6 @@
-"""Figures of many fits: overview of a batch, maps of parameters over an image."""
+"""The overview of a batch of fits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lmjax._fit.curve_result import CurveFit
@@ -22,17 +20,15 @@ from lmjax.plot._panels import (
     COLUMNS,
     GREY,
     ORANGE,
+    TAIL,
     AnyFigure,
     few_ticks,
     grid,
-    panels,
+    with_units,
 )
 
 # Bins of a histogram: enough to show its shape, and thousands of fits fill them.
 BINS = 50
-# What a histogram or a colour scale leaves out on either side, per cent: one fit gone
-# astray would squeeze all others.
-TAIL = 1.0
 
 
 def batch(
@@ -40,10 +36,12 @@ def batch(
     y: ArrayLike | None = None,
     x: Any = None,
     worst: int = 4,
+    units: Mapping[str, str] | None = None,
 ) -> AnyFigure:
     """Draw an overview of a batch: outcomes, quality, steps, parameters, worst fits.
 
     Histograms are of the fits that converged; one per cent on either side is left out.
+    A line marks the median.
 
     Args:
         fits: A batch, from ``jax.vmap`` or `lmjax.fit_batch`.
@@ -51,13 +49,16 @@ def batch(
             each, with a `CurveFit`.
         x: Independent variables: of one fit, or with the fits first if it has the shape
             of y.
-        worst: How many fits to show: those of largest chi-square, failed ones first.
+        worst: How many fits to show: those of largest chi-square, failed ones
+            first, those without a number in y last.
+        units: Units of parameters by their names, such as ``{"tau": "ms"}``.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: If ``fits`` is one fit, or y has another number of them.
+        ValueError: If ``fits`` is one fit, y has another number of them, or a unit
+            belongs to no parameter.
 
     Example:
         >>> import jax, jax.numpy as jnp, lmjax, lmjax.plot
@@ -86,6 +87,7 @@ def batch(
     if y is not None and not isinstance(fits, CurveFit):
         raise TypeError("y: only a CurveFit can be drawn with its data")
     columns = records.columns(fits.params, 1)
+    labels = with_units(columns, units)
     rows = -(-(3 + len(columns)) // COLUMNS)
     shown = 0 if y is None else min(worst, count)
     more = -(-shown // COLUMNS)
@@ -105,9 +107,9 @@ def batch(
     bins = np.linspace(-0.5, most + 0.5, int(min(most + 2, BINS)))
     places[2].hist(steps, bins=list(bins), color=BLUE)
     places[2].set_xlabel("steps")
-    for ax, (name, values) in zip(places[3:], columns.items(), strict=True):
+    for ax, label, values in zip(places[3:], labels, columns.values(), strict=True):
         _histogram(ax, np.asarray(values)[good])
-        ax.set_xlabel(name)
+        ax.set_xlabel(label)
     few_ticks(*places[1:])
     for ax in (places[1], *places[COLUMNS::COLUMNS]):
         ax.set_ylabel("fits")
@@ -146,12 +148,16 @@ def _histogram(ax: Axes, values: np.ndarray) -> None:
         ax.hist(values, bins=BINS, range=(low, high), color=BLUE)
     else:
         ax.hist(values, bins=1, color=BLUE)
+    middle = np.median(values)
+    ax.axvline(middle, color="k", lw=1.0)
+    ax.set_title(f"median {middle:.3g}", fontsize="small")
 
 
 def _worst(figure, fits: CurveFit, y: np.ndarray, x: Any, shown: int, rows: int):
     """Draw the fits of largest chi-square, failed ones first."""
     status, chi2 = np.asarray(fits.status), np.asarray(fits.reduced_chi2)
-    rank = np.lexsort((-np.nan_to_num(chi2, nan=np.inf), status > 0))
+    empty = ~np.isfinite(y).reshape(len(y), -1).any(axis=1)  # nothing to see
+    rank = np.lexsort((-np.nan_to_num(chi2, nan=np.inf), status > 0, empty))
     places = grid(figure, rows, COLUMNS, shown)
     each = np.shape(x) == y.shape
     for ax, i in zip(places, rank[:shown], strict=True):
@@ -168,6 +174,11 @@ def _worst(figure, fits: CurveFit, y: np.ndarray, x: Any, shown: int, rows: int)
 
 
 def _data_and_curve(ax: Axes, y: np.ndarray, x: Any, curve: np.ndarray) -> None:
+    if not (np.isfinite(y).any() and np.isfinite(curve).any()):
+        ax.text(0.5, 0.5, "no numbers", transform=ax.transAxes, ha="center", color=GREY)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        return
     if y.ndim == 2:
         ax.imshow(y, cmap="gray")
         if np.isfinite(curve).all() and np.ptp(curve) > 0:
@@ -180,91 +191,3 @@ def _data_and_curve(ax: Axes, y: np.ndarray, x: Any, curve: np.ndarray) -> None:
     ax.plot(along, y, "o", color="k", ms=2.5)
     ax.plot(along[order], curve[order], color=ORANGE, lw=1.4)
     few_ticks(ax)
-
-
-def parameter_map(
-    values: Any,
-    where: tuple[int, int] | ArrayLike,
-    names: Sequence[str] | None = None,
-    status: ArrayLike | None = None,
-    axes: Any = None,
-) -> AnyFigure:
-    """Draw parameters of the pixels of an image, one map each.
-
-    Colours span the inner 98 per cent of the values. Pixels that failed or hold no
-    number are orange, pixels that were not fitted white.
-
-    Args:
-        values: Pytree of arrays with the fits on the first axis, such as
-            ``fits.params`` or ``fits.stderr``.
-        where: Shape (rows, columns) of the image, or booleans of that shape that tell
-            which pixels were fitted, in the order of ``values[mask] = fits``.
-        names: Titles of the maps; None takes the names of the parameters.
-        status: `lmjax.Status` of each fit.
-        axes: One matplotlib axes per map; None for a new figure.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: If the number of fits or of names does not match.
-
-    Example:
-        >>> import numpy as np, lmjax.plot
-        >>> tau = {"tau": np.linspace(1.0, 2.0, 12)}
-        >>> figure = lmjax.plot.parameter_map(tau, (3, 4))
-        >>> figure.axes[0].get_title()
-        'tau'
-    """
-    mask = np.asarray(where)
-    if mask.ndim != 2:
-        if mask.shape != (2,):
-            raise ValueError(
-                f"where: expected (rows, columns) or a mask, got {where!r}"
-            )
-        mask = np.ones(mask.astype(int), bool)
-    if mask.dtype != bool:
-        raise TypeError(f"where: expected booleans (True = fitted), got {mask.dtype}")
-    columns = records.columns(values, 1)
-    for name, column in columns.items():
-        if column.size != mask.sum():
-            raise ValueError(
-                f"values: expected {mask.sum()} fits, one per pixel, got {column.size} "
-                f"at {name}"
-            )
-    names = list(columns) if names is None else list(names)
-    if len(names) != len(columns):
-        raise ValueError(f"names: expected {len(columns)}, got {len(names)}")
-    size = (3.1, 3.1 * min(max(len(mask) / mask[0].size, 0.4), 2.0) * 0.75 + 0.4)
-    figure, axes = panels(len(names), axes, size)
-    failed = np.zeros(mask.sum(), bool) if status is None else np.asarray(status) <= 0
-    any_bad = False
-    for ax, name, column in zip(axes, names, columns.values(), strict=True):
-        column = np.where(failed, np.nan, column)
-        any_bad |= bool(np.isnan(column).any())
-        _map(ax, column, mask)
-        ax.set_title(name, fontsize="medium")
-    if any_bad:
-        figure.legend(
-            handles=[Patch(color=ORANGE, label="failed")],
-            loc="outside lower right",
-            frameon=False,
-            fontsize="small",
-        )
-    return figure
-
-
-def _map(ax: Axes, column: np.ndarray, mask: np.ndarray) -> None:
-    """Draw one map: NaN in orange, what lies outside the mask not at all."""
-    image = np.ma.masked_all(mask.shape)
-    image[mask] = np.ma.masked_invalid(column)
-    bad = np.ma.masked_where(~mask | ~np.ma.getmaskarray(image), np.ones(mask.shape))
-    seen = column[np.isfinite(column)]
-    low, high = np.percentile(seen, [TAIL, 100.0 - TAIL]) if seen.size else (0.0, 1.0)
-    drawn = ax.imshow(
-        image, cmap="viridis", vmin=low, vmax=high, interpolation="nearest"
-    )
-    ax.imshow(bad, cmap=ListedColormap([ORANGE]), interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend="both")
