@@ -37,11 +37,15 @@ LADDER = [
     "optax",
     "scipy",
     "plot",
-    "_cli",
+    "_files",  # tables and stacks; knows nothing of fits
+    "_command",  # the command line
+    "__main__",
 ]
 # Late imports, inside a function, keep optional modules optional.
 LATE = {
-    ("lmjax._cli", "matplotlib"),
+    ("lmjax._command.demo", "matplotlib"),
+    ("lmjax._command.report", "matplotlib"),
+    ("lmjax._command.progress", "tqdm"),
     ("lmjax._batch.chunks", "tqdm"),
     ("lmjax._solver.records", "pandas"),
     # a third of a second that only batches need
@@ -50,8 +54,11 @@ LATE = {
     ("lmjax._batch.lock", "fcntl"),
     ("lmjax._batch.lock", "msvcrt"),
 }
-# ``fit.plot()`` is short for what stands on a higher rung, and imported late.
-SHORTHANDS = {("lmjax._solver.solution", "lmjax.plot")}
+# Pictures are imported late: ``fit.plot()`` is short for what stands on a higher rung.
+SHORTHANDS = {
+    ("lmjax._solver.solution", "lmjax.plot"),
+    ("lmjax._command.report", "lmjax.plot"),
+}
 
 
 def module_name(path):
@@ -188,7 +195,7 @@ def test_import_is_light_and_leaves_the_settings_alone():
         "print(*sys.modules)",
     ).split()
     assert "lmjax" in loaded
-    for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._cli"):
+    for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._command"):
         assert heavy not in loaded
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lmjax._errors.checks import check_flag
 from lmjax._problem.precision import rounds
 
 
@@ -39,6 +40,22 @@ def run_chunks(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def check_progress(progress: Any) -> None:
+    """Raise unless it is a flag or a function."""
+    if not callable(progress):
+        check_flag("progress", progress)
+
+
+def counter(
+    progress: bool | Callable, size: int, restore: Callable
+) -> Callable[[list[np.ndarray]], None]:
+    """Return what is called with the results of every chunk, as a list of arrays."""
+    if callable(progress):
+        return lambda leaves: progress(restore(leaves))
+    bar = progress_bar(size, progress)
+    return lambda leaves: bar(len(leaves[0]))
 
 
 def progress_bar(size: int, progress: bool) -> Callable[[int], None]:

@@ -1,7 +1,6 @@
 """Batches too large for one call: chunks, several devices, checkpoints.
 
-``jax.vmap`` runs a batch of fits. `fit_batch` adds bounded memory, data on disk, all
-cores or devices, a progress bar, and checkpoints.
+`fit_batch` adds bounded memory, all devices, progress and checkpoints to ``jax.vmap``.
 """
 
 import os
@@ -17,9 +16,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lmjax._batch import packing
 from lmjax._batch.checkpoint import Checkpoint, describe, opened
-from lmjax._batch.chunks import checksum_of, gather_chunks, progress_bar, run_chunks
+from lmjax._batch.chunks import (
+    check_progress,
+    checksum_of,
+    counter,
+    gather_chunks,
+    run_chunks,
+)
 from lmjax._batch.packing import RowType, Table
-from lmjax._errors.checks import check_flag
 from lmjax._jax.arrays import leaves_of
 from lmjax._jax.captured_values import CapturedValues
 from lmjax._jax.closures import Split, as_pytree, unwrapped
@@ -40,7 +44,7 @@ def fit_batch(
     *,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-    progress: bool = False,
+    progress: bool | Callable[[Any], None] = False,
     checkpoint: str | Path | None = None,
 ) -> Any:
     """Return ``fit_one`` of each row of ``data``, chunk by chunk.
@@ -65,7 +69,8 @@ def fit_batch(
             chooses by the size of a row.
         mesh: Mesh with one axis named "fits" to spread each chunk over. None takes all
             local devices.
-        progress: Show a progress bar (needs tqdm).
+        progress: Show a progress bar (needs tqdm). Or a function that is called with
+            the results of each chunk as it is done, in any order.
         checkpoint: Folder that keeps finished chunks. A later call of the same job
             computes only the others, and its result is the same to the last bit. A job
             is the same if its data, the shapes and dtypes of its results,
@@ -98,14 +103,14 @@ def fit_batch(
     """
     if not callable(fit_one):
         raise TypeError(f"fit_one: expected a function of one row, got {fit_one!r}")
-    check_flag("progress", progress)
+    check_progress(progress)
     if checkpoint is not None and not (
         isinstance(checkpoint, str | os.PathLike) and str(checkpoint)
     ):
         raise TypeError(f"checkpoint: expected a folder, got {checkpoint!r}")
     data = packing.table(data)
     if rounds():
-        warn_of_rounded(data=_some_rows(data))
+        warn_of_rounded(data=packing.some_rows(data))
     mesh = _local_mesh(mesh)
     chunk_size = as_int(chunk_size)
     if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
@@ -121,17 +126,18 @@ def fit_batch(
         of_row = lambda leaves: held(data.row.restore(leaves))
         program = program_hash(of_row, [*data.row.leaves])
     compute = partial(_cached(_compiled, call, mesh, program), numbers)
+    done = counter(progress, data.size, results.restore)
     if checkpoint is None:
         chunk_size = _chunk_size(chunk_size, data, mesh.devices.size)
-        leaves = _run(compute, data, chunk_size, mesh, progress, None)
+        leaves = _run(compute, data, chunk_size, mesh, done, None)
     else:
         assert program is not None
         job = describe(data.size, data.row, results, program)
         with opened(checkpoint, job, results) as saved:
             chosen = saved.chunk_size if chunk_size is None else chunk_size
-            chunk_size = _chunk_size(chosen, data, mesh.devices.size)
-            saved.begin(chunk_size)
-            leaves = _run(compute, data, chunk_size, mesh, progress, saved)
+            size = _chunk_size(chosen, data, mesh.devices.size)
+            saved.begin(size)
+            leaves = _run(compute, data, size, mesh, done, saved)
         saved.report()
     return results.restore([leaf[: data.size] for leaf in leaves])
 
@@ -141,7 +147,7 @@ def _run(
     data: Table,
     chunk_size: int,
     mesh: Mesh,
-    progress: bool,
+    done: Callable[[list[np.ndarray]], None],
     saved: Checkpoint | None,
 ) -> list[np.ndarray]:
     """Return the results of all chunks, those of other processes among them."""
@@ -162,29 +168,14 @@ def _run(
         return leaves
 
     results: dict[int, list[np.ndarray]] = {}
-    bar = progress_bar(data.size, progress)
     for start, out in run_chunks(work, mine, _workers(mesh.devices.size)):
         results[start] = out
-        bar(min(chunk_size, data.size - start))
+        done([leaf[: data.size - start] for leaf in out])
     chunks = [results[start] for start in mine]
     leaves = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
     if jax.process_count() > 1:
         leaves = [gather_chunks(leaf, len(starts), chunk_size) for leaf in leaves]
     return leaves
-
-
-def _some_rows(data: Table) -> list[np.ndarray]:
-    """Return the first rows, for the check of what float32 would lose."""
-    count = min(8, data.size)
-    parts = [
-        packing.rows(name, x, 0, count, data.size)
-        for name, x in zip(data.row.names, data.leaves, strict=True)
-        if not isinstance(x, jax.Array)
-    ]
-    arrays = map(np.asarray, parts)
-    # rows of one number each are checked together: alone they have no spread
-    rows = [[part] if part.ndim == 1 else list(part) for part in arrays]
-    return [row for part in rows for row in part]
 
 
 class _Call(NamedTuple):

@@ -82,6 +82,20 @@ def table(data: Any) -> Table:
     return Table(leaves, size, RowType(structure, rows, keys, names))
 
 
+def some_rows(data: Table) -> list[np.ndarray]:
+    """Return the first rows, for the check of what float32 would lose."""
+    count = min(8, data.size)
+    parts = [
+        rows(name, x, 0, count, data.size)
+        for name, x in zip(data.row.names, data.leaves, strict=True)
+        if not isinstance(x, jax.Array)
+    ]
+    arrays = map(np.asarray, parts)
+    # rows of one number each are checked together: alone they have no spread
+    each = [[part] if part.ndim == 1 else list(part) for part in arrays]
+    return [row for part in each for row in part]
+
+
 def result_type(fit_of: Callable, numbers: Any, row: RowType) -> RowType:
     """Return what ``fit_of(numbers)`` makes of a row."""
     seen = {}  # filled in by the trace: what shapes alone do not tell

@@ -1,6 +1,5 @@
-"""The command line: ``lmjax demo`` fits real measured data and shows the outcome."""
+"""``lmjax demo``: fit real measured data and show the outcome."""
 
-import argparse
 import importlib.resources
 import importlib.util
 import time
@@ -11,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import lmjax
+from lmjax._files.problem import FileProblem
 
 SOLVER = lmjax.LevenbergMarquardt(max_steps=100)
 UNITS = {"amplitude": "grey", "x": "px", "y": "px", "width": "px", "background": "grey"}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="lmjax", description=lmjax.__doc__)
-    parser.add_argument("--version", action="version", version=lmjax.__version__)
-    commands = parser.add_subparsers(required=True)
+def add_to(commands) -> None:
+    """Add the command to those of the command line."""
     demo = commands.add_parser(
         "demo", help="fit 4,000 measured images of micron-sized spheres"
     )
@@ -31,9 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("lmjax-demo.png"),
         help="where to save the figure (needs matplotlib; default: %(default)s)",
     )
-    demo.set_defaults(run=_demo)
-    options = parser.parse_args(argv)
-    return options.run(options)
+    demo.set_defaults(run=run)
 
 
 def spot(params, xy):
@@ -67,13 +62,15 @@ def fit_one(image):
     return fit.params, fit.stderr, fit.status, fit.num_steps
 
 
-def _demo(options) -> int:
+def run(options) -> int:
+    """Fit the images, print a table, draw a figure."""
     source = importlib.resources.files("lmjax") / "_datasets" / "colloid_spots.npz"
     with source.open("rb") as file:
         images = np.load(file)["roi"]
     if not 1 <= options.fits <= len(images):
-        print(f"lmjax demo: --fits must lie between 1 and {len(images)}")
-        return 2
+        raise FileProblem(
+            f"--fits: expected 1 to {len(images)} images, got {options.fits}"
+        )
     images = images[: options.fits]
     print(
         f"{len(images)} images of 1 micron latex spheres in water, "

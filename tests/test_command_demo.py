@@ -6,7 +6,7 @@ import re
 import pytest
 
 import lmjax
-from lmjax import _cli
+from lmjax._command.main import main
 
 PARAMETERS = ("amplitude", "x", "y", "width", "background")
 NUMBER = r"-?\d+\.\d+"
@@ -14,7 +14,7 @@ NUMBER = r"-?\d+\.\d+"
 
 def test_demo_prints_errors_and_outcomes_and_saves_a_figure(tmp_path, capsys):
     figure = tmp_path / "spots.png"
-    assert _cli.main(["demo", "--fits", "20", "--figure", str(figure)]) == 0
+    assert main(["demo", "--fits", "20", "--figure", str(figure)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("20 images")
     for name in PARAMETERS:
@@ -41,7 +41,7 @@ def test_demo_works_without_matplotlib(tmp_path, capsys, monkeypatch):
         lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest),
     )
     figure = tmp_path / "spots.png"
-    assert _cli.main(["demo", "--fits", "1", "--figure", str(figure)]) == 0
+    assert main(["demo", "--fits", "1", "--figure", str(figure)]) == 0
     assert "pip install 'lmjax[plot]'" in capsys.readouterr().out
     assert not figure.exists()
 
@@ -49,20 +49,22 @@ def test_demo_works_without_matplotlib(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("fits", ["0", "-3", "4001"])
 def test_number_of_fits_out_of_range_is_refused(fits, tmp_path, capsys):
     figure = tmp_path / "spots.png"
-    assert _cli.main(["demo", "--fits", fits, "--figure", str(figure)]) == 2
-    assert "--fits must lie between 1 and 4000" in capsys.readouterr().out
+    assert main(["demo", "--fits", fits, "--figure", str(figure)]) == 2
+    message = f"lmjax: --fits: expected 1 to 4000 images, got {fits}\n"
+    assert capsys.readouterr().err == message
     assert not figure.exists()
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
-        _cli.main(["--version"])
+        main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip() == lmjax.__version__
 
 
 def test_without_a_command_shows_the_usage(capsys):
     with pytest.raises(SystemExit) as stop:
-        _cli.main([])
+        main([])
     assert stop.value.code == 2
-    assert "usage: lmjax" in capsys.readouterr().err
+    message = "the following arguments are required: COMMAND (lmjax --help)\n"
+    assert capsys.readouterr().err == f"lmjax: {message}"

@@ -1,0 +1,1 @@
+"""The command line: ``lmjax fit``, ``lmjax models``, ``lmjax demo``."""
