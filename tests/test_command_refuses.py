@@ -16,6 +16,7 @@ TABLE = pd.DataFrame({"t": T, "a": np.exp(-T), "b": 2.0 * np.exp(-T)})
 LONG = pd.DataFrame({"well": ["A", "B"] * 6, "t": T, "y": np.exp(-T)})
 STACK = np.exp(-T) * np.ones((3, 4, 1))
 OWN = "def f(x, a, k):\n    return a + k * x\n\ndef g(p, x):\n    return p['a'] * x\n"
+OWN += "\ndef broken(x, a, b):\n    return nothing\n"
 
 
 @pytest.fixture
@@ -174,6 +175,10 @@ REQUESTS = {
     "no such python": (["good.csv", "--model", "no.py:f"], "there is no file no.py"),
     "no such function": (["good.csv", "--model", "own.py:h"], "has no function 'h'"),
     "python with an error": (["good.csv", "--model", "bad.py:f"], "raises NameError"),
+    "a model with an error": (
+        ["good.csv", "--model", "own.py:broken", "--start", "a=1,b=1"],
+        "own.py:broken raises NameError: name 'nothing' is not defined",
+    ),
     "no starts": (["good.csv", "--model", "own.py:g"], "has no guess"),
     "a start missing": (
         ["good.csv", "--model", "own.py:f", "--start", "a=1"],

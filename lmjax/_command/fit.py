@@ -160,6 +160,11 @@ def _fitted(options, model, curves: Curves, fit, bounds, held) -> Results:
             raise KeyboardInterrupt(again) from None
         except (ValueError, TypeError) as error:
             raise FileProblem(one_line(error)) from error
+        except Exception as error:
+            if model.model is None:  # ours: whoever reports it needs all of it
+                raise
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise FileProblem(f"--model: {options.model} raises {said}") from error
     columns = {name: columns[name] for name in ordered(model.names)}
     return Results(columns, curves, model, folder, progress.seconds)
 
