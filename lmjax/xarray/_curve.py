@@ -37,7 +37,9 @@ class Curve(NamedTuple):
     def bind(self, x: Any, y: Any) -> tuple[Array | None, Callable]:
         """Return the start that the data suggest, if any, and ``(vector, x) -> y``."""
         if isinstance(self.source, type):
-            params, rest = eqx.partition(guess_of(self.source)(x, y), paths.is_parameter)
+            params, rest = eqx.partition(
+                guess_of(self.source)(x, y), paths.is_parameter
+            )
             start, unravel = ravel_pytree(params)
             return start, lambda p, x: eqx.combine(unravel(p), rest)(x)
         if self.structure is None:
@@ -139,9 +141,10 @@ def _guessed_names(model: type[Model], x: Any, y: Any) -> tuple[str, ...]:
 
 def guess_of(model: type[Model]) -> Callable:
     """Return how a model finds its start, or raise if it cannot."""
-    if not hasattr(model, "guess"):
+    guess = getattr(model, "guess", None)
+    if guess is None:
         raise TypeError(
             f"model: expected a class with guess(x, y), got {model.__name__}; give a "
             "model with its parameters, which are the start"
         )
-    return model.guess
+    return guess

@@ -59,7 +59,76 @@ def curvefit(
     solver: lmjax.LevenbergMarquardt = _DEFAULT,
     dtype: Any = None,
 ) -> xr.Dataset:
-    """TODO."""
+    """Fit ``model`` along some dimensions of the data, at every place along the others.
+
+    Arguments and result are those of ``xarray.DataArray.curvefit``, with standard
+    errors, statuses and costs. Data in dask arrays stay lazy: one block is one task,
+    on whatever scheduler or cluster dask uses.
+
+    Args:
+        obj: A DataArray, or a Dataset whose variables are fitted one by one.
+        coords: The independent variable or variables: names of coordinates or
+            DataArrays. They may differ from place to place.
+        model: ``f(x, a, b)`` in ``jax.numpy``, whose arguments after the first name the
+            parameters. ``x`` is an array of the n points of a fit, or a tuple of them,
+            one per coordinate, and the result has shape (n,). Or a model of
+            `lmjax.models`: an instance, which is the start, or a class, whose ``guess``
+            finds a start at every place.
+        reduce_dims: Further dimensions whose points go into one fit. Dimensions that
+            ``coords`` names are always among them.
+        skipna: Leave out points where the data or ``x`` are NaN. Otherwise a fit with
+            NaN fails.
+        p0: Starts by name of the parameter: numbers, or DataArrays that vary over the
+            map. What is left out starts at its default in the signature, at what the
+            model of `lmjax.models` says, or at 1; the first and the last move between
+            the bounds, as with SciPy.
+        bounds: Pairs (lower, upper) by name of the parameter, as ``p0``; None is no
+            bound.
+        param_names: Names of the parameters, where they cannot be read from the
+            signature, or in place of those.
+        errors: "raise" makes a failed fit an error (of lazy data when they are
+            computed); "ignore" returns NaN for it, and its status. A place without data
+            is NaN in both cases, with status ``SINGULAR``.
+        sigma: Standard deviation of the data: a number, or a DataArray that broadcasts
+            to the data.
+        absolute_sigma: As in `lmjax.curve_fit`.
+        likelihood: As in `lmjax.curve_fit`; numbers in it are the same at all places.
+        fixed: Which parameters keep their start, by name.
+        loss: As in `lmjax.curve_fit`.
+        loss_scale: As in `lmjax.curve_fit`.
+        solver: Algorithm and settings.
+        dtype: What the fits compute in, float32 or float64, whatever
+            ``jax_enable_x64`` is. None takes float32 for data in float32 and float64
+            for all others.
+
+    Returns:
+        A Dataset with the coordinates and attributes of ``obj``. Its variables, with
+        the name of the variable and "_" in front if ``obj`` is a Dataset, are
+        ``curvefit_coefficients`` (..., param), ``curvefit_covariance`` (..., cov_i,
+        cov_j), ``curvefit_stderr`` (..., param), ``curvefit_status`` (values of
+        `lmjax.Status`), ``curvefit_cost`` (half the sum of squared residuals, as in
+        `lmjax.curve_fit`) and ``curvefit_num_steps``. A parameter that is fixed or at a
+        bound has zeros in the covariance and no standard error.
+
+    Raises:
+        ValueError: If a name, a dimension or a bound is wrong, indexes differ, or the
+            points of one fit are spread over several chunks.
+        TypeError: If data, coordinates, starts or bounds are no real numbers.
+        FitError: If a fit fails and ``errors`` is "raise".
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np, xarray as xr, lmjax.xarray
+        >>> t = np.linspace(0.0, 3.0, 20)
+        >>> rate = np.array([[0.5, 1.0, 1.5], [1.0, 1.5, 2.0]])
+        >>> values = 2.0 * np.exp(-rate[..., None] * t)
+        >>> images = xr.DataArray(values, dims=("y", "x", "t"), coords={"t": t})
+        >>> def decay(t, amplitude, rate):
+        ...     return amplitude * jnp.exp(-rate * t)
+        >>> fits = lmjax.xarray.curvefit(images, "t", decay)
+        >>> fits.curvefit_coefficients.sel(param="rate").values.round(3)
+        array([[0.5, 1. , 1.5],
+               [1. , 1.5, 2. ]])
+    """
     if not isinstance(obj, xr.Dataset | xr.DataArray):
         raise TypeError(f"obj: expected a Dataset or a DataArray, got {type(obj)}")
     check_flag("skipna", skipna)
@@ -78,44 +147,34 @@ def curvefit(
     if sigma is not None:
         sigma = request.number_or_map("sigma", sigma, obj.dims)
     variables = _variables(obj, core)
+    points = jax.ShapeDtypeStruct((_count(obj, core),), np.dtype(np.float32))
+    x_of_a_fit = points if len(x) == 1 else (points,) * len(x)
+    curve, own = curve_of(model, param_names, x_of_a_fit, points)
+    starts = request.starts_of(p0, curve.names, places)
+    limits = request.bounds_of(bounds, curve.names, places)
+    keep = request.fixed_of(fixed, curve.names)
+    _check_aligned(obj, coords, sigma, starts, limits)
+    arrays, rest = eqx.partition(options, eqx.is_array)
+    plain = curve.structure is None and not isinstance(model, type)
+    fit = OneFit(
+        curve,
+        tuple(fingerprints(model).items()) if plain else (),
+        len(x),
+        bool(limits),
+        tuple(plain and name not in starts for name in curve.names),
+        keep,
+        rest,
+    )
     results = {}
     for prefix, y in variables.items():
-        fit_dtype = _dtype(dtype, y)
-        points = jax.ShapeDtypeStruct((_count(obj, core),), fit_dtype)
-        x_of_a_fit = points if len(x) == 1 else (points,) * len(x)
-        with jax.enable_x64(fit_dtype == np.float64):
-            curve, own = curve_of(model, param_names, x_of_a_fit, points)
-        starts = request.starts_of(p0, curve.names, places)
-        limits = request.bounds_of(bounds, curve.names, places)
-        keep = request.fixed_of(fixed, curve.names)
-        _check_aligned(obj, coords, sigma, starts, limits)
-        layout = Layout(y.variable, core, dict(obj.sizes), fit_dtype)
+        layout = Layout(y.variable, core, dict(obj.sizes), _dtype(dtype, y))
         for i, coord in enumerate(x):
             layout.add(f"x[{i}]", coord.variable, spread=True)
         if sigma is not None:
             layout.add("sigma", _variable(sigma))
         _add_params(layout, curve, own | starts, limits)
         layout.check_chunks(str(y.name))
-        arrays, rest = eqx.partition(options, eqx.is_array)
-        plain = curve.structure is None and not isinstance(model, type)
-        one = OneFit(
-            curve,
-            tuple(fingerprints(model).items()) if plain else (),
-            len(x),
-            bool(limits),
-            tuple(plain and name not in starts for name in curve.names),
-            keep,
-            rest,
-        )
-        block = Block(
-            one,
-            (arrays, layout.shared),
-            tuple(layout.keys),
-            tuple(map(len, layout.core_dims)),
-            fit_dtype,
-            layout.largest,
-            errors == "raise",
-        )
+        block = Block(fit, arrays, layout, errors == "raise")
         results |= _apply(block, layout, prefix)
     kept = {k: c for k, c in obj.coords.items() if not set(c.dims) & set(core)}
     names = list(curve.names)

@@ -1,4 +1,4 @@
-"""What a caller of `curvefit` asks for, checked and told apart by what it varies over."""
+"""What a caller of `curvefit` asks for, checked."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
