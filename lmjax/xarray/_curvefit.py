@@ -1,6 +1,7 @@
 """`curvefit`: a model fitted at every place of a map."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -174,12 +175,25 @@ def curvefit(
             layout.add("sigma", _variable(sigma))
         _add_params(layout, curve, own | starts, limits)
         layout.check_chunks(str(y.name))
-        block = Block(fit, arrays, layout, errors == "raise")
+        block = Block(
+            fit,
+            (arrays, layout.shared),
+            tuple(layout.keys),
+            tuple(map(len, layout.core_dims)),
+            layout.dtype,
+            layout.largest,
+            errors == "raise",
+        )
         results |= _apply(block, layout, prefix)
-    kept = {k: c for k, c in obj.coords.items() if not set(c.dims) & set(core)}
-    names = list(curve.names)
-    own_coords = {"param": names, "cov_i": names, "cov_j": names}
-    return xr.Dataset(results, kept | own_coords, obj.attrs)
+    kept = obj.coords.to_dataset().drop_dims(core, errors="ignore").coords
+    return xr.Dataset(results, kept | _labels(curve.names), obj.attrs)
+
+
+@lru_cache(maxsize=32)  # three indexes take as long as a hundred fits
+def _labels(names: tuple[str, ...]) -> xr.Coordinates:
+    """Return the coordinates that name the parameters."""
+    dims = ("param", "cov_i", "cov_j")
+    return xr.Dataset(coords={dim: list(names) for dim in dims}).coords
 
 
 def _apply(block: Block, layout: Layout, prefix: str) -> dict[str, xr.Variable]:

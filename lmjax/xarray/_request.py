@@ -41,8 +41,8 @@ def dims_of_a_fit(
             raise ValueError(
                 f"reduce_dims: expected some of {_listed(obj.dims)}, got {dim!r}"
             )
-    along = [dim for dim in obj.dims if any(coord.equals(obj[dim]) for coord in coords)]
-    core = tuple(dim for dim in obj.dims if dim in reduced or dim in along)
+    along = {coord.dims[0] for coord in coords if _is_dimension(obj, coord)}
+    core = tuple(dim for dim in obj.dims if dim in along or dim in reduced)
     if not core:
         raise ValueError(
             "coords: expected a coordinate that is a dimension of the data, "
@@ -52,6 +52,12 @@ def dims_of_a_fit(
     for coord in coords:
         check_dims(f"coords: {coord.name}", coord, obj.dims)
     return core
+
+
+def _is_dimension(obj: xr.Dataset | xr.DataArray, coord: xr.DataArray) -> bool:
+    """Return whether a coordinate is the one of a dimension of the data."""
+    own = coord.ndim == 1 and coord.dims[0] in obj.dims
+    return own and coord.equals(obj[coord.dims[0]])
 
 
 def check_dims(name: str, value: Any, allowed: Iterable[Hashable]) -> None:
