@@ -37,6 +37,7 @@ LADDER = [
     "optax",
     "scipy",
     "plot",
+    "xarray",  # maps of fits
     "_cli",
 ]
 # Late imports, inside a function, keep optional modules optional.
@@ -188,7 +189,15 @@ def test_import_is_light_and_leaves_the_settings_alone():
         "print(*sys.modules)",
     ).split()
     assert "lmjax" in loaded
-    for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._cli"):
+    for heavy in (
+        "matplotlib",
+        "scipy.optimize",
+        "pandas",
+        "optax",
+        "xarray",
+        "dask",
+        "lmjax._cli",
+    ):
         assert heavy not in loaded
 
 

@@ -159,14 +159,14 @@ class Block:
         pairs = list(zip(arrays, self.wide, strict=True))
         place = np.broadcast_shapes(*(x.shape[: x.ndim - k] for x, k in pairs))
         fits = int(np.prod(place))
+        if fits == 0:
+            return tuple(self._nothing(place))
         rows = {}
         for key, (x, k) in zip(self.keys, pairs, strict=True):
             own = x.shape[x.ndim - k :]
             whole = np.broadcast_to(x, (*place, *own))
             flat = whole.reshape(fits, -1) if k else whole.reshape(fits)
             rows[key] = np.asarray(flat, self.dtype)
-        if fits == 0:
-            return tuple(self._nothing(place))
         with ONE_BLOCK, jax.enable_x64(self.dtype == np.float64):
             found = self._run(rows, fits)
         return tuple(part.reshape((*place, *part.shape[1:])) for part in found)
