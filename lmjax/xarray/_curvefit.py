@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,7 +29,7 @@ _FLAGS = {
 }
 
 
-class Options(eqx.Module):
+class Options(NamedTuple):
     """Keywords that go to `lmjax.curve_fit` as they are."""
 
     absolute_sigma: bool

@@ -46,7 +46,7 @@ class OneFit(NamedTuple):
         bounded: Whether there are bounds.
         moved: Parameters whose start is a default, which bounds may move.
         fixed: Which parameters keep their start, or None.
-        options: Keywords of `lmjax.curve_fit` that are no arrays, as a Module.
+        options: Keywords of `lmjax.curve_fit` that are no arrays.
     """
 
     curve: Curve
@@ -61,7 +61,7 @@ class OneFit(NamedTuple):
         """Return (`Fitted`, whether there were data)."""
         arrays, constants = shared
         given = constants | row
-        options = vars(eqx.combine(arrays, self.options))
+        options = eqx.combine(arrays, self.options)._asdict()
         x = tuple(given[f"x[{i}]"] for i in range(self.num_coords))
         x = x[0] if self.num_coords == 1 else x
         guessed, model = self.curve.bind(x, given["y"])

@@ -57,7 +57,7 @@ def dims_of_a_fit(
 def _is_dimension(obj: xr.Dataset | xr.DataArray, coord: xr.DataArray) -> bool:
     """Return whether a coordinate is the one of a dimension of the data."""
     own = coord.ndim == 1 and coord.dims[0] in obj.dims
-    return own and coord.equals(obj[coord.dims[0]])
+    return own and coord.variable.equals(obj[coord.dims[0]].variable)
 
 
 def check_dims(name: str, value: Any, allowed: Iterable[Hashable]) -> None:
