@@ -15,7 +15,9 @@ import lmjax.plot
 import lmjax.scipy
 import lmjax.xarray
 
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md"]
+PAGES = [
+    ROOT / name for name in ("README.md", "examples/README.md", "docs/clusters.md")
+]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
