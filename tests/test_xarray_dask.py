@@ -120,6 +120,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_cluster_that_loses_a_worker(tmp_path):
     script = tmp_path / "cluster.py"
     script.write_text(CLUSTER)
