@@ -34,7 +34,7 @@ REQUESTS = {
     ),
     "coordinate along something else": (
         {"coords": ["t", along("z", 1.0, 2.0)]},
-        "coords: None has unexpected dimensions z; expected some of row, t",
+        "coords has unexpected dimensions z; expected some of row, t",
     ),
     "unknown dimension": (
         {"reduce_dims": "z"},
@@ -121,15 +121,19 @@ REQUESTS = {
     ),
     "dtype": ({"dtype": "int32"}, "dtype: expected float32 or float64, got 'int32'"),
     "unknown loss": ({"loss": "hubert"}, "loss: expected one of"),
+    "a name of the result": (
+        {"obj": along("t", *T, t=T, param=1.0)},
+        "obj: expected no dimension or coordinate called 'param', .*rename it",
+    ),
     "no data": ({"obj": np.ones(3)}, "obj: expected a Dataset or a DataArray"),
     "empty Dataset": ({"obj": xr.Dataset(coords={"t": T})}, "expected a Dataset with"),
     "data in words": (
         {"obj": along("t", *"abc", t=[1.0, 2.0, 3.0])},
-        "obj: None: expected real numbers, got <U1",
+        "obj: expected real numbers, got <U1",
     ),
     "complex data": (
         {"obj": along("t", 1j, 2.0, t=[1.0, 2.0])},
-        "obj: None: expected real numbers, got complex128",
+        "obj: expected real numbers, got complex128",
     ),
     "times": (
         {"obj": along("t", 1.0, 2.0, t=np.array([0, 1], "datetime64[ns]"))},

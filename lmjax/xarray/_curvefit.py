@@ -192,8 +192,7 @@ def curvefit(
 @lru_cache(maxsize=32)  # three indexes take as long as a hundred fits
 def _labels(names: tuple[str, ...]) -> xr.Coordinates:
     """Return the coordinates that name the parameters."""
-    dims = ("param", "cov_i", "cov_j")
-    return xr.Dataset(coords={dim: list(names) for dim in dims}).coords
+    return xr.Dataset(coords={dim: list(names) for dim in request.OWN_DIMS}).coords
 
 
 def _apply(block: Block, layout: Layout, prefix: str) -> dict[str, xr.Variable]:
@@ -236,7 +235,7 @@ def _variables(
     if not variables:
         raise ValueError("obj: expected a Dataset with variables, got none")
     for y in variables.values():
-        request.check_numbers(f"obj: {y.name}", y)
+        request.check_numbers(request.called("obj", y), y)
         missing = [dim for dim in core if dim not in y.dims]
         if missing:
             raise ValueError(

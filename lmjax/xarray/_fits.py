@@ -174,7 +174,9 @@ class Block:
     def _run(self, rows: dict[str, np.ndarray], fits: int) -> list[np.ndarray]:
         step = None
         if self.largest is not None:
-            step = as_steps(-(-self.largest // (2 * (os.cpu_count() or 1))), 64)
+            # two pieces per core, so that none waits long for the last one
+            cores = len(os.sched_getaffinity(0))
+            step = as_steps(-(-self.largest // (2 * cores)), 64)
             rows = {key: filled(x, as_steps(fits, step)) for key, x in rows.items()}
         one = jax.tree_util.Partial(self.hashable, self.shared)
         found, observed = lmjax.fit_batch(one, rows, chunk_size=step)

@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 
 REAL = "biuf"
+# Dimensions of the result.
+OWN_DIMS = ("param", "cov_i", "cov_j")
 
 
 def named_coords(obj: xr.Dataset | xr.DataArray, coords: Any) -> list[xr.DataArray]:
@@ -24,7 +26,7 @@ def named_coords(obj: xr.Dataset | xr.DataArray, coords: Any) -> list[xr.DataArr
                     f"coords: expected a DataArray or one of {known}, got {coord!r}"
                 )
             coord = obj[coord]
-        check_numbers(f"coords: {coord.name}", coord)
+        check_numbers(called("coords", coord), coord)
         found.append(coord)
     return found
 
@@ -33,6 +35,12 @@ def dims_of_a_fit(
     obj: xr.Dataset | xr.DataArray, coords: list[xr.DataArray], reduce_dims: Any
 ) -> tuple[Hashable, ...]:
     """Return the dimensions that one fit covers, in the order of the data."""
+    for dim in OWN_DIMS:
+        if dim in obj.dims or dim in obj.coords:
+            raise ValueError(
+                f"obj: expected no dimension or coordinate called {dim!r}, which the "
+                f"result has; rename it by .rename({{{dim!r}: ...}})"
+            )
     alone = isinstance(reduce_dims, str) or not isinstance(reduce_dims, Iterable)
     reduced = [reduce_dims] if alone else list(reduce_dims)
     reduced = [dim for dim in reduced if dim is not None]
@@ -50,7 +58,7 @@ def dims_of_a_fit(
             "reduce_dims= names the dimensions along which others vary"
         )
     for coord in coords:
-        check_dims(f"coords: {coord.name}", coord, obj.dims)
+        check_dims(called("coords", coord), coord, obj.dims)
     return core
 
 
@@ -58,6 +66,11 @@ def _is_dimension(obj: xr.Dataset | xr.DataArray, coord: xr.DataArray) -> bool:
     """Return whether a coordinate is the one of a dimension of the data."""
     own = coord.ndim == 1 and coord.dims[0] in obj.dims
     return own and coord.variable.equals(obj[coord.dims[0]].variable)
+
+
+def called(argument: str, value: xr.DataArray) -> str:
+    """Return how a message calls an array: by its argument, and its name if any."""
+    return argument if value.name is None else f"{argument}: {value.name}"
 
 
 def check_dims(name: str, value: Any, allowed: Iterable[Hashable]) -> None:
