@@ -26,8 +26,8 @@ POINTS = 40
 T = np.linspace(0.0, 3.0, POINTS)
 # Rows and columns of the maps in memory, and how often each is fitted.
 STACKS = {64: 60, 512: 9}
-STORE_ROWS, STORE_COLUMNS, ROWS_PER_CHUNK = 1000, 1000, 25
-STORE_RUNS = 3
+STORE_ROWS, STORE_COLUMNS, ROWS_PER_CHUNK = 1000, 1000, 50
+STORE_RUNS = 5
 WORKERS = 2
 
 
