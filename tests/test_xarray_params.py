@@ -1,5 +1,7 @@
 """Parameters of `lmjax.xarray.curvefit`: starts, bounds, names, models, options."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,14 @@ def test_names_of_parameters(image):
     assert fits.param.values.tolist() == names
     many = lambda t, *p: decay(t, *p), lambda t, *p: decay_numpy(t, *p)
     compared(image, "t", many, param_names=names)
+
+
+def test_arguments_that_are_no_parameters(image):
+    # tau keeps its default
+    fits = compared(image, "t", param_names=["n0"])
+    bound = curvefit(image, "t", functools.partial(decay, tau=1.0))
+    assert bound.param.values.tolist() == ["n0"]
+    xr.testing.assert_allclose(bound, fits)
 
 
 def test_fixed_parameter(image):

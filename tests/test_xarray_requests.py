@@ -90,7 +90,7 @@ REQUESTS = {
         "expected True or False for 'n0'",
     ),
     "too few names": (
-        {"param_names": ["n0"]},
+        {"param_names": ["n0"], "model": lambda t, n0, tau: decay(t, n0, tau)},
         "param_names: expected 2 names, one for each of n0, tau, got",
     ),
     "names twice": ({"param_names": ["a", "a"]}, "expected distinct names in a list"),

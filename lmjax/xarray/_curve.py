@@ -16,6 +16,10 @@ from lmjax._jax import paths
 from lmjax.models import Model
 
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
 
 
 class Curve(NamedTuple):
@@ -88,7 +92,10 @@ def _function(model: Callable, param_names: Any) -> tuple[Curve, dict[str, float
         arguments = inspect.signature(model).parameters
     except ValueError:
         arguments = {}
-    named = list(arguments)[1:]
+    empty = inspect.Parameter.empty
+    by_place = [name for name, a in arguments.items() if a.kind in POSITIONAL]
+    named = by_place[1:]
+    needed = [name for name in named if arguments[name].default is empty]
     variable = any(given.kind in VARIABLE for given in arguments.values())
     if param_names is None and (variable or not named):
         raise ValueError(
@@ -96,12 +103,12 @@ def _function(model: Callable, param_names: Any) -> tuple[Curve, dict[str, float
             f"of the model do not tell them, got None for {model!r}"
         )
     names = named if param_names is None else _listed(param_names)
-    if not variable and arguments and len(names) != len(named):
+    fitting = len(needed) <= len(names) <= len(named)
+    if not variable and arguments and not fitting:
         raise ValueError(
             f"param_names: expected {len(named)} names, one for each of "
             f"{', '.join(named)}, got {names}"
         )
-    empty = inspect.Parameter.empty
     starts = {
         name: float(arguments[name].default)
         for name in names
