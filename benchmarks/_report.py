@@ -24,6 +24,7 @@ def environment() -> dict:
         ]
         cpu = names[0] if names else cpu
     packages = ("lmjax", "jax", "jaxlib", "equinox", "scipy", "optimistix", "jaxopt")
+    packages += ("xarray", "dask", "zarr")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu,

@@ -1,7 +1,7 @@
 """The comparison with peers, made from the committed results.
 
-``python -m benchmarks.table`` prints it; ``--write`` puts the tables into RESULTS.md
-and three lines of figures into the README.
+``python -m benchmarks.table`` prints it; ``--write`` puts the tables into RESULTS.md,
+three lines of figures into the README, and some into the page on clusters.
 """
 
 import sys
@@ -13,12 +13,14 @@ from benchmarks._report import load
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
+CLUSTERS = README.parent / "docs" / "clusters.md"
 TITLE = """# Results
 
 Each table is of one machine and one run, with exact Jacobians for all. lmjax has its
 default settings, the others have tolerances of 1e-15 (SciPy) and 1e-13 (optimistix).
 [Commands](README.md); each file in `results/` names hardware and versions."""
 START, END = "<!-- results -->", "<!-- end of results -->"
+FIRST, LAST = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def summary() -> str:
@@ -242,6 +244,34 @@ def _claims(figures):
     return "-" if figures is None else str(len(figures["false_success"]))
 
 
+def clusters() -> str:
+    """Return what a map costs beside `fit_batch`."""
+    content = load("maps")
+    rows = [
+        "| decays of 40 points | `fit_batch` | `curvefit` | ratio |",
+        "|---|---|---|---|",
+    ]
+    store = content["store"]
+    for stack in content["in_memory"]:
+        rows.append(_map_row("{} x {} in memory".format(*stack["shape"]), stack))
+    name = f"{store['curves']:,} from Zarr to Zarr, {store['workers']} workers"
+    rows.append(_map_row(name, store))
+    text = _prose(
+        f"""Median times on {content["environment"]["cores"]} cores, in float64, and the
+        ratio of the medians (of the fastest runs). `fit_batch` has one process always.
+        No worker had more than {store["peak_mb_after_a_tenth"]} MB after a tenth of the
+        store, {store["peak_mb_after_all"]} MB after all of its {store["data_mb"]} MB,
+        {store["runs"] + 1} times over."""
+    )
+    return "\n".join([FIRST, *rows, "", text, LAST])
+
+
+def _map_row(name, row):
+    cells = (f"{1e3 * row[k]['median']:,.1f} ms" for k in ("fit_batch_s", "curvefit_s"))
+    ratio = f"{row['ratio_of_medians']:.2f} ({row['ratio_of_fastest']:.2f})"
+    return f"| {name} | {' | '.join(cells)} | {ratio} |"
+
+
 def main():
     """Print the tables, or write them where they belong."""
     if "--write" not in sys.argv:
@@ -250,6 +280,8 @@ def main():
     before, rest = README.read_text().split(START)
     README.write_text(before + summary() + rest.split(END)[1])
     RESULTS.write_text(markdown())
+    before, rest = CLUSTERS.read_text().split(FIRST)
+    CLUSTERS.write_text(before + clusters() + rest.split(LAST)[1])
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ LADDER = [
     "_files",  # tables and stacks; knows nothing of fits
     "_command",  # the command line
     "__main__",
+    "xarray",  # maps of fits
 ]
 # Late imports, inside a function, keep optional modules optional.
 LATE = {
@@ -195,7 +196,15 @@ def test_import_is_light_and_leaves_the_settings_alone():
         "print(*sys.modules)",
     ).split()
     assert "lmjax" in loaded
-    for heavy in ("matplotlib", "scipy.optimize", "pandas", "optax", "lmjax._command"):
+    for heavy in (
+        "matplotlib",
+        "scipy.optimize",
+        "pandas",
+        "optax",
+        "xarray",
+        "dask",
+        "lmjax._command",
+    ):
         assert heavy not in loaded
 
 

@@ -13,8 +13,11 @@ from processes import ROOT, run_python
 import lmjax
 import lmjax.plot
 import lmjax.scipy
+import lmjax.xarray
 
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md"]
+PAGES = [
+    ROOT / name for name in ("README.md", "examples/README.md", "docs/clusters.md")
+]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
@@ -22,6 +25,7 @@ MODELS = {
 }
 LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
 PLOTS = {n: f for n, f in vars(lmjax.plot).items() if inspect.isfunction(f)}
+XARRAY = {"curvefit": lmjax.xarray.curvefit}
 SCIPY = {n: f for n, f in vars(lmjax.scipy).items() if inspect.isfunction(f)}
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
@@ -32,6 +36,7 @@ PUBLIC = {
         (lmjax.models, MODELS),
         (lmjax.plot, PLOTS),
         (lmjax.scipy, SCIPY),
+        (lmjax.xarray, XARRAY),
     )
     for name in names
 }
@@ -210,7 +215,7 @@ def test_public_name_is_documented(name):
 
 @pytest.mark.parametrize(
     "thing",
-    [*CALLED, *PLOTS.values(), *SCIPY.values()],
+    [*CALLED, *PLOTS.values(), *SCIPY.values(), *XARRAY.values()],
     ids=lambda thing: thing.__name__,
 )
 def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
