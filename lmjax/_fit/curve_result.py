@@ -7,16 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax._errors.advice import calling
 from lmjax._errors.checks import check_function, check_real
+from lmjax._fit import tie as ties
 from lmjax._jax.arrays import arrays_of, as_array, broadcast
 from lmjax._jax.types import Params
-from lmjax._linalg.linearization import PRECISION
 from lmjax._solver import report as reports
 from lmjax._solver.solution import Solution
+from lmjax._statistics.delta import propagated
 from lmjax._statistics.statistics import dof_of, has_error, is_free, student_t_quantile
 
 
@@ -153,6 +153,29 @@ class CurveFit(DataFit):
         return self._errors(jnp.where(vanished, jnp.nan, variance))
 
     @property
+    def all_params(self) -> Params:
+        """All parameters of the model: what ``tie`` makes of ``params``, or these.
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> x, y = jnp.arange(4.0), jnp.array([1.1, 1.9, 4.2, 8.0])
+            >>> model = lambda p, x: p["offset"] + p["height"] * 2.0**x
+            >>> tie = lambda p: {"height": p["height"], "offset": 1.0 - p["height"]}
+            >>> fit = lmjax.curve_fit(model, x, y, {"height": 0.5}, tie=tie)
+            >>> print(fit.all_stderr["offset"] == fit.stderr["height"])
+            True
+        """
+        return ties.all_params(self)
+
+    @property
+    def all_stderr(self) -> Params:
+        """Standard errors of ``all_params`` by the delta method (see `propagate`).
+
+        NaN for what does not depend on a parameter with an error.
+        """
+        return ties.all_stderr(self)
+
+    @property
     def correlation(self) -> Float[Array, "*batch n n"]:
         """Correlation matrix; zero off the diagonal where there is no error."""
         covariance = self.known_covariance()
@@ -203,19 +226,7 @@ class CurveFit(DataFit):
         """
         check_function("fn", fn, "fn(params)")
         fn = calling(fn, "fn(params)")
-        arrays, rest = eqx.partition(self.params, eqx.is_array)
-
-        def one(arrays, covariance):
-            params = eqx.combine(arrays, rest)
-            varied, other = eqx.partition(params, eqx.is_inexact_array)
-            flat, unravel = ravel_pytree(varied)
-            derived = lambda p: fn(eqx.combine(unravel(p), other))
-            jac = jax.jacfwd(derived)(flat)
-            return derived(flat), jax.tree.map(lambda j: _spread(j, covariance), jac)
-
-        for _ in self.cost.shape:
-            one = jax.vmap(one)
-        return one(arrays, self.known_covariance())
+        return propagated(fn, self.params, self.known_covariance())
 
     def _curve(self, x):
         """Return the fitted curve and its standard error at x."""
@@ -291,10 +302,3 @@ class CurveFit(DataFit):
     def report(self) -> str:
         """Return a table of parameters, errors, correlations and how the fit went."""
         return reports.curve_fit(self)
-
-
-def _spread(jac, covariance):
-    """Return ``sqrt(J C J^T)`` for each row of J."""
-    variance = jnp.einsum("...i,ij,...j", jac, covariance, jac, precision=PRECISION)
-    zero = variance <= 0.0  # where a square root has no derivative
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, variance)))

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -52,6 +52,17 @@ class Model(eqx.Module):
                 named[_unused(name, named)] = part
         return Sum(**named)
 
+    def replace(self, **parameters: Any) -> Self:
+        """Return the model with some parameters changed; of a `Sum`, some parts.
+
+        Example:
+            >>> import lmjax
+            >>> peak = lmjax.models.Gaussian(amplitude=2.0, centre=0.0, width=1.0)
+            >>> print(peak.replace(width=0.5).width)
+            0.5
+        """
+        return dataclasses.replace(self, **parameters)
+
     def __check_init__(self):
         for field in dataclasses.fields(self):
             if field.type is Parameter:
@@ -98,6 +109,16 @@ class Sum(Model):
         for name, part in parts.items():
             check_function(f"parts[{name!r}]", part, "model(x)")
         self.parts = parts
+
+    def replace(self, **parts: Callable) -> "Sum":
+        """Return the sum with some parts changed."""
+        unknown = parts.keys() - self.parts.keys()
+        if unknown:
+            raise ValueError(
+                f"parts: no part is called {min(unknown)!r}; the names here are "
+                + ", ".join(self.parts)
+            )
+        return Sum(**{**self.parts, **parts})
 
     def __getitem__(self, name: str) -> Any:
         """Return the part called ``name``."""
