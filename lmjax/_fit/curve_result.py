@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lmjax._errors.advice import calling
-from lmjax._errors.checks import check_function, check_real
+from lmjax._errors.checks import check_choice, check_function, check_real
 from lmjax._fit import tie as ties
 from lmjax._jax.arrays import arrays_of, as_array, broadcast
 from lmjax._jax.types import Params
+from lmjax._solver import lmfit_report
 from lmjax._solver import report as reports
 from lmjax._solver.solution import Solution
 from lmjax._statistics.delta import propagated
@@ -148,31 +149,17 @@ class CurveFit(DataFit):
             nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
             return self.unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        # a square that vanished in float32 is no error of zero
-        vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
+        vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)  # in float32
         return self._errors(jnp.where(vanished, jnp.nan, variance))
 
     @property
     def all_params(self) -> Params:
-        """All parameters of the model: what ``tie`` makes of ``params``, or these.
-
-        Example:
-            >>> import jax.numpy as jnp, lmjax
-            >>> x, y = jnp.arange(4.0), jnp.array([1.1, 1.9, 4.2, 8.0])
-            >>> model = lambda p, x: p["offset"] + p["height"] * 2.0**x
-            >>> tie = lambda p: {"height": p["height"], "offset": 1.0 - p["height"]}
-            >>> fit = lmjax.curve_fit(model, x, y, {"height": 0.5}, tie=tie)
-            >>> print(fit.all_stderr["offset"] == fit.stderr["height"])
-            True
-        """
+        """All parameters of the model: what ``tie`` makes of ``params``, or these."""
         return ties.all_params(self)
 
     @property
     def all_stderr(self) -> Params:
-        """Standard errors of ``all_params`` by the delta method (see `propagate`).
-
-        NaN for what does not depend on a parameter with an error.
-        """
+        """Errors of ``all_params``, as `propagate` has them; NaN where there is none."""
         return ties.all_stderr(self)
 
     @property
@@ -299,6 +286,15 @@ class CurveFit(DataFit):
         low = jax.tree.map(lambda y, s: y - half(s), centre, spread)
         return low, jax.tree.map(lambda y, s: y + half(s), centre, spread)
 
-    def report(self) -> str:
-        """Return a table of parameters, errors, correlations and how the fit went."""
+    def report(self, style: str = "lmjax", start: Params = None) -> str:
+        """Return a table of parameters, errors, correlations and how the fit went.
+
+        Args:
+            style: "lmjax", or "lmfit" for the layout of lmfit's ``fit_report``, where
+                tied parameters read ``== 'tie'``; one fit, not a batch.
+            start: The start of the fit, which lmfit's layout shows.
+        """
+        check_choice("style", style, ("lmjax", "lmfit"))
+        if style == "lmfit":
+            return lmfit_report.curve_fit(self, start)
         return reports.curve_fit(self)

@@ -41,9 +41,9 @@ class Tied:
     def params(self, free: Params) -> Params:
         """Return all parameters of the model."""
         leaves = iter(jax.tree.leaves(free))
-        # nobody reads the value of a parameter that was left out
+        # nobody reads a parameter that was left out; of weak type, as it has no dtype
         filled = [
-            next(leaves) if shape is None else jnp.full(shape, jnp.nan)
+            next(leaves) if shape is None else jnp.broadcast_to(jnp.nan, shape)
             for shape in self.left_out
         ]
         start = jax.tree.unflatten(self.structure, filled)

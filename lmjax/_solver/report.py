@@ -153,7 +153,7 @@ def tied_parameters(fit) -> dict[str, tuple[float, float]]:
         flat_of(fit.all_stderr),
         strict=True,
     )
-    return {name: pair for name, *pair in every if free.get(name) != pair[0]}
+    return {name: (v, error) for name, v, error in every if free.get(name) != v}
 
 
 def _remarks(fit):

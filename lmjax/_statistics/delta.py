@@ -55,7 +55,9 @@ def _spread(jac, covariance):
 def _known(jac, error, status):
     if status is None:
         return error
-    moved_by = lambda which: jnp.any((jac != 0.0) & which, axis=-1)
+    moved_by = lambda which: jnp.any(
+        (jac != 0.0) & jnp.broadcast_to(which, jac.shape), axis=-1
+    )
     known = moved_by(has_error(status))
     known &= ~moved_by(status == ParamStatus.UNDETERMINED)
     return jnp.where(known, error, jnp.nan)
