@@ -47,6 +47,7 @@ CALLED = [
     lmjax.pad_ragged,
     lmjax.rescue,
     lmjax.profile,
+    lmjax.contour,
     lmjax.bootstrap,
     lmjax.LevenbergMarquardt,
     lmjax.QR,
@@ -72,6 +73,7 @@ RETURNED = [
     lmjax.CovarianceBlocks,
     lmjax.DerivativeCheck,
     lmjax.Profile,
+    lmjax.Contour,
     lmjax.Bootstrap,
 ]
 

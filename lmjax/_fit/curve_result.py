@@ -159,7 +159,7 @@ class CurveFit(DataFit):
 
     @property
     def all_stderr(self) -> Params:
-        """Errors of ``all_params``, as `propagate` has them; NaN where there is none."""
+        """Errors of ``all_params`` as in `propagate`, NaN where there is none."""
         return ties.all_stderr(self)
 
     @property
