@@ -26,6 +26,8 @@ LOWER = 0.6  # share of the points through which it goes
 WINDOW = 1.5  # half-widths at half height on either side
 FEWEST = 5  # points in a window: more than a peak has parameters
 SIGNS = (1.0, -1.0, 0.0)  # peaks, dips, both
+# Of the sum of squares: both at once may be closer before the fit and not after it.
+HANDICAP = (1.0, 1.0, 2.0)
 
 Guess = Callable[[Any, Array], Callable]
 
@@ -46,11 +48,12 @@ class _State(NamedTuple):
     least: Array
 
 
+@eqx.filter_jit
 def guess_parts(x: Any, y: Array, guesses: dict[str, Guess]) -> dict[str, Any]:
     """Return a start for each part of a sum, from its ``guess(x, y)``."""
     search = lambda sign: _search(x, y, guesses, sign)
     states = eqx.filter_vmap(search)(jnp.asarray(SIGNS, y.dtype))
-    best = jnp.argmin(states.least)
+    best = jnp.argmin(states.least * jnp.asarray(HANDICAP, y.dtype))
     pick = lambda leaf: leaf[best] if eqx.is_array(leaf) else leaf
     return jax.tree.map(pick, states.best)
 
@@ -69,7 +72,8 @@ def _search(x, y, guesses, sign) -> _State:
         left = y
         for name, part in state.parts.items():
             if name != but:
-                left = left - jnp.where(state.known[name], part(x), 0.0)
+                curve = part(x).astype(y.dtype)
+                left = left - jnp.where(state.known[name], curve, 0.0)
         return left
 
     def sweep(_, state):
@@ -93,13 +97,14 @@ def _search(x, y, guesses, sign) -> _State:
 
 def _background(guess: Guess, x, y, sign):
     """Return the curve below most points (above, for dips; amid, for both)."""
-    background = guess(x, y)
-    for _ in range(ROUNDS):
-        r = y - background(x)
+
+    def clipped(_, background):
+        r = y - background(x).astype(y.dtype)
         r = jnp.where(sign == 0.0, jnp.abs(r - jnp.nanmedian(r)), sign * r)
         peak = r > jnp.nanquantile(r, LOWER)
-        background = guess(x, jnp.where(peak, jnp.nan, y))
-    return background
+        return guess(x, jnp.where(peak, jnp.nan, y))
+
+    return sharded.fori_loop(0, ROUNDS, clipped, guess(x, y))
 
 
 def _window(x, left, sign):
