@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import lmfit
 import numpy as np
@@ -118,3 +119,6 @@ def test_what_has_no_error_says_so_as_in_lmfit():
     assert "    rate:    at boundary" in text
     with pytest.raises(ValueError, match="style: expected one of lmjax, lmfit"):
         fit.report("scipy")
+    fits = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), fit)
+    with pytest.raises(ValueError, match="style: expected 'lmjax' for a batch"):
+        fits.report("lmfit")

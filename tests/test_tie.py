@@ -179,6 +179,12 @@ def test_a_tie_that_cannot_be_is_refused(tie, error, words):
         lmjax.curve_fit(two_peaks, X, X, START, tie=tie)
 
 
+def test_conditions_on_a_tied_parameter_are_refused():
+    for options in ({"bounds": (None, {"s2": 1.0})}, {"fixed": {"s2": True}}):
+        with pytest.raises(ValueError, match="expected free parameters, got 's2'"):
+            lmjax.curve_fit(two_peaks, X, X, START, tie=alike, **options)
+
+
 def test_an_error_within_says_how_tie_is_called():
     with pytest.raises(KeyError) as caught:
         lmjax.curve_fit(two_peaks, X, X, START, tie=lambda p: {**p, "s2": p["width"]})

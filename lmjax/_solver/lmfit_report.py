@@ -33,6 +33,11 @@ class _Row(NamedTuple):
 
 def curve_fit(fit: Any, start: Any = None) -> str:
     """Return the report of one `CurveFit`, with the start where it is given."""
+    if np.ndim(fit.status):
+        raise ValueError(
+            f"style: expected 'lmjax' for a batch, which has {np.size(fit.status)} "
+            "fits here, got 'lmfit'; fit.report() sums them up"
+        )
     rows = _ordered(_rows(fit), start)
     width = max(len(row.name) for row in rows) + 1
     lines = [

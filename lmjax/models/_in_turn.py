@@ -49,9 +49,14 @@ class _State(NamedTuple):
 
 
 @eqx.filter_jit
-def guess_parts(x: Any, y: Array, guesses: dict[str, Guess]) -> dict[str, Any]:
-    """Return a start for each part of a sum, from its ``guess(x, y)``."""
-    search = lambda sign: _search(x, y, guesses, sign)
+def guess_parts(
+    x: Any, y: Array, guesses: tuple[tuple[str, Guess], ...]
+) -> dict[str, Any]:
+    """Return a start for each part of a sum, from pairs of its name and its guess.
+
+    The first peak is the highest: pairs, as jax sorts the keys of a dict.
+    """
+    search = lambda sign: _search(x, y, dict(guesses), sign)
     states = eqx.filter_vmap(search)(jnp.asarray(SIGNS, y.dtype))
     best = jnp.argmin(states.least * jnp.asarray(HANDICAP, y.dtype))
     pick = lambda leaf: leaf[best] if eqx.is_array(leaf) else leaf

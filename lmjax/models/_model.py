@@ -173,7 +173,7 @@ class Sum(_Composite):
                 )
         x = jax.tree.map(real, arrays.arrays_of("x", x))
         y = real(arrays.as_array("y", y))
-        return Sum(**guess_parts(x, y, guesses))
+        return Sum(**guess_parts(x, y, tuple(guesses.items())))
 
 
 class Product(_Composite):
