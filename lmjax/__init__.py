@@ -44,6 +44,8 @@ from lmjax._solver.table import table as table
 from lmjax._statistics.block_covariance import CovarianceBlocks as CovarianceBlocks
 from lmjax._uncertainty.bootstrap import Bootstrap as Bootstrap
 from lmjax._uncertainty.bootstrap import bootstrap as bootstrap
+from lmjax._uncertainty.contour import Contour as Contour
+from lmjax._uncertainty.contour import contour as contour
 from lmjax._uncertainty.profile import Profile as Profile
 from lmjax._uncertainty.profile import profile as profile
 from lmjax.models.convolve import convolve as convolve

@@ -15,9 +15,8 @@ import lmjax.plot
 import lmjax.scipy
 import lmjax.xarray
 
-PAGES = [
-    ROOT / name for name in ("README.md", "examples/README.md", "docs/clusters.md")
-]
+DOCS = ("docs/clusters.md", "docs/lmfit.md")
+PAGES = [ROOT / name for name in ("README.md", "examples/README.md", *DOCS)]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
@@ -55,6 +54,7 @@ CALLED = [
     lmjax.save,
     lmjax.table,
     lmjax.profile,
+    lmjax.contour,
     lmjax.bootstrap,
     lmjax.LevenbergMarquardt,
     lmjax.QR,
@@ -81,6 +81,7 @@ RETURNED = [
     lmjax.CovarianceBlocks,
     lmjax.DerivativeCheck,
     lmjax.Profile,
+    lmjax.Contour,
     lmjax.Bootstrap,
 ]
 
@@ -228,7 +229,7 @@ def test_what_a_user_calls_has_an_example_and_explains_its_arguments(thing):
 @pytest.mark.parametrize("name", MODELS)
 def test_model_names_its_source_and_the_units_of_its_parameters(name):
     doc = inspect.getdoc(MODELS[name])
-    if name in ("Model", "Sum"):
+    if name in ("Model", "Sum", "Product"):
         return
     assert "\nReferences:\n" in doc
     for text in re.split(

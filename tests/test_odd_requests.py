@@ -67,7 +67,9 @@ is_pair = lambda result: len(result) == 2
 is_pair_or_full = lambda result: len(result) in (2, 5)
 
 DOORS = {
-    "curve_fit": Door(lmjax.curve_fit, GOOD | OPTIONS | {"linear": None}, is_fit),
+    "curve_fit": Door(
+        lmjax.curve_fit, GOOD | OPTIONS | {"linear": None, "tie": None}, is_fit
+    ),
     "least_squares": Door(
         lmjax.least_squares,
         {"residual_fn": residual, "params0": START, "args": (T, Y)}
@@ -100,6 +102,13 @@ DOORS = {
         lmjax.profile,
         {"fit": FIT, "x": T, "y": Y, "which": "a", "level": 0.95} | AGAIN,
         lambda result: isinstance(result, lmjax.Profile),
+    ),
+    "contour": Door(
+        lmjax.contour,
+        {"fit": FIT, "x": T, "y": Y, "which": ("a", "k"), "points": 3, "reach": 2.0}
+        | {"limits": None}
+        | AGAIN,
+        lambda result: isinstance(result, lmjax.Contour),
     ),
     "bootstrap": Door(
         lmjax.bootstrap,
@@ -208,6 +217,7 @@ ALSO = {
     ("scipy.leastsq", "x0"): ("the start",),
     ("multi_start", "starts"): ("params0",),
     ("profile", "sigma"): ("keywords that curve_fit was given",),
+    ("contour", "sigma"): ("keywords that curve_fit was given",),
 }
 # What is legal, though it looks odd: (argument, value).
 LEGAL = {
@@ -231,7 +241,7 @@ LEGAL = {
 # NumPy makes floats of these, and SciPy's functions take what NumPy does.
 FLOATS = ("decimal", "array of dates", "array of records", "list of None")
 # Compiling a profile takes seconds; what a fit makes of numbers the other doors show.
-NONSENSE_ONLY = ("profile", "bootstrap")
+NONSENSE_ONLY = ("profile", "contour", "bootstrap")
 
 
 def values_of(name):

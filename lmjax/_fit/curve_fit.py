@@ -14,6 +14,7 @@ from lmjax._fit.curve_result import CurveFit
 from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resolved
 from lmjax._fit.least_squares import solve
 from lmjax._fit.objective import objective, statistics_of
+from lmjax._fit.tie import tied
 from lmjax._fit.validate import check_affine, check_solver, resolve_linear
 from lmjax._jax import arrays
 from lmjax._jax.constant_indices import traced_shapes
@@ -43,6 +44,7 @@ def curve_fit(
     bounds: tuple[Any, Any] | None = None,
     fixed: Any = None,
     linear: Any = None,
+    tie: Callable | None = None,
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
     solver: LevenbergMarquardt = _DEFAULT,
@@ -84,6 +86,12 @@ def curve_fit(
         bounds: As in `least_squares`.
         fixed: As in `least_squares`.
         linear: As in `least_squares`.
+        tie: ``tie(free)`` returns all parameters of the model, of which some follow
+            from others: ``lambda p: {**p, "b": 2 * p["a"]}``. The free ones are those
+            that start in params0 (or in the Module) and that ``tie`` reads; the others
+            may be left out, and are None in ``fit.params``. bounds, fixed and linear
+            are about the free ones, as are ``fit.params`` and its errors.
+            ``fit.all_params`` and ``fit.all_stderr`` have all.
         loss: As in `least_squares`; applied to residuals in units of sigma.
         loss_scale: As in `least_squares`.
         solver: Algorithm and settings. Its ``jac``, if a function, is ``jac(params,
@@ -121,6 +129,8 @@ def curve_fit(
     """
     check_choices(model, params0, nan_policy)
     check_solver(solver, derivative)
+    if tie is not None:
+        model, params0 = tied(model, params0, tie)
     y = arrays.as_arrays("y", y)
     inputs = convert(
         model,

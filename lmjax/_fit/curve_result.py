@@ -7,16 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from lmjax._errors.advice import calling
-from lmjax._errors.checks import check_function, check_real
+from lmjax._errors.checks import check_choice, check_function, check_real
+from lmjax._fit import tie as ties
 from lmjax._jax.arrays import arrays_of, as_array, broadcast
 from lmjax._jax.types import Params
-from lmjax._linalg.linearization import PRECISION
+from lmjax._solver import lmfit_report
 from lmjax._solver import report as reports
 from lmjax._solver.solution import Solution
+from lmjax._statistics.delta import propagated
 from lmjax._statistics.statistics import dof_of, has_error, is_free, student_t_quantile
 
 
@@ -148,9 +149,18 @@ class CurveFit(DataFit):
             nan = jnp.full(self.flat_status.shape, jnp.nan, self.cost.dtype)
             return self.unravel(nan)
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        # a square that underflowed in float32 does not mean an error of zero
-        vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)
+        vanished = (variance == 0.0) & (self.cost[..., None] > 0.0)  # in float32
         return self._errors(jnp.where(vanished, jnp.nan, variance))
+
+    @property
+    def all_params(self) -> Params:
+        """All parameters of the model: what ``tie`` makes of ``params``, or these."""
+        return ties.all_params(self)
+
+    @property
+    def all_stderr(self) -> Params:
+        """Errors of ``all_params`` as in `propagate`, NaN where there is none."""
+        return ties.all_stderr(self)
 
     @property
     def correlation(self) -> Float[Array, "*batch n n"]:
@@ -203,19 +213,7 @@ class CurveFit(DataFit):
         """
         check_function("fn", fn, "fn(params)")
         fn = calling(fn, "fn(params)")
-        arrays, rest = eqx.partition(self.params, eqx.is_array)
-
-        def one(arrays, covariance):
-            params = eqx.combine(arrays, rest)
-            varied, other = eqx.partition(params, eqx.is_inexact_array)
-            flat, unravel = ravel_pytree(varied)
-            derived = lambda p: fn(eqx.combine(unravel(p), other))
-            jac = jax.jacfwd(derived)(flat)
-            return derived(flat), jax.tree.map(lambda j: _spread(j, covariance), jac)
-
-        for _ in self.cost.shape:
-            one = jax.vmap(one)
-        return one(arrays, self.known_covariance())
+        return propagated(fn, self.params, self.known_covariance())
 
     def _curve(self, x):
         """Return the fitted curve and its standard error at x."""
@@ -288,13 +286,15 @@ class CurveFit(DataFit):
         low = jax.tree.map(lambda y, s: y - half(s), centre, spread)
         return low, jax.tree.map(lambda y, s: y + half(s), centre, spread)
 
-    def report(self) -> str:
-        """Return a table of parameters, errors, correlations and how the fit went."""
+    def report(self, style: str = "lmjax", start: Params = None) -> str:
+        """Return a table of parameters, errors, correlations and how the fit went.
+
+        Args:
+            style: "lmjax", or "lmfit" for the layout of lmfit's ``fit_report``, where
+                tied parameters read ``== 'tie'``; one fit, not a batch.
+            start: The start of the fit, which lmfit's layout shows.
+        """
+        check_choice("style", style, ("lmjax", "lmfit"))
+        if style == "lmfit":
+            return lmfit_report.curve_fit(self, start)
         return reports.curve_fit(self)
-
-
-def _spread(jac, covariance):
-    """Return ``sqrt(J C J^T)`` for each row of J."""
-    variance = jnp.einsum("...i,ij,...j", jac, covariance, jac, precision=PRECISION)
-    zero = variance <= 0.0  # where a square root has no derivative
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, variance)))

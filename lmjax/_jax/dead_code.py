@@ -1,9 +1,17 @@
-"""Calls that learn which of their results are used."""
+"""Calls that learn which of their results are used, arguments that nobody reads."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 from jax.extend.core import JaxprEqn, Primitive
-from jax.interpreters.partial_eval import dce_rules
+from jax.interpreters.partial_eval import dce_jaxpr, dce_rules
+
+
+def read_leaves(fn: Callable, tree: Any) -> list[bool]:
+    """Return for each leaf of ``tree`` whether the result of ``fn(tree)`` needs it."""
+    jaxpr = jax.make_jaxpr(fn)(tree).jaxpr
+    return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
 
 
 def prune(primitive: Primitive, fewer: Callable[[list[bool], JaxprEqn], JaxprEqn]):

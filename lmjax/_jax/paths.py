@@ -129,6 +129,17 @@ def _spread(name, prefix, node, default, dtype, parts, xp):
                 + ", ".join(keys)
             )
         by_name = {str(key): value for key, value in prefix.items()}
+        gone = [
+            key
+            for key, (_, child) in zip(keys, children, strict=True)
+            if child is None and by_name.get(key) is not None
+        ]
+        if gone:
+            raise ValueError(
+                f"{name}: expected free parameters, got {gone[0]!r}, which follows "
+                "from others (tie=); the free ones here are "
+                + ", ".join(parameter_names(node))
+            )
         prefixes = [by_name.get(key) for key in keys]
     elif jax.tree_util.all_leaves([prefix]):
         prefixes = [prefix] * len(children)

@@ -36,6 +36,7 @@ def curve_fit(fit) -> str:
         *_statistics(fit),
         "Parameters",
         *_parameter_lines(fit, range(fit.flat_status.size)),
+        *_tied_lines(fit),
         *_remarks(fit),
         *_correlation_lines(fit),
         *_machinery(fit),
@@ -121,12 +122,39 @@ def _parameter_lines(fit, which):
     lines = []
     for j in which:
         status = ParamStatus(int(fit.flat_status[j]))
-        error = "" if np.isnan(errors[j]) else f" +/- {errors[j]:.3g}"
-        if error and values[j] != 0:
-            error += f" ({100 * abs(errors[j] / values[j]):.2f}%)"
         remark = f"  ({status.remark})" if status.remark else ""
-        lines.append(f"    {names[j]:<{width}}  {values[j]:.8g}{error}{remark}")
+        lines.append(f"    {names[j]:<{width}}  {_with_error(values[j], errors[j])}")
+        lines[-1] += remark
     return lines
+
+
+def _with_error(value, error):
+    text = f"{value:.8g}"
+    if not np.isnan(error):
+        text += f" +/- {error:.3g}"
+        text += f" ({100 * abs(error / value):.2f}%)" if value != 0 else ""
+    return text
+
+
+def _tied_lines(fit):
+    found = tied_parameters(fit)
+    width = max(map(len, found), default=0)
+    lines = [
+        f"    {name:<{width}}  {_with_error(*pair)}" for name, pair in found.items()
+    ]
+    return ["Tied parameters", *lines] if lines else []
+
+
+def tied_parameters(fit) -> dict[str, tuple[float, float]]:
+    """Return (value, error) by name of the parameters that are not free ones."""
+    free = dict(zip(names_of(fit.params), flat_of(fit.params), strict=True))
+    every = zip(
+        names_of(fit.all_params),
+        flat_of(fit.all_params),
+        flat_of(fit.all_stderr),
+        strict=True,
+    )
+    return {name: (v, error) for name, v, error in every if free.get(name) != v}
 
 
 def _remarks(fit):

@@ -113,10 +113,10 @@ def profile(
     names = paths.parameter_names(fit.varied())
     # outside the function compiled per model: the quantile compiles as long as a fit
     threshold = fit._quantile(level)
-    return _profile(refit, threshold, _choose(which, names))
+    return _profile(refit, threshold, choose(which, names))
 
 
-def _choose(which, names: list[str]) -> tuple[int, ...]:
+def choose(which, names: list[str]) -> tuple[int, ...]:
     """Return the indices of the parameters that ``which`` names."""
     if which is None:
         return tuple(range(len(names)))

@@ -47,7 +47,7 @@ class Side(NamedTuple):
 def find_side(refit: Refit, threshold: Scalar, j, upward) -> Side:
     """Find where the profile of parameter j crosses the threshold on one side."""
     fit, p, data = refit.fit, refit.p, refit.data
-    sign, variance = _sign(upward, p), _variance(fit)
+    sign, variance = _sign(upward, p), variance_of(fit)
     upper_limit = jnp.where(upward, refit.box[1][j] - p[j], p[j] - refit.box[0][j])
     guess, direction = _linear(refit, threshold, variance, sign, j)
     eps = jnp.finfo(p.dtype).eps
@@ -162,7 +162,7 @@ def limit_of(refit: Refit, threshold: Scalar, j, upward, side: Side) -> Scalar:
     found = side.status == ProfileStatus.FOUND
     u = jnp.where(found, side.bracket.u, 0.0)
     sign = _sign(upward, p)
-    aim = fit.chi2 + _variance(fit) * jnp.where(found, threshold, 0.0) ** 2
+    aim = fit.chi2 + variance_of(fit) * jnp.where(found, threshold, 0.0) ** 2
     start = at_rest + u * side.direction
 
     def excess(value):
@@ -193,7 +193,7 @@ def _sign(upward, p):
     return jnp.where(upward, 1.0, -1.0).astype(p.dtype)
 
 
-def _variance(fit: CurveFit) -> Scalar:
+def variance_of(fit: CurveFit) -> Scalar:
     """Return ``s^2``."""
     if fit.absolute_sigma:
         return jnp.ones_like(fit.chi2)

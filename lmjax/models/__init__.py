@@ -39,6 +39,7 @@ changes. Fields are not forced to be positive: use bounds where it matters.
 """
 
 from lmjax.models._model import Model as Model
+from lmjax.models._model import Product as Product
 from lmjax.models._model import Sum as Sum
 from lmjax.models.decays import BiExponential as BiExponential
 from lmjax.models.decays import Exponential as Exponential

@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
+import functools
+import operator
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._errors.checks import check_function, check_real
+from lmjax._jax import arrays
+from lmjax.models._in_turn import guess_parts
 
 Parameter = float | Float[Array, "..."]
 
@@ -21,7 +25,7 @@ class Model(eqx.Module):
 
     A model is called with the independent variable only, ``model(x)``; its fields are
     the parameters. Fields may be numbers or arrays that broadcast against ``x``.
-    ``a + b`` is the `Sum` of two models.
+    ``a + b`` is the `Sum` of two models, ``a * b`` their `Product`.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -43,14 +47,22 @@ class Model(eqx.Module):
 
     def __add__(self, other: "Model") -> "Sum":
         """Return the sum of two models as a `Sum`."""
-        if not isinstance(other, Model):
-            return NotImplemented
-        named = {}
-        for model in (self, other):
-            parts = model.parts if isinstance(model, Sum) else {_name(model): model}
-            for name, part in parts.items():
-                named[_unused(name, named)] = part
-        return Sum(**named)
+        return _joined(Sum, self, other)
+
+    def __mul__(self, other: "Model") -> "Product":
+        """Return the product of two models as a `Product`."""
+        return _joined(Product, self, other)
+
+    def replace(self, **parameters: Any) -> Self:
+        """Return the model with some parameters changed; of a `Sum`, some parts.
+
+        Example:
+            >>> import lmjax
+            >>> peak = lmjax.models.Gaussian(amplitude=2.0, centre=0.0, width=1.0)
+            >>> print(peak.replace(width=0.5).width)
+            0.5
+        """
+        return dataclasses.replace(self, **parameters)
 
     def __check_init__(self):
         for field in dataclasses.fields(self):
@@ -69,7 +81,34 @@ class Model(eqx.Module):
                 )
 
 
-class Sum(Model):
+class _Composite(Model):
+    """Several models, each under a name of its own."""
+
+    parts: dict[str, Callable]
+
+    def __init__(self, **parts: Callable):
+        if not parts:
+            raise ValueError("parts: expected at least one model, got none")
+        for name, part in parts.items():
+            check_function(f"parts[{name!r}]", part, "model(x)")
+        self.parts = parts
+
+    def replace(self, **parts: Callable) -> Self:
+        """Return the composite with some parts changed."""
+        unknown = parts.keys() - self.parts.keys()
+        if unknown:
+            raise ValueError(
+                f"parts: no part is called {min(unknown)!r}; the names here are "
+                + ", ".join(self.parts)
+            )
+        return type(self)(**{**self.parts, **parts})
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the part called ``name``."""
+        return self.parts[name]
+
+
+class Sum(_Composite):
     """The sum of several models, each under a name of its own.
 
     ``Gaussian(...) + Polynomial(...)`` names the parts after their classes
@@ -90,26 +129,88 @@ class Sum(Model):
         2.5 2.0
     """
 
-    parts: dict[str, Callable]
+    def __call__(self, x: Any) -> Array:
+        """Return the model at ``x``."""
+        return functools.reduce(operator.add, (part(x) for part in self.parts.values()))
 
-    def __init__(self, **parts: Callable):
+    @staticmethod
+    def guess(x: Any, y: Any, /, **parts: Any) -> "Sum":
+        """Return a start for a fit of several models to the points (x, y).
+
+        The background first, then peak after peak, then each anew on the data less all
+        others. GUESS_FIGURES
+
+        Args:
+            x: As in the ``guess`` of the parts.
+            y: Observations; NaN and infinity are skipped.
+            parts: By name a class of `lmjax.models`, or a function ``guess(x, y)``.
+
+        Raises:
+            ValueError: If there is no part.
+            TypeError: If a part is neither a class with a guess nor a function.
+
+        Example:
+            >>> import jax.numpy as jnp, lmjax
+            >>> from lmjax.models import Gaussian, Polynomial, Sum
+            >>> x = jnp.linspace(0.0, 10.0, 101)
+            >>> one, two = Gaussian(3.0, 3.0, 0.5), Gaussian(2.0, 6.0, 0.8)
+            >>> y = one(x) + two(x) + 0.1 * x
+            >>> start = Sum.guess(x, y, a=Gaussian, b=Gaussian, floor=Polynomial)
+            >>> fit = lmjax.curve_fit(start, x, y)
+            >>> print(f"{fit.params['a'].centre:.3f} {fit.params['b'].centre:.3f}")
+            3.000 6.000
+        """
         if not parts:
             raise ValueError("parts: expected at least one model, got none")
+        guesses = {}
         for name, part in parts.items():
-            check_function(f"parts[{name!r}]", part, "model(x)")
-        self.parts = parts
+            guesses[name] = getattr(part, "guess", part)
+            check_function(f"parts[{name!r}]", guesses[name], "guess(x, y)")
+            if guesses[name] is part and isinstance(part, type):
+                raise TypeError(
+                    f"parts[{name!r}]: expected a class with a guess, or a function "
+                    f"guess(x, y), got {part!r}"
+                )
+        x = jax.tree.map(real, arrays.arrays_of("x", x))
+        y = real(arrays.as_array("y", y))
+        return Sum(**guess_parts(x, y, tuple(guesses.items())))
 
-    def __getitem__(self, name: str) -> Any:
-        """Return the part called ``name``."""
-        return self.parts[name]
+
+class Product(_Composite):
+    """The product of several models, each under a name of its own.
+
+    ``Exponential(...) * DampedSine(...)`` names the parts as in a `Sum`. The height of
+    a product is that of all parts together: fix the amplitudes of all but one.
+
+    Args:
+        parts: The models by name; ``total["name"]`` returns one.
+
+    Example:
+        >>> import lmjax
+        >>> peak = lmjax.models.Gaussian(amplitude=2.0, centre=0.0, width=1.0)
+        >>> tilted = peak * lmjax.models.Polynomial([1.0, 0.5])
+        >>> print(tilted(0.0), sorted(tilted.parts))
+        2.0 ['gaussian', 'polynomial']
+    """
 
     def __call__(self, x: Any) -> Array:
         """Return the model at ``x``."""
-        first, *rest = self.parts.values()
-        total = first(x)
-        for part in rest:
-            total = total + part(x)
-        return total
+        return functools.reduce(operator.mul, (part(x) for part in self.parts.values()))
+
+
+C = TypeVar("C", bound=_Composite)
+
+
+def _joined(kind: type[C], one: Model, other: Any) -> C:
+    """Return a composite of two models; the parts of one of its kind stay parts."""
+    if not isinstance(other, Model):
+        return NotImplemented
+    named = {}
+    for model in (one, other):
+        parts = model.parts if isinstance(model, kind) else {_name(model): model}
+        for name, part in parts.items():
+            named[_unused(name, named)] = part
+    return kind(**named)
 
 
 def real(x: Any) -> Array:

@@ -4,6 +4,7 @@ Every function returns the matplotlib ``Figure`` and draws into axes that it is 
 so that figures can be combined; nothing is shown and no global state is touched.
 """
 
+from lmjax.plot._contour import contour as contour
 from lmjax.plot._maps import parameter_map as parameter_map
 from lmjax.plot._overview import batch as batch
 from lmjax.plot._profile import profile as profile

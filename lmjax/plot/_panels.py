@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from lmjax._uncertainty.contour import Contour
 from lmjax._uncertainty.profile import Profile
 
 # Okabe and Ito (2008): told apart with any colour vision.
@@ -76,7 +77,9 @@ def check_one(name: str, thing: Any, kind: type) -> None:
     if not isinstance(thing, kind):
         raise TypeError(f"{name}: expected a {kind.__name__}, got {thing!r}")
     batch = np.shape(
-        thing.found_lower_minimum if isinstance(thing, Profile) else thing.cost
+        thing.found_lower_minimum
+        if isinstance(thing, Profile | Contour)
+        else thing.cost
     )
     if batch:
         raise ValueError(
