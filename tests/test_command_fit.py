@@ -233,6 +233,22 @@ def test_options_reach_the_fit(folder):
     assert error == pytest.approx(np.sqrt(pcov[1, 1]), rel=0.2)  # some are outliers
 
 
+def test_sums_of_models(folder):
+    x = np.linspace(0.0, 10.0, 80)
+    peak = lambda a, c, w: a * np.exp(-((x - c) ** 2) / (2 * w**2))
+    y = peak(3.0, 3.0, 0.5) + peak(2.0, 7.0, 0.7) + 0.4 + 0.1 * x
+    pd.DataFrame({"x": x, "y": y}).to_csv("in.csv", index=False)
+    options = ("--bounds", "gaussian.width=0:5,gaussian_2.width=0:5", "--out", "o.csv")
+    fit("in.csv", "--model", "Gaussian+Gaussian+Polynomial:1", *options)
+    (row,) = pd.read_csv("o.csv").to_dict("records")
+    found = sorted((row[f"{p}.centre"], row[f"{p}.width"]) for p in PEAKS)
+    np.testing.assert_allclose(found, [(3.0, 0.5), (7.0, 0.7)], rtol=1e-6)
+    assert row["polynomial.coefficients[1]"] == pytest.approx(0.1, rel=1e-6)
+
+
+PEAKS = ("gaussian", "gaussian_2")
+
+
 def test_parameters_in_common(folder):
     fit("wide.csv", "--model", "Exponential", "--share", "offset", "--out", "o.csv")
     table = pd.read_csv("o.csv")

@@ -108,6 +108,16 @@ def test_parameters_of_models_have_their_names(curves):
     )
 
 
+def test_tied_parameters_are_among_the_others(curves):
+    tie = lambda p: {**p, "twice": 2.0 * p["rate"]}
+    decay = lambda p, x: p["a"] * jnp.exp(-0.5 * p["twice"] * x) + 0.5
+    fit = lmjax.curve_fit(decay, X, curves[0], {"a": 1.0, "rate": 1.0}, tie=tie)
+    found = fit.to_dict()
+    assert found["twice"] == pytest.approx(2.0 * float(found["rate"]), rel=1e-12)
+    errors = [float(found[n]) for n in ("twice_stderr", "rate_stderr")]
+    assert errors[0] == pytest.approx(2.0 * errors[1], rel=1e-9)
+
+
 def test_pandas_is_named_if_missing(fits, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):

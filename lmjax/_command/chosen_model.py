@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,17 +56,47 @@ def chosen_model(text: str, start: dict[str, float]) -> ChosenModel:
     path, colon, name = text.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), name, start)
-    word, _, degree = text.partition(":")
-    kinds = ready_made()
-    if word not in kinds:
-        raise FileProblem(
-            f"--model: there is no model {word!r}; `lmjax models` lists them, and "
-            "file.py:function takes one of your own"
-        )
-    return _of_class(kinds[word], start, degree)
+    kinds, parts = ready_made(), []
+    for part in text.split("+"):
+        word, _, degree = part.strip().partition(":")
+        if word not in kinds:
+            raise FileProblem(
+                f"--model: there is no model {word!r}; `lmjax models` lists them, and "
+                "file.py:function takes one of your own"
+            )
+        parts.append((kinds[word], degree))
+    if len(parts) > 1:
+        return _sum_of(parts, start)
+    ((kind, degree),) = parts
+    return _of_class(kind, degree, start)
 
 
-def _of_class(kind: Any, start: dict[str, float], degree: str = "") -> ChosenModel:
+def _sum_of(parts: list[tuple[Any, str]], start: dict[str, float]) -> ChosenModel:
+    """Return a sum: parameters are named ``gaussian.width``, ``gaussian_2.width``."""
+    models: dict[str, ChosenModel] = {}
+    for kind, degree in parts:
+        base = name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+        while name in models:
+            name = f"{base}_{1 + sum(key.startswith(base) for key in models)}"
+        models[name] = _of_class(kind, degree, {})
+    known = [f"{name}.{key}" for name, part in models.items() for key in part.names]
+    check_known("--start", start, known)
+    guesses = {name: part.start for name, part in models.items()}
+
+    def begin(x, y):
+        total = lmjax.models.Sum.guess(x, y, **guesses)
+        given: dict[str, dict] = {name: {} for name in models}
+        for key, value in start.items():
+            name, _, field = key.partition(".")
+            given[name][field] = jnp.asarray(value, y.dtype)
+        replaced = {n: dataclasses.replace(total[n], **given[n]) for n in models}
+        return lmjax.models.Sum(**replaced)
+
+    formula = " + ".join(part.formula for part in models.values())
+    return ChosenModel(None, begin, known, formula)
+
+
+def _of_class(kind: Any, degree: str, start: dict[str, float]) -> ChosenModel:
     formula = first_line(kind)
     if kind is lmjax.models.Polynomial:
         if degree and not degree.isdigit():
@@ -100,7 +131,7 @@ def _from_file(path: Path, name: str, start: dict[str, float]) -> ChosenModel:
     function = _loaded(path, name)
     if inspect.isclass(function) and issubclass(function, lmjax.models.Model):
         if hasattr(function, "guess"):
-            return _of_class(function, start)
+            return _of_class(function, "", start)
         return _of_class_without_guess(function, f"{path}:{name}", start)
     return _of_function(function, f"{path}:{name}", start)
 

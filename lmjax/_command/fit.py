@@ -17,7 +17,7 @@ from lmjax._command.chosen_model import ChosenModel, chosen_model
 from lmjax._command.curves import Curves, read_columns
 from lmjax._command.pixels import read_pixels
 from lmjax._command.progress import Progress
-from lmjax._command.request import check_known, limits, names, values
+from lmjax._command.request import check_known, limits, names, nested, values
 from lmjax._command.results import Results, check_maps, check_target, write
 from lmjax._files import stacks, tables
 from lmjax._files.problem import FileProblem, one_line
@@ -113,7 +113,7 @@ def _fit_one(options: Any, model: ChosenModel, common: dict, bounds: tuple, held
             None if model.model is None else start,
             nan_policy="omit",
             bounds=_both_sides(*bounds),
-            fixed=held or None,
+            fixed=nested(held) or None,
             solver=asked.solver(options),
             **given,
             **asked.statistics(options),
@@ -165,6 +165,8 @@ def _fitted(options, model, curves: Curves, fit, bounds, held) -> Results:
                 raise
             said = f"{type(error).__name__}: {one_line(error)}"
             raise FileProblem(f"--model: {options.model} raises {said}") from error
+    # those of a sum are called parts.gaussian.width
+    columns = {name.removeprefix("parts."): value for name, value in columns.items()}
     columns = {name: columns[name] for name in ordered(model.names)}
     return Results(columns, curves, model, folder, progress.seconds)
 
@@ -178,6 +180,8 @@ def _shared(options, model: ChosenModel, curves: Curves, bounds, held) -> dict:
     """Fit all curves at once, with parameters in common."""
     shared = [name for text in options.share for name in names(text)]
     check_known("--share", shared, model.names)
+    if any("." in name for name in shared):
+        raise FileProblem("--share: parameters of a sum cannot be shared")
     data = jax.tree.map(jnp.asarray, curves.common | curves.data)
     x, y = data.pop("x"), data.pop("y")
     seen = jnp.where(data["mask"], y, jnp.nan) if "mask" in data else y
@@ -192,7 +196,7 @@ def _shared(options, model: ChosenModel, curves: Curves, bounds, held) -> dict:
         shared=dict.fromkeys(shared, True),
         nan_policy="omit",
         bounds=_both_sides(*bounds),
-        fixed=held or None,
+        fixed=nested(held) or None,
         solver=asked.solver(options),
         **data,
         **asked.statistics(options),
@@ -217,7 +221,7 @@ def _both_sides(low: dict, high: dict) -> tuple[dict, dict] | None:
     each = low | high
     lower = {name: low.get(name, -np.inf) for name in each}
     upper = {name: high.get(name, np.inf) for name in each}
-    return (lower, upper) if each else None
+    return (nested(lower), nested(upper)) if each else None
 
 
 def _some(results: Results, fit: Callable) -> report.Sample:

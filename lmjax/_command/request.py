@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from lmjax._files.problem import FileProblem
 
@@ -52,6 +53,18 @@ def limits(given: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
         if low.get(name, -float("inf")) > high.get(name, float("inf")):
             raise FileProblem(f"--bounds {name}: {text!r} leaves no value")
     return low, high
+
+
+def nested(given: dict[str, Any]) -> dict[str, Any]:
+    """Return values by the names of parts and parameters: ``a.b`` is b of a."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        part, dot, field = name.partition(".")
+        if dot:
+            found.setdefault(part, {})[field] = value
+        else:
+            found[name] = value
+    return found
 
 
 def check_known(option: str, given: Iterable[str], known: list[str]) -> None:

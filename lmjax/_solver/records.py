@@ -39,10 +39,12 @@ def columns(params: Any, axes: int | tuple[int, ...]) -> dict[str, Array]:
 
 def to_dict(sol: Any) -> dict[str, Array]:
     """Return what `Solution.to_dict` does."""
-    axes = sol.leaf_axes()
-    errors = columns(sol.stderr, axes)
-    found = {}
-    for name, value in columns(sol.params, axes).items():
+    axes, found = sol.leaf_axes(), {}
+    params, errors = sol.params, sol.stderr
+    if hasattr(sol, "all_params"):  # those that are tied, too
+        params, errors = sol.all_params, sol.all_stderr
+    errors = columns(errors, axes)
+    for name, value in columns(params, axes).items():
         found[name], found[f"{name}_stderr"] = value, errors[name]
     for name in ("status", "cost", "num_steps", "chi2", "reduced_chi2"):
         if hasattr(sol, name):

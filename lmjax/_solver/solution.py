@@ -152,9 +152,9 @@ class Solution(eqx.Module):
         """Return the parameters without the rest of a callable model."""
         return eqx.filter(self.params, eqx.is_inexact_array)
 
-    def leaf_axes(self) -> tuple[int, ...]:
-        """Return per leaf of the parameters how many leading axes count fits."""
-        return (self.cost.ndim,) * len(jax.tree.leaves(self.varied()))
+    def leaf_axes(self) -> int | tuple[int, ...]:
+        """Return how many leading axes of parameters count fits, maybe per leaf."""
+        return self.cost.ndim
 
     def __len__(self) -> int:
         """Return how many fits a batch holds, on its first axis."""
@@ -230,9 +230,9 @@ class Solution(eqx.Module):
 
         ``tau``, ``tau_stderr``, ..., then ``status``, ``cost``, ``num_steps`` and, for
         a fit to data, ``chi2`` and ``reduced_chi2``. Names are those of the report, as
-        ``decay.rate`` or ``a[1]``. Values are scalars of one fit and arrays of a
-        batch; own parameters of a global fit have an axis of curves. Works under
-        ``jit`` and ``vmap``.
+        ``decay.rate`` or ``a[1]``, with ``tie`` those of all parameters of the model.
+        Values are scalars of one fit and arrays of a batch; own parameters of a global
+        fit have an axis of curves. Works under ``jit`` and ``vmap``.
 
         Example:
             >>> import jax.numpy as jnp, lmjax
