@@ -101,6 +101,21 @@ def test_a_batch_of_tied_fits_runs_in_the_fused_engine(rng):
     assert_close(chunked, fits.all_stderr, factor=100.0)
 
 
+def test_fits_of_different_traces_have_one_structure(rng):
+    curves = np.stack([spectrum(rng) for _ in range(3)])
+    few = lmjax.LevenbergMarquardt(max_steps=2)
+    fit_one = lambda y, solver: lmjax.curve_fit(
+        two_peaks, X, y, START, tie=alike, solver=solver
+    )
+    fits = jax.vmap(lambda y: fit_one(y, few))(curves)
+    assert not fits.success.any()
+    rescued = lmjax.rescue(
+        fits, lambda y: fit_one(y, lmjax.LevenbergMarquardt()), curves
+    )
+    assert rescued.success.all()
+    assert rescued.all_params["s2"].shape == (3,)
+
+
 def test_float32_stays_float32(rng):
     single = lambda tree: jax.tree.map(np.float32, tree)
     y = single(spectrum(rng))

@@ -19,6 +19,9 @@ _KEYWORDS = {
     "x0": "params0= is the start; lmjax.scipy.least_squares takes x0=",
     "weights": "sigma= takes standard deviations: sigma = 1 / weights, or "
     "1 / sqrt(weights) where weights multiply squares",
+    "expr": "tie= takes a function from the free parameters to all",
+    "vary": "fixed= marks parameters that keep their start",
+    "scale_covar": "absolute_sigma=True is scale_covar=False",
     "method": "there is one method; settings go into solver=LevenbergMarquardt(...)",
     "jac": "solver=LevenbergMarquardt(jac=...) takes a Jacobian; the default is exact",
     "maxfev": "solver=LevenbergMarquardt(max_steps=...) limits the steps",

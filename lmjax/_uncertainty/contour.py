@@ -109,7 +109,7 @@ def contour(
         >>> fit = lmjax.curve_fit(rise, x, y, {"top": 3.0, "half": 1.0})
         >>> region = lmjax.contour(fit, x, y, ("top", "half"), points=5)
         >>> print(region.z.shape, f"{region.z[2, 2]:.1f} {region.z[0, 2]:.0f}")
-        (5, 5) 0.0 13
+        (5, 5) 0.0 11
 
     References:
         Bates and Watts (1988), "Nonlinear Regression Analysis and Its Applications",
