@@ -171,6 +171,7 @@ def peak(p, x):
     return p[0] * jnp.exp(-0.5 * ((x - p[1]) / p[2]) ** 2) + p[3]
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_tall_peak_is_found_from_one(dtype):
     x, rng = np.linspace(-5.0, 5.0, 60), np.random.default_rng(2)
@@ -188,6 +189,7 @@ def test_a_tall_peak_is_found_from_one(dtype):
         np.testing.assert_allclose(fit.params, right[0] * units, rtol=rtol)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("way", ["batch", "single"])
 def test_a_line_over_timestamps_is_found(way):
     t0 = 1.6e9
