@@ -138,11 +138,13 @@ class Sum(_Composite):
         """Return a start for a fit of several models to the points (x, y).
 
         The background first, then peak after peak (the first name takes the highest),
-        then each anew on the data less all others. Of 400 synthetic spectra of one to
-        four peaks with a background, 2.5 widths apart, `curve_fit` ends at the minimum in 399;
-        with peaks anywhere, even on top of one another, in 359; with dips among them in
-        379 (benchmarks/results/sums.json). x in one dimension: elsewhere each part is
-        guessed on all points, which finds less.
+        then each anew on the data less all others. Where x is not one array, each part
+        is guessed from all points, which finds less.
+
+        Of 400 synthetic spectra of one to four peaks and a background, the peaks 2.5
+        widths apart, `curve_fit` ends at the minimum in 399; with peaks anywhere, on
+        top of one another too, in 359; with dips among them in 379
+        (``python -m benchmarks.sums``).
 
         Args:
             x: As in the ``guess`` of the parts.
