@@ -111,7 +111,7 @@ REQUESTS = {
     ),
     "class without a guess": (
         {"model": models.Sum},
-        r"model: expected a class with guess\(x, y\), got Sum",
+        r"model: expected a class with guess\(x, y\), got Product",
     ),
     "wrong choice": ({"errors": "warn"}, "errors: expected one of raise, ignore"),
     "skipna as a word": ({"skipna": "no"}, "skipna: expected True or False"),
