@@ -110,7 +110,7 @@ REQUESTS = {
         "model: expected what y holds",
     ),
     "class without a guess": (
-        {"model": models.Sum},
+        {"model": models.Product},
         r"model: expected a class with guess\(x, y\), got Product",
     ),
     "wrong choice": ({"errors": "warn"}, "errors: expected one of raise, ignore"),
