@@ -111,6 +111,70 @@ def test_a_row_per_point(folder):
     compare(table, [(g["time"].to_numpy(), g["signal"].to_numpy()) for _, g in groups])
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".parquet"])
+def test_keys_are_text(suffix, folder):
+    keys = ["01", "1", "1E2", "NA"]
+    rows = [
+        (key, t, y)
+        for key, c in zip(keys, [*CURVES, CURVES[0]], strict=True)
+        for t, y in zip(T, c, strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=["rate", "t", "y"])
+    write = {
+        ".csv": frame.to_csv,
+        ".xlsx": frame.to_excel,
+        ".parquet": frame.to_parquet,
+    }
+    write[suffix](f"in{suffix}", index=False)
+    fit(f"in{suffix}", "--model", "Exponential", "--by", "rate", "--out", "o.csv")
+    table = pd.read_csv("o.csv", dtype={"rate_key": str}, keep_default_na=False)
+    assert list(table["rate_key"]) == keys  # not the fitted rate
+    compare(table.astype({"rate": float}), [(T, y) for y in [*CURVES, CURVES[0]]])
+
+
+def test_other_separators(folder):
+    frame = pd.read_csv("wide.csv")
+    frame.to_csv("in.csv", index=False, sep=";", decimal=",")
+    options = ("--separator", ";", "--decimal", ",", "--out", "o.csv")
+    fit("in.csv", "--model", "Exponential", *options)
+    compare(pd.read_csv("o.csv"), [(T, y) for y in CURVES])
+
+
+def test_curves_without_data_have_no_results(folder, capsys):
+    frame = pd.read_csv("wide.csv")
+    frame["empty"] = np.nan
+    frame["short"] = np.where(np.arange(30) < 2, frame["a"], np.nan)
+    frame.to_csv("in.csv", index=False)
+    fit("in.csv", "--model", "Exponential", "--out", "o.csv")
+    table = pd.read_csv("o.csv", index_col="curve")
+    assert table.loc["empty", ["rate", "rate_stderr", "chi2"]].isna().all()
+    assert not lmjax.Status[table.loc["empty", "status"]].success
+    assert "1 fits that converged have no standard errors" in capsys.readouterr().out
+
+
+def test_points_with_an_unknown_sigma_are_left_out(folder):
+    frame = pd.read_csv("wide.csv")
+    frame["s"] = np.where(np.arange(30) == 7, np.nan, 0.01)
+    frame.loc[7, ["a", "b", "c"]] = 99.0
+    frame.to_csv("in.csv", index=False)
+    fit("in.csv", "--model", "Exponential", "--sigma", "s", "--out", "o.csv")
+    kept = np.where(np.arange(30) == 7, np.nan, CURVES)
+    found = pd.read_csv("o.csv")
+    for name, k in (("rate", 1), ("amplitude", 0)):
+        wanted = [by_scipy(T, y)[0][k] for y in kept]
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-6)
+
+
+ONE = "import jax.numpy as jnp\n\ndef f(x, k):\n    return jnp.exp(-k * x)\n"
+
+
+def test_a_model_of_one_parameter(folder):
+    (folder / "one.py").write_text(ONE)
+    pd.DataFrame({"t": T, "y": np.exp(-0.7 * T)}).to_csv("in.csv", index=False)
+    fit("in.csv", "--model", "one.py:f", "--start", "k=1", "--out", "o.csv")
+    assert pd.read_csv("o.csv")["k"][0] == pytest.approx(0.7, rel=1e-8)
+
+
 def maps_of(path):
     if path.suffix == ".h5":
         with h5py.File(path) as file:
@@ -357,6 +421,8 @@ def test_an_interrupted_run_goes_on(how, folder):
         )
         assert err.strip() == message
     assert main(["fit", *command, "o.csv"]) == 2  # not by accident
+    other = [*command, "o.csv", "--resume", "--max-steps", "7"]
+    assert main(["fit", *other]) == 2  # not with other options
     assert kept(folder)
     assert main(["fit", *command, "o.csv", "--resume"]) == 0
     assert not kept(folder)

@@ -88,6 +88,13 @@ FILES = {
         text("in.csv", "t,a\nzero,1\n1,2\n"),
         "expected numbers in column 't', got 'zero' in row 1",
     ),
+    "decimal commas between commas": (
+        "in.csv",
+        text("in.csv", "t,a\n0,0,2,3\n0,5,1,8\n1,0,1,5\n"),
+        "cannot be read",
+    ),
+    "semicolons": ("in.csv", text("in.csv", "t;a\n0;1\n"), "--separator ';'"),
+    "a column without a name": ("in.csv", text("in.csv", ",t,a\n0,0,1\n"), "no name"),
     "decimal commas": (
         "in.csv",
         text("in.csv", 't,a\n"0,5","1,5"\n'),
@@ -205,6 +212,25 @@ REQUESTS = {
     "y is x": (["good.csv", *MODEL, "--y", "t", "--x", "t"], "'t' is x"),
     "unknown by": (["long.csv", *MODEL, "--by", "plate"], "no column 'plate'"),
     "two y": (["long.csv", *MODEL, "--by", "well", "--y", "t,y"], "one column of x"),
+    "an empty key": (["keys.csv", *MODEL, "--by", "well"], "is empty in row 2"),
+    "sigma 0": (["good.csv", *MODEL, "--sigma", "0"], "expected a positive number"),
+    "sigma in a column": (["good.csv", *MODEL, "--sigma", "t"], "got 0.0"),
+    "sigma and counts": (
+        ["good.csv", *MODEL, "--sigma", "1", "--likelihood", "poisson"],
+        "--sigma: not with --likelihood",
+    ),
+    "a start of nan": (["good.csv", *MODEL, "--start", "rate=nan"], "got 'nan'"),
+    "unknown fixed value": (["good.csv", *MODEL, "--fix", "tau=1"], "--start, --fix"),
+    "x in a text file": (["good.npy", *MODEL, "--x", "own.py"], "got own.py"),
+    "python that ends": (["good.csv", "--model", "end.py:f"], "raises SystemExit"),
+    "over x": (
+        ["good.npy", *MODEL, "--x", "good.csv", "--out", "good.csv", "--overwrite"],
+        "is one of the files",
+    ),
+    "two results in one": (
+        ["good.csv", *MODEL, "--out", "o.csv", "--report", "o.csv"],
+        "expected a name with .html",
+    ),
     "unknown sigma": (["good.csv", *MODEL, "--sigma", "s"], "no column 's'"),
     "by in a stack": (["good.npy", *MODEL, "--by", "well"], "--by: for tables"),
     "axis of a table": (["good.csv", *MODEL, "--axis", "1"], "--axis: for stacks"),
@@ -223,7 +249,10 @@ REQUESTS = {
     "maps of a table": (["good.csv", *MODEL, "--out", "m.nii"], "a table has no maps"),
     "unknown target": (["good.csv", *MODEL, "--out", "o.doc"], "expected a table"),
     "no such folder": (["good.csv", *MODEL, "--out", "no/o.csv"], "no folder no"),
-    "over the data": (["good.csv", *MODEL, "--out", "good.csv"], "holds the data"),
+    "over the data": (
+        ["good.csv", *MODEL, "--out", "good.csv"],
+        "is one of the files",
+    ),
     "over a file": (["good.csv", *MODEL, "--out", "old.csv"], "--overwrite replaces"),
     "over a map": (["good.npy", *MODEL, "--out", "old.npy"], "old_rate.npy exists"),
     "over a figure": (
@@ -264,6 +293,8 @@ def test_files_that_cannot_be_used(name, folder, capsys):
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests_that_cannot_be_met(name, folder, capsys):
+    (folder / "keys.csv").write_text("well,t,y\nA,0,1\n,1,2\n")
+    (folder / "end.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "bad.py").write_text("def f(x):\n    pass\nnothing\n")
     for old in ("old.csv", "old_rate.npy", "old.png", "old.html"):
         (folder / old).write_text("precious")

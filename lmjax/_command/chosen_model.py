@@ -80,7 +80,7 @@ def _sum_of(parts: list[tuple[Any, str]], start: dict[str, float]) -> ChosenMode
             name = f"{base}_{1 + sum(key.startswith(base) for key in models)}"
         models[name] = _of_class(kind, degree, {})
     known = [f"{name}.{key}" for name, part in models.items() for key in part.names]
-    check_known("--start", start, known)
+    check_known("--start, --fix", start, known)
     guesses = {name: part.start for name, part in models.items()}
 
     def begin(x, y):
@@ -110,7 +110,7 @@ def _of_class(kind: Any, degree: str, start: dict[str, float]) -> ChosenModel:
     if degree:
         raise FileProblem(f"--model: {kind.__name__} has no variants, got {degree!r}")
     known = [field.name for field in dataclasses.fields(kind)]
-    check_known("--start", start, known)
+    check_known("--start, --fix", start, known)
 
     def begin(x, y):
         params = kind.guess(x, y)
@@ -137,8 +137,9 @@ def _from_file(path: Path, name: str, start: dict[str, float]) -> ChosenModel:
 
 
 def _of_function(function: Callable, where: str, start: dict) -> ChosenModel:
-    _, *others = inspect.signature(function).parameters
-    if len(others) < 2:  # model(params, x)
+    first, *others = inspect.signature(function).parameters
+    # model(params, x), not model(x, rate) with a start of the rate
+    if len(others) < 2 and not set(others) & set(start):
         if not start:
             raise FileProblem(
                 f"--start: {where} has no guess; write --start name=value for "
@@ -155,7 +156,7 @@ def _of_function(function: Callable, where: str, start: dict) -> ChosenModel:
 
 def _all_of(where: str, known: list, start: dict, dtype: Any) -> dict:
     """Return the starts of all parameters."""
-    check_known("--start", start, known)
+    check_known("--start, --fix", start, known)
     for key in known:
         if key not in start:
             raise FileProblem(
@@ -174,7 +175,7 @@ def _loaded(path: Path, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         kind = type(error).__name__
         raise FileProblem(
             f"--model: {path} raises {kind}: {one_line(error)}"

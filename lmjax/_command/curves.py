@@ -51,9 +51,20 @@ def _x_of(path: Path, table: dict, x: list[str]) -> Any:
 def one_sigma(text: str | None) -> float | None:
     """Return sigma where it is one number for all points."""
     try:
-        return None if text is None else float(text)
+        sigma = None if text is None else float(text)
     except ValueError:
         return None
+    if sigma is not None and not 0.0 < sigma < np.inf:
+        raise FileProblem(f"--sigma: expected a positive number, got {text}")
+    return sigma
+
+
+def check_sigma(source: Any, sigma: np.ndarray) -> None:
+    """Raise unless deviations are positive, or NaN at points that are left out."""
+    if bad := sigma[(sigma <= 0.0) | np.isinf(sigma)].tolist():
+        raise FileProblem(
+            f"--sigma: expected positive numbers in {source}, got {bad[0]}"
+        )
 
 
 def read_columns(path: Path, options: Any) -> Curves:
@@ -62,7 +73,7 @@ def read_columns(path: Path, options: Any) -> Curves:
     Raises:
         FileProblem: If a column is not there or cannot be used.
     """
-    table = read_table(path)
+    table = read_table(path, names(options.by), options.separator, options.decimal)
     return _long(path, table, options) if options.by else _wide(path, table, options)
 
 
@@ -81,6 +92,7 @@ def _wide(path: Path, table: dict, options: Any) -> Curves:
     common: dict[str, Any] = {"x": _x_of(path, table, x)}
     if column is not None:
         common["sigma"] = _column(path, table, "--sigma", column)
+        check_sigma(column, common["sigma"])
     elif sigma is not None:
         common["sigma"] = sigma
     y = np.stack([_column(path, table, "--y", name) for name in chosen])
@@ -118,6 +130,14 @@ def _long(path: Path, table: dict, options: Any) -> Curves:
         )
     parts = [*x, *y, *([column] if column else [])]
     columns = [_column(path, table, "column", name) for name in parts]
+    if column:
+        check_sigma(column, columns[-1])
+    for name in by:
+        empty = [cell is None or cell != cell or cell == "" for cell in table[name]]
+        if any(empty):
+            raise FileProblem(
+                f"{path}: column {name!r} is empty in row {empty.index(True) + 1}"
+            )
     labels, order, ends = _groups([table[name] for name in by])
     split = lambda values: np.split(values[order], ends)
     (values, mask), *_ = [pad_ragged(split(columns[len(x)]))]

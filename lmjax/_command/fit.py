@@ -105,6 +105,10 @@ def _fit_one(options: Any, model: ChosenModel, common: dict, bounds: tuple, held
         given |= {k: v if k == "mask" else _floats(v) for k, v in row.items()}
         x, y = given.pop("x"), given.pop("y")
         seen = jnp.where(given["mask"], y, jnp.nan) if "mask" in given else y
+        if "sigma" in given:  # NaN: a point without a weight is left out
+            known = jnp.isfinite(given["sigma"])
+            y, seen = jnp.where(known, y, jnp.nan), jnp.where(known, seen, jnp.nan)
+            given["sigma"] = jnp.where(known, given["sigma"], 1.0)
         start = model.start(x, seen)
         return lmjax.curve_fit(
             start if model.model is None else model.model,
@@ -120,6 +124,13 @@ def _fit_one(options: Any, model: ChosenModel, common: dict, bounds: tuple, held
         )
 
     return fit
+
+
+def _record(fit: lmjax.CurveFit) -> dict[str, Any]:
+    """Return the columns of a fit; NaN of a curve without any data."""
+    empty = fit.num_points == 0
+    blank = lambda x: jnp.where(empty, jnp.nan, x) if x.dtype.kind == "f" else x
+    return {name: blank(value) for name, value in fit.to_dict().items()}
 
 
 def _floats(tree: Any) -> Any:
@@ -148,7 +159,7 @@ def _fitted(options, model, curves: Curves, fit, bounds, held) -> Results:
                 columns = _shared(options, model, curves, bounds, held)
             else:
                 columns = lmjax.fit_batch(
-                    lambda row: fit(row).to_dict(),
+                    lambda row: _record(fit(row)),
                     curves.data,
                     checkpoint=folder,
                     progress=progress.count,
@@ -158,7 +169,9 @@ def _fitted(options, model, curves: Curves, fit, bounds, held) -> Results:
             if folder is not None:
                 again = f"{folder} keeps what is done: --resume goes on."
             raise KeyboardInterrupt(again) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            if folder is not None and str(folder) in str(error):
+                raise _not_resumed(folder, error) from error
             raise FileProblem(one_line(error)) from error
         except Exception as error:
             if model.model is None:  # ours: whoever reports it needs all of it
@@ -168,7 +181,36 @@ def _fitted(options, model, curves: Curves, fit, bounds, held) -> Results:
     # those of a sum are called parts.gaussian.width
     columns = {name.removeprefix("parts."): value for name, value in columns.items()}
     columns = {name: columns[name] for name in ordered(model.names)}
-    return Results(columns, curves, model, folder, progress.seconds)
+    notes = _notes(options, model, curves, columns)
+    return Results(columns, curves, model, folder, progress.seconds, notes)
+
+
+def _not_resumed(folder: Path, error: Exception) -> FileProblem:
+    """Return why an unfinished run cannot go on."""
+    if isinstance(error, RuntimeError):
+        return FileProblem(f"{folder}: another run is at work there")
+    return FileProblem(
+        f"{folder}: begun with other data or options; repeat the command as it was, or "
+        "remove the folder"
+    )
+
+
+def _notes(options, model: ChosenModel, curves: Curves, columns: dict) -> list[str]:
+    """Return what a reader of the numbers should know."""
+    notes = []
+    if curves.stack is not None and options.x is None and not options.axis:
+        notes.append("x is 0, 1, 2, ...: --x has other values")
+    if options.share:
+        notes.append("status, cost and chi2 are those of the joint fit")
+    errors = [columns[f"{name}_stderr"] for name in model.names]
+    good = columns["status"] > 0
+    bare = int(np.sum(good & np.all(~np.isfinite(errors), axis=0)))
+    if bare and len(options.fix) < len(model.names):
+        notes.append(
+            f"{bare:,} fits that converged have no standard errors: too few points, or "
+            "parameters that the data leave open"
+        )
+    return notes
 
 
 def unfinished(out: Path) -> Path:

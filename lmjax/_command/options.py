@@ -24,6 +24,8 @@ def add_to(command: argparse.ArgumentParser) -> None:
     add("--x", help="column or columns of x; of a stack: numbers, an array or a file")
     add("--y", help="columns of y; the array in a file that holds several")
     add("--by", help="columns that tell curves apart, if a row is a point")
+    add("--separator", help="what stands between cells of a CSV, such as ';'")
+    add("--decimal", default=".", help="decimal point of a CSV, such as ','")
     add("--axis", help="axis of the points of a stack, or two of images (default: -1)")
     add("--sigma", help="standard deviations: a number, a column, or a stack")
     add("--absolute-sigma", action="store_true", help="sigma is known in absolute size")
@@ -75,6 +77,10 @@ def statistics(options: Any) -> dict[str, Any]:
         raise FileProblem(
             f"--loss: expected one of {', '.join(known)}, got {options.loss!r}"
         )
+    if options.likelihood is not None:
+        for name in ("sigma", "loss"):
+            if getattr(options, name) is not None:
+                raise FileProblem(f"--{name}: not with --likelihood")
     found: dict[str, Any] = {}
     for name in ("loss", "loss_scale", "likelihood"):
         if getattr(options, name) is not None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._command.curves import Curves, one_sigma
-from lmjax._command.request import names, number
+from lmjax._command.curves import Curves, check_sigma, one_sigma
+from lmjax._command.request import file_called, names, number
 from lmjax._files.problem import FileProblem
 from lmjax._files.rows import rows_of
 from lmjax._files.stacks import Stack, arrays_in, is_stack, read_stack
@@ -86,6 +86,8 @@ def _named_points(path: Path, text: str) -> np.ndarray:
         return numbers(other, name, table[name])
     if is_stack(other):
         return np.asarray(read_stack(other).values[:], float)
+    if file_called(text):
+        raise FileProblem(f"--x: expected a table or a stack, got {other}")
     return np.array([number("--x", part) for part in names(text)])
 
 
@@ -110,6 +112,7 @@ def _sigma_stack(options: Any, shape: tuple, axes: tuple, where: Any) -> np.ndar
     if values.shape != shape:
         raise FileProblem(f"--sigma: expected shape {shape}, got {values.shape}")
     rows = np.asarray(rows_of(values, axes)[:])
+    check_sigma(path, rows)
     return rows if where is None else rows[where.ravel()]
 
 

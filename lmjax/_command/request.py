@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lmjax._files.problem import FileProblem
@@ -10,9 +11,20 @@ from lmjax._files.problem import FileProblem
 def number(option: str, text: str) -> float:
     """Return a number, or raise with the option that it belongs to."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise FileProblem(f"{option}: expected a number, got {text!r}") from None
+        value = float("nan")
+    if value != value:
+        raise FileProblem(f"{option}: expected a number, got {text!r}")
+    return value
+
+
+def file_called(text: str) -> Path | None:
+    """Return the file of that name, if there is one."""
+    try:
+        return path if (path := Path(text)).is_file() or path.is_dir() else None
+    except OSError:  # too long for a name: numbers
+        return None
 
 
 def names(text: str | None) -> list[str]:

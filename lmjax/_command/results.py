@@ -11,6 +11,7 @@ import numpy as np
 import lmjax
 from lmjax._command.chosen_model import ChosenModel
 from lmjax._command.curves import Curves
+from lmjax._command.request import file_called
 from lmjax._files import stacks, tables
 from lmjax._files.problem import FileProblem
 from lmjax._files.stacks import is_stack, map_files, write_maps
@@ -29,6 +30,7 @@ class Results(NamedTuple):
         model: The model.
         folder: What keeps finished chunks, if they are kept.
         seconds: How long it took.
+        notes: What a reader of the numbers should know.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -36,12 +38,17 @@ class Results(NamedTuple):
     model: ChosenModel
     folder: Path | None
     seconds: float
+    notes: list[str]
 
     def table(self) -> dict[str, np.ndarray]:
         """Return the columns of the table that is written, statuses by their names."""
         codes, inverse = np.unique(self.columns["status"], return_inverse=True)
         kinds = np.array([lmjax.Status(int(code)).name for code in codes])
-        columns = self.curves.labels | dict(self.columns)
+        labels = {
+            f"{name}_key" if name in self.columns else name: column
+            for name, column in self.curves.labels.items()
+        }
+        columns = labels | dict(self.columns)
         return {**columns, "status": kinds[inverse]}
 
     def maps(self) -> dict[str, np.ndarray]:
@@ -64,6 +71,7 @@ class Results(NamedTuple):
             kind = lmjax.Status(int(code))
             lines.append(f"{kind.name:<16}{count:>10,}  {kind.advice}")
         good = status > 0
+        lines += self.notes
         if good.any():
             lines.append("parameters of fits that converged: median [5 %, 95 %]")
         for name in self.parameters() if good.any() else []:
@@ -109,7 +117,10 @@ def check_target(options: Any) -> None:
         raise FileProblem("--resume: needs --out, beside which it keeps what is done")
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise FileProblem(f"--plot: expected a name with {PICTURES}, got {plot}")
-    targets = {"out": out, "report": options.report, "plot": plot}
+    page = options.report
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise FileProblem(f"--report: expected a name with .html, got {page}")
+    targets = {"out": out, "report": page, "plot": plot}
     if plot is not None:
         targets["plot "] = single_fits(plot)
     for option, path in targets.items():
@@ -121,8 +132,11 @@ def _check_free(option: str, path: Path, options: Any) -> None:
     """Raise unless a file can be written."""
     if not path.parent.is_dir():
         raise FileProblem(f"{option}: there is no folder {path.parent}")
-    if path.resolve() == options.data.resolve():
-        raise FileProblem(f"{option}: {path} holds the data")
+    given = (options.data, options.x, options.mask, options.sigma)
+    given += (options.model.rpartition(":")[0],)
+    files = [file_called(str(name)) for name in given if name]
+    if path.resolve() in [file.resolve() for file in files if file]:
+        raise FileProblem(f"{option}: {path} is one of the files that are read")
     if path.exists() and not options.overwrite:
         raise FileProblem(f"{option}: {path} exists; --overwrite replaces it")
     if not os.access(path.parent, os.W_OK):

@@ -3,7 +3,8 @@
 import csv
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,36 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_table(path: Path) -> dict[str, np.ndarray]:
+def read_table(
+    path: Path,
+    keys: Sequence[str] = (),
+    separator: str | None = None,
+    decimal: str = ".",
+) -> dict[str, np.ndarray]:
     """Return the columns of a table by their names.
+
+    Args:
+        path: The file.
+        keys: Columns that are read as text, so that "01" and "1" differ.
+        separator: What stands between the cells of CSV, if no comma (of TSV, no tab).
+        decimal: What stands before the fraction of a number in CSV and TSV.
 
     Raises:
         FileProblem: If there is no such file, it cannot be read, has no rows, ragged
             rows or two columns of one name.
     """
     pd, suffix = _pandas(path), path.suffix.lower()
+    separator = separator or SEPARATORS.get(suffix, "")
     if suffix in SEPARATORS:
-        _check_header(path, SEPARATORS[suffix])
-    frame = tried(path, lambda: _read(pd, path, suffix))
+        _check_header(path, separator)
+    frame = tried(path, lambda: _read(pd, path, keys, separator, decimal))
     names = [str(name) for name in frame.columns]
     if double := [name for name in names if names.count(name) > 1]:
         raise FileProblem(f"{path}: two columns are called {double[0]!r}")
     if not len(frame):
         raise FileProblem(f"{path}: the table has no rows")
     if suffix in SEPARATORS and frame.iloc[:, -1].isna().any():
-        _check_lengths(path, SEPARATORS[suffix], len(names))
+        _check_lengths(path, separator, len(names))
     return {name: np.asarray(frame.iloc[:, k]) for k, name in enumerate(names)}
 
 
@@ -105,16 +118,28 @@ def _pandas(path: Path) -> Any:
     return library("pandas", suffix)
 
 
-def _read(pd: Any, path: Path, suffix: str) -> Any:
+def _read(
+    pd: Any, path: Path, keys: Sequence[str], separator: str, decimal: str
+) -> Any:
+    suffix = path.suffix.lower()
     if suffix == ".parquet":
         return pd.read_parquet(path)
     if suffix == ".feather":
         return pd.read_feather(path)
-    if suffix == ".xlsx":
-        return pd.read_excel(path)
-    return pd.read_csv(
-        path, sep=SEPARATORS[suffix], index_col=False, skipinitialspace=True
-    )
+    read, options = pd.read_excel, {}
+    if suffix in SEPARATORS:
+        read = pd.read_csv
+        options = {"sep": separator, "index_col": False, "skipinitialspace": True}
+        options["decimal"] = decimal
+    with warnings.catch_warnings():
+        # cells beyond the last column: pandas would drop them
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = read(path, **options)
+        if known := [name for name in keys if name in frame.columns]:
+            # "01" is no 1, and "NA" is a name
+            text = read(path, dtype=str, keep_default_na=False, **options)
+            frame[known] = text[known]
+    return frame
 
 
 def tried(path: Path, read: Callable) -> Any:
@@ -126,7 +151,9 @@ def tried(path: Path, read: Callable) -> Any:
     except Exception as error:  # libraries raise whatever they like
         if not path.exists():
             raise FileProblem(f"{path}: there is no such file") from None
-        raise FileProblem(f"{path}: cannot be read ({one_line(error)})") from error
+        hint = "; expected UTF-8" if isinstance(error, UnicodeError) else ""
+        said = f"{one_line(error)}{hint}"
+        raise FileProblem(f"{path}: cannot be read ({said})") from error
 
 
 def _check_header(path: Path, separator: str) -> None:
@@ -139,6 +166,13 @@ def _check_header(path: Path, separator: str) -> None:
     header = [name.strip() for name in tried(path, first)]
     if not any(header):
         raise FileProblem(f"{path}: the file is empty")
+    if len(header) == 1 and ";" in header[0]:
+        raise FileProblem(
+            f"{path}: its cells seem to be separated by semicolons: --separator ';' "
+            "(and --decimal ',' if numbers are written 0,5)"
+        )
+    if not all(header):
+        raise FileProblem(f"{path}: column {header.index('') + 1} has no name")
     for name in header:
         if header.count(name) > 1:
             raise FileProblem(f"{path}: two columns are called {name!r}")
