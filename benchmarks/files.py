@@ -135,8 +135,8 @@ def write_page(result: dict) -> None:
     """Put the figures into the page about files."""
     few, million, tenth = (result[k] for k in ("median_s", "million", "tenth"))
     text = f"""On two cores, from the start of the process to its end: 200 curves of a
-    CSV take {result["first_csv_s"]:.1f} s the first time, and {few["csv"]:.1f} s with the
-    compiled programs of an earlier run. A million curves of 40 points take
+    CSV take {result["first_csv_s"]:.1f} s the first time, and {few["csv"]:.1f} s with
+    the compiled programs of an earlier run. A million curves of 40 points take
     {million["whole_s"]:.1f} s and {million["mb"]} MB of memory, a tenth of them
     {tenth["mb"]} MB. Most of a short run is importing JAX and compiling
     (`python -m benchmarks.files`)."""
