@@ -24,7 +24,7 @@ from lmjax._files.problem import FileProblem, one_line
 from lmjax._files.stacks import is_stack
 from lmjax._files.tables import is_table
 
-# From so many fits on, a minute's work or so, finished chunks are kept on disk.
+# From so many fits on, finished chunks are kept on disk: of fewer there are one or two.
 KEEP_FROM = 100_000
 STATISTICS = ("status", "cost", "num_steps", "chi2", "reduced_chi2")
 
