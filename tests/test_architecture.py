@@ -50,7 +50,7 @@ LATE = {
     ("lmjax._batch.chunks", "tqdm"),
     ("lmjax._solver.records", "pandas"),
     # a third of a second that only batches need
-    ("lmjax._engines.fused.machine", "llvmlite"),
+    ("lmjax._jax.machine", "llvmlite"),
     # of which each system has one
     ("lmjax._batch.lock", "fcntl"),
     ("lmjax._batch.lock", "msvcrt"),

@@ -14,8 +14,8 @@ import pytest
 import lmjax
 from lmjax import LevenbergMarquardt
 from lmjax._engines.fused import engine
-from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.threads import TARGET
+from lmjax._jax.machine import Unsupported
 from lmjax.likelihoods import Binomial, Poisson
 
 COUNT, POINTS = 300, 30

@@ -13,7 +13,7 @@ from processes import run_python
 
 import lmjax
 from lmjax import Engine, LevenbergMarquardt
-from lmjax._engines.fused import machine
+from lmjax._jax import machine
 
 pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
 

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
 
-from lmjax._engines.fused import machine
 from lmjax._engines.fused.elementary import LIBRARY, OF_TWO
 from lmjax._engines.fused.ir import Code
 from lmjax._engines.fused.module import Module
 from lmjax._engines.fused.values import Name
+from lmjax._jax import machine
 
 ULPS = {"float32": 2.0, "float64": 4.0}  # what the engine promises
 # Of each function: the smallest and the largest argument of interest.

@@ -15,8 +15,9 @@ from model_table import SPECS
 
 import lmjax
 from lmjax import LevenbergMarquardt
-from lmjax._engines.fused import engine, machine
+from lmjax._engines.fused import engine
 from lmjax._engines.fused.threads import NAME, TARGET, Threads
+from lmjax._jax import machine
 
 pytest.importorskip("llvmlite", reason="the fused engine is made by llvmlite")
 

@@ -8,7 +8,7 @@ from jax.extend.backend import get_backend
 
 from lmjax._batch import packing
 from lmjax._engines.fused.engine import PLATFORMS, Program, note_p, program_p
-from lmjax._engines.fused.indices import Unsupported
+from lmjax._jax.machine import Unsupported
 from lmjax._linalg.linearization import UNROLL_UP_TO
 
 

@@ -17,15 +17,14 @@ from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import mlir
 from jaxtyping import Array
 
-from lmjax._engines.fused import machine
 from lmjax._engines.fused.handler import handler
-from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.kernel import Kernel
 from lmjax._engines.fused.plan import Plan
 from lmjax._engines.fused.threads import Threads
-from lmjax._jax import sharded
+from lmjax._jax import machine, sharded
 from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._jax.dead_code import prune
+from lmjax._jax.machine import Unsupported
 from lmjax._linalg.linearization import UNROLL_UP_TO
 
 # Beyond this many parameters the program grows faster than what it saves.

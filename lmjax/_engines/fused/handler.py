@@ -9,6 +9,7 @@ Offsets are those of ``xla/ffi/api/c_api.h``, version 0.3, whose structures only
 
 from lmjax._engines.fused.kernel import Kernel
 from lmjax._engines.fused.module import ALIGN
+from lmjax._jax.machine import ANSWER
 
 # Vectors of fits in a unit of work: some for each thread, and many, because the last
 # fits of a unit run in vectors that are not full.
@@ -90,24 +91,7 @@ gone:
 
 define ptr @handler(ptr %frame) {{
 entry:
-  %extp = getelementptr i8, ptr %frame, i64 8
-  %ext = load ptr, ptr %extp
-  %none = icmp eq ptr %ext, null
-  br i1 %none, label %run, label %check
-check:
-  %typep = getelementptr i8, ptr %ext, i64 8
-  %type = load i32, ptr %typep
-  %asked = icmp eq i32 %type, 1
-  br i1 %asked, label %tell, label %run
-tell:
-  %metap = getelementptr i8, ptr %ext, i64 24
-  %meta = load ptr, ptr %metap
-  %majorp = getelementptr i8, ptr %meta, i64 24
-  store i32 0, ptr %majorp
-  %minorp = getelementptr i8, ptr %meta, i64 28
-  store i32 VERSION, ptr %minorp
-  ret ptr null
-run:
+{ANSWER}
   %apip = getelementptr i8, ptr %frame, i64 16
   %api = load ptr, ptr %apip
   %ctxp = getelementptr i8, ptr %frame, i64 24

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-
-class Unsupported(Exception):
-    """The residual cannot be worked out one point at a time; says why."""
+from lmjax._jax.machine import Unsupported
 
 
 class PointIndex(NamedTuple):

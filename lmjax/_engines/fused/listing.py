@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from lmjax._engines.fused.indices import Unsupported
+from lmjax._jax.machine import Unsupported
 
 # Turns of a scan that are written out one by one.
 MOST_TURNS = 32

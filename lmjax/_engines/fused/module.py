@@ -7,9 +7,9 @@ import numpy as np
 
 from lmjax._engines.fused import operations as operations  # writes its rules into `ir`
 from lmjax._engines.fused.elementary import LIBRARY, OF_TWO, Functions
-from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.ir import Code
 from lmjax._engines.fused.values import Name, kind, name_of, number
+from lmjax._jax.machine import Unsupported
 
 ALIGN = 64
 # Numbers of an array that is written into the program.

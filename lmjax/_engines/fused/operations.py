@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.ir import RULES, Code
 from lmjax._engines.fused.values import SUFFIX, Name, is_known, name_of
+from lmjax._jax.machine import Unsupported
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._engines.fused import machine
 from lmjax._engines.fused.batch_arrays import BatchArray
-from lmjax._engines.fused.indices import Unsupported
 from lmjax._engines.fused.kernel import Kernel
 from lmjax._engines.fused.module import ALIGN
 from lmjax._engines.fused.queue import queue
+from lmjax._jax import machine
+from lmjax._jax.machine import Unsupported
 
 # Threads of a block.
 BLOCK = 128

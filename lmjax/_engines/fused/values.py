@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax._engines.fused.indices import Unsupported
+from lmjax._jax.machine import Unsupported
 
 _KINDS = {
     "float32": "float",

@@ -15,8 +15,6 @@ from typing import Any
 import jax
 from jaxlib.version import __version__ as jaxlib_version
 
-from lmjax._engines.fused.indices import Unsupported
-
 # The version of XLA's interface that `lmjax._engines.fused.handler` speaks.
 INTERFACE = 3
 # The oldest GPU that programs are made for and the language of its assembler, which
@@ -29,9 +27,35 @@ GPU, GPU_LANGUAGE = "sm_70", "+ptx70"
 HURRY, FAIR, BEST = 0, 1, 2
 LONG = 10_000  # lines
 
+# How a function answers when XLA asks it, as it is registered, which version it speaks.
+ANSWER = """
+  %extp = getelementptr i8, ptr %frame, i64 8
+  %ext = load ptr, ptr %extp
+  %none = icmp eq ptr %ext, null
+  br i1 %none, label %run, label %check
+check:
+  %typep = getelementptr i8, ptr %ext, i64 8
+  %type = load i32, ptr %typep
+  %asked = icmp eq i32 %type, 1
+  br i1 %asked, label %tell, label %run
+tell:
+  %metap = getelementptr i8, ptr %ext, i64 24
+  %meta = load ptr, ptr %metap
+  %majorp = getelementptr i8, ptr %meta, i64 24
+  store i32 0, ptr %majorp
+  %minorp = getelementptr i8, ptr %meta, i64 28
+  store i32 VERSION, ptr %minorp
+  ret ptr null
+run:
+"""
+
 _lock = threading.Lock()
 # Machine code is never given back: compiled functions of jax hold no reference to it.
 _engines: dict[str, Any] = {}
+
+
+class Unsupported(Exception):
+    """There is no machine program for this; says why."""
 
 
 @cache
