@@ -13,6 +13,7 @@ from lmjax._batch.retry import rescue as rescue
 from lmjax._derivatives.implicit import Implicit as Implicit
 from lmjax._derivatives.unrolled import OneStep as OneStep
 from lmjax._derivatives.unrolled import Unrolled as Unrolled
+from lmjax._fit.block_result import BlockSolution as BlockSolution
 from lmjax._fit.curve_fit import curve_fit as curve_fit
 from lmjax._fit.curve_result import CurveFit as CurveFit
 from lmjax._fit.global_fit import global_fit as global_fit
@@ -24,10 +25,13 @@ from lmjax._jax.storage import save as save
 from lmjax._linalg.solvers import CG as CG
 from lmjax._linalg.solvers import QR as QR
 from lmjax._linalg.solvers import SVD as SVD
+from lmjax._linalg.solvers import BlockCG as BlockCG
 from lmjax._linalg.solvers import Cholesky as Cholesky
 from lmjax._linalg.solvers import Dual as Dual
 from lmjax._linalg.solvers import Schur as Schur
+from lmjax._linalg.solvers import SparseCholesky as SparseCholesky
 from lmjax._problem.ragged import pad_ragged as pad_ragged
+from lmjax._problem.residual_blocks import ResidualBlocks as ResidualBlocks
 from lmjax._solver.damping import Classical as Classical
 from lmjax._solver.damping import Fixed as Fixed
 from lmjax._solver.damping import Nielsen as Nielsen

@@ -50,6 +50,11 @@ class FitBlock(eqx.Module):
         return True
 
     @property
+    def proves_minimum(self) -> bool:
+        """Whether an undamped step tells a minimum: it does."""
+        return True
+
+    @property
     def n(self) -> int:
         """Number of parameters."""
         return self.p0.shape[0]
@@ -123,7 +128,7 @@ class FitBlock(eqx.Module):
 
     def effect(self, point: Point) -> Float[Array, " f"]:
         """Return ``|J p|^2`` over the free parameters."""
-        return point.linearization.curvature(free_part(point))
+        return point.linearization.curvature(free_part(point, self.constraints))
 
     def linearize_if(self, accept, p, evaluated, cost, old: Point) -> Point:
         """Return the point at ``p``: it is linearised already."""
@@ -235,7 +240,7 @@ class Ran(NamedTuple):
 def end(state: State, p0: Float[Array, "n *f"], constraints: Constraints) -> Ended:
     """Return what is left of fits that have ended, and how that is explained."""
     point = state.point
-    effect = point.linearization.curvature(free_part(point))
+    effect = point.linearization.curvature(free_part(point, constraints))
     diagnosis = diagnose(point, p0, state.scale, effect, constraints)
     free = jnp.ones_like(point.p, bool) if point.free is None else point.free
     return Ended(

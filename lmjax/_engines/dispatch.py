@@ -23,7 +23,7 @@ from lmjax._solver.diagnosis import diagnose
 from lmjax._solver.final_check import Checked, check
 from lmjax._solver.outcome import Outcome, outcome_of
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.single_fit import SingleFit
+from lmjax._solver.single_fit import SingleFit, fit_of
 from lmjax._solver.status import Engine, Status
 
 ANOTHER = "the solver asks for another engine"
@@ -81,7 +81,7 @@ def _in_range(problem: Problem, p0, outcome: Outcome, solver) -> Outcome:
 
 def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
     """Run one fit; ``vmap`` of it runs the batch engine where that applies."""
-    linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+    linear_solver = solver.choose_linear_solver(problem.m, problem.constraints.size(p0))
     given = (problem, solver, p0)
     arrays, rest = eqx.partition((given, linear_solver), eqx.is_array)
 
@@ -106,6 +106,10 @@ def _run(problem: Problem, p0: Float[Array, " n"], solver: LevenbergMarquardt):
 def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | None:
     """Return why a batch of such fits takes one loop for all; None if it need not."""
     choice, most = solver.linear_solver, fused.MOST_PARAMETERS
+    if problem.jacobian == "blocks":
+        return "it has residual blocks"
+    if problem.constraints.charts is not None:
+        return "its parameters lie on a manifold"
     if solver.engine == "loop":
         return ANOTHER
     if solver.engine == "xla" and n > UNROLL_UP_TO:
@@ -128,7 +132,7 @@ def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | Non
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
     state = loop.run(problem, p0, solver, linear_solver)
     outcome = outcome_of(state, problem, solver)
-    fit = SingleFit(problem, linear_solver, p0)
+    fit = fit_of(problem, linear_solver, p0)
     effect = fit.effect(state.point)
     diagnosis = diagnose(state.point, p0, state.scale, effect, problem.constraints)
     explained = stopping.explained(outcome.status, *diagnosis.of_fit)
@@ -211,7 +215,9 @@ def _by_loop(batch: Batch, size: int) -> tuple[Ended, Ran]:
 
     def one(arrays):
         problem, solver, p0 = eqx.combine(arrays, batch.rest)
-        linear_solver = solver.choose_linear_solver(problem.m, p0.size)
+        linear_solver = solver.choose_linear_solver(
+            problem.m, problem.constraints.size(p0)
+        )
         return _alone(problem, p0, solver, linear_solver)
 
     out = jax.vmap(one, in_axes=(axes,), axis_size=size)(batch.arrays)

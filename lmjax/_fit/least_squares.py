@@ -12,6 +12,8 @@ from lmjax._derivatives.unrolled import Derivative
 from lmjax._engines import dispatch
 from lmjax._errors import advice
 from lmjax._errors.advice import hints
+from lmjax._fit.block_result import BlockSolution
+from lmjax._fit.block_squares import fit_blocks, is_blocks
 from lmjax._fit.residual_result import ResidualFit
 from lmjax._fit.validate import (
     check_affine,
@@ -48,9 +50,10 @@ def least_squares(
     linear: Any = None,
     loss: str | Callable | None = None,
     loss_scale: Any = 1.0,
+    manifold: Any = None,
     solver: LevenbergMarquardt = _DEFAULT,
     derivative: Derivative = _EXACT,
-) -> ResidualFit:
+) -> ResidualFit | BlockSolution:
     """Minimise ``1/2 * sum(residual_fn(params, *args)**2)`` over ``params``.
 
     Works under ``jax.jit`` and ``jax.vmap``; every number may be traced and differ per
@@ -104,8 +107,16 @@ def least_squares(
         Golub and Pereyra (1973), SIAM J. Numer. Anal. 10, 413-432; Kaufman (1975), BIT
         15, 49-57.
     """
+    if is_blocks(residual_fn):
+        named = {"args": args or None, "linear": linear, "loss": loss}
+        return _of_blocks(
+            residual_fn, params0, named, bounds, fixed, manifold, solver, derivative
+        )
     if not callable(residual_fn):
-        raise TypeError(f"residual_fn: expected a function, got {residual_fn!r}")
+        raise TypeError(
+            "residual_fn: expected a function, ResidualBlocks or a list of them, got "
+            f"{residual_fn!r}"
+        )
     if not isinstance(args, tuple | list):
         raise TypeError(
             f"args: expected a tuple, got {type(args).__name__}; for one argument "
@@ -152,6 +163,31 @@ def least_squares(
         check_feasible(solution.status, bounds, params0)
     if marked is not None:
         check_affine(solution.status, marked, params0)
+    return solution
+
+
+def _of_blocks(
+    blocks, params0, named, bounds, fixed, manifold, solver, derivative
+) -> BlockSolution:
+    for name, value in named.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: expected none with ResidualBlocks, got {value!r}; args and "
+                "loss are theirs"
+            )
+    check_pair(bounds)
+    check_solver(solver, derivative)
+    solution = fit_blocks(
+        blocks,
+        arrays.leaves_of("params0", params0),
+        bounds=arrays.leaves_of("bounds", bounds),
+        fixed=arrays.leaves_of("fixed", fixed),
+        manifold=manifold,
+        solver=solver,
+        derivative=derivative,
+    )
+    if bounds is not None:
+        check_feasible(solution.status, bounds, params0)
     return solution
 
 

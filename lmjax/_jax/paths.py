@@ -4,7 +4,7 @@ Names along the path of a leaf, the dtype that all have in common, and prefixes:
 or marks that name only what they concern.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -78,6 +78,42 @@ def parameter_names(params) -> list[str]:
 def name_of(path) -> str:
     """Return a readable name for a pytree path: ``tau``, ``decay.rate``, ``[0]``."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def spread(name: str, prefix: Any, tree: Any, is_value: Callable) -> list[Any]:
+    """Return what a prefix pytree says about each leaf of a tree, None if nothing.
+
+    Args:
+        name: What the prefix is called in messages.
+        prefix: Values for leaves and subtrees; mappings may leave out keys.
+        tree: The tree.
+        is_value: Whether an object is such a value.
+    """
+    count = len(jax.tree.leaves(tree))
+    if prefix is None or is_value(prefix):
+        return [prefix] * count
+    children, structure = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: x is not tree
+    )
+    if isinstance(prefix, Mapping):
+        keys = [name_of(path) for path, _ in children]
+        unknown = [key for key in prefix if str(key) not in keys]
+        if unknown:
+            raise ValueError(
+                f"{name}: no parameter is called {unknown[0]!r}; the names here are "
+                + ", ".join(keys)
+            )
+        by_name = {str(key): value for key, value in prefix.items()}
+        values = [by_name.get(key) for key in keys]
+    elif count == len(children) == 1 and children[0][0] == ():
+        raise TypeError(f"{name}: expected another kind of value, got {prefix!r}")
+    else:
+        values = _children_of(name, prefix, structure)
+    found = []
+    for value, (path, child) in zip(values, children, strict=True):
+        below = f"{name}{jax.tree_util.keystr(path)}"
+        found += spread(below, value, child, is_value)
+    return found
 
 
 def ravel_prefix(name, prefix, params, default, dtype, xp: Any = jnp):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from lmjax._jax import sharded
 from lmjax._jax.closures import hoisted
 from lmjax._jax.constant_indices import traced_shapes
-from lmjax._jax.paths import check_params, common_dtype, ravel_prefix
+from lmjax._jax.paths import check_params, common_dtype
 from lmjax._jax.types import Params
 from lmjax._linalg import arrowhead
 from lmjax._linalg.arrowhead import Arrow, ArrowLinearization
@@ -27,7 +27,8 @@ from lmjax._linalg.linearization import (
     MatrixFreeLinearization,
 )
 from lmjax._linalg.projection import eliminate_in_turns
-from lmjax._problem.bounds import Constraints
+from lmjax._problem.bounds import Constraints, constraints_of
+from lmjax._problem.charts import charts_of
 from lmjax._problem.terms import Term
 
 # What JAX raises for a function that has a first derivative and no second one, such as
@@ -67,7 +68,19 @@ class Problem(eqx.Module):
         if self.user_jac is not None:
             return self.user_jac(p)
         jacobian = jax.jacrev if self.jacobian == "rev" else jax.jacfwd
-        return jacobian(self.residual_fn)(p)
+        fn, v = self.along(p)
+        return jacobian(fn)(v)
+
+    def along(self, p: Float[Array, " a"]) -> tuple[Callable, Float[Array, " n"]]:
+        """Return the residual as a function that is differentiated, and where.
+
+        That of the parameters, or on a manifold of a step from ``p``.
+        """
+        charts = self.constraints.charts
+        if charts is None:
+            return self.residual_fn, p
+        zero = jnp.zeros((charts.size,), p.dtype)
+        return lambda v: self.residual_fn(charts.shifted(p, v)), zero
 
     def linearize(
         self, p: Float[Array, " n"], r: Float[Array, " m"], matrix_free: bool
@@ -77,8 +90,9 @@ class Problem(eqx.Module):
         if self.term is not None:
             r, row = self.term.gauss_newton_rows(r)
         if matrix_free:
-            rows, unit = jnp.ones_like(r) if row is None else row, jnp.ones_like(p)
-            return MatrixFreeLinearization(r, p, rows, unit, self.residual_fn)
+            fn, v = self.along(p)
+            rows, unit = jnp.ones_like(r) if row is None else row, jnp.ones_like(v)
+            return MatrixFreeLinearization(r, v, rows, unit, fn)
         if self.arrow is not None:
             return arrowhead.linearize(self.arrow, self.residual_fn, p, r, row)
         columns = self.jac_fn(p).T
@@ -118,15 +132,16 @@ class Problem(eqx.Module):
         self, p: Float[Array, " n"], direction: Float[Array, " n"]
     ) -> Float[Array, " m"]:
         """Return ``d^2 r(p + s direction) / ds^2`` at s = 0, weighted as J is."""
-        jac = self.user_jac
+        jac, start = self.user_jac, p
         if jac is not None:
             along = lambda p: jnp.dot(jac(p), direction, precision=PRECISION)
         else:
-            along = lambda p: jax.jvp(self.residual_fn, (p,), (direction,))[1]
+            fn, p = self.along(p)
+            along = lambda p: jax.jvp(fn, (p,), (direction,))[1]
         bend = jax.jvp(along, (p,), (direction,))[1]
         if self.term is None:
             return bend
-        return self.term.gauss_newton_rows(self.residual_fn(p))[1] * bend
+        return self.term.gauss_newton_rows(self.residual_fn(start))[1] * bend
 
     @property
     def has_second_derivatives(self) -> bool:
@@ -163,11 +178,13 @@ def build(
     whiten: Callable | None = None,
     linear: tuple[bool, ...] | None = None,
     arrow: Arrow | None = None,
+    manifold: Any = None,
 ) -> tuple[Problem, Float[Array, " n"], Callable, Callable]:
     """Flatten a problem.
 
     ``whiten`` maps raw residual rows to those of ``residual_fn``; a user's Jacobian
-    needs it. ``arrow`` is the pattern of J if there is one, for flat ``params0``.
+    needs it. ``arrow`` is the pattern of J if there is one, for flat ``params0``;
+    ``manifold`` is a list with one or None for each leaf.
 
     Returns:
         The problem, the flat start, and the functions that restore the pytree of the
@@ -192,20 +209,17 @@ def build(
         return _ravel(residual_fn(unravel(p)), dtype)
 
     m = sum(leaf.size for leaf in jax.tree.leaves(out))
-    user_jac, jacobian = _jacobian(jac, unravel, whiten, p0.size, m, dtype)
-    box = None
-    if bounds is not None:
-        lower, upper = bounds
-        lower = ravel_prefix("bounds[0]", lower, params0, -jnp.inf, dtype)
-        upper = ravel_prefix("bounds[1]", upper, params0, jnp.inf, dtype)
-        box = lower, upper
-    if fixed is not None:
-        fixed = ravel_prefix("fixed", fixed, params0, False, bool)
+    charts = None
+    if manifold is not None:
+        charts = charts_of(jax.tree.leaves(params0), manifold)
+    constraints = constraints_of(bounds, fixed, charts, params0, dtype)
+    n = constraints.size(p0)
+    user_jac, jacobian = _jacobian(jac, unravel, whiten, n, m, dtype)
     problem = Problem(
         hoisted(flat_residual, p0),
         None if user_jac is None else hoisted(user_jac, p0),
         jacobian,
-        Constraints(box, fixed),
+        constraints,
         None if term is None else term.prepared(m, dtype),
         m,
         arrow,

@@ -51,13 +51,14 @@ def diagnose(
         effect: ``|J p|^2`` of the free parameters.
         constraints: Bounds and fixed parameters.
     """
+    p, p0 = constraints.coordinates(point.p), constraints.coordinates(p0)
     effects, *free_effects = sums(
-        (point.norms * point.p) ** 2,
-        *roundoff.squared_effects(point.norms, free_part(point), p0),
+        (point.norms * p) ** 2,
+        *roundoff.squared_effects(point.norms, free_part(point, constraints), p0),
     )
     residual_rounding = roundoff.residual_rounding(effects, point.cost)
     cancels = roundoff.effects_cancel(effect, *free_effects)
-    lost = roundoff.without_effect(point.norms, point.p, p0, scale, residual_rounding)
+    lost = roundoff.without_effect(point.norms, p, p0, scale, residual_rounding)
     if point.free is not None:
         lost &= point.free
     held = jnp.any(constraints.active(point.p, point.grad), axis=0)

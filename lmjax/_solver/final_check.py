@@ -92,7 +92,7 @@ def begin(fit: Checked) -> CheckState:
     needed = fit.status == stopping.NEEDS_FINAL_CHECK
     status = jnp.where(needed, Status.RUNNING, fit.status).astype(jnp.int32)
     failure = jnp.int32(Status.ILL_CONDITIONED)
-    no_step = jnp.zeros_like(fit.p)
+    no_step = jnp.zeros_like(fit.norms)
     turns = jnp.where(needed, 0, MAX_TURNS).astype(jnp.int32)
     return CheckState(fit._replace(status=status), no_step, failure, turns)
 
@@ -108,7 +108,7 @@ def take_turn(fit: Any, p0, scale, ftol, state: CheckState) -> CheckState:
     ``fit`` is a `Problem`, or a `ScalarFit`, which has only a triangle of J.
     """
     best, step, failure, turns = state
-    p = fit.constraints.project(best.p + step)
+    p = fit.constraints.project(fit.constraints.shifted(best.p, step))
     new, step, new_failure = _check_at(fit, p0, p, scale, ftol)
     worse = ~(new.cost < best.cost) & (turns > 0)
     old = best._replace(status=failure)
@@ -129,7 +129,7 @@ def _check_at(fit: Any, p0, p: Float[Array, " n"], scale, ftol):
     """Return what is known at ``p``, the undamped step, and the status of a failure."""
     cost, r, linearization = fit.cost_and_linearization(p)
     point = point_at(fit.constraints, p, r, linearization, cost)
-    effect = jnp.sum(linearization.mv(free_part(point)) ** 2)
+    effect = jnp.sum(linearization.mv(free_part(point, fit.constraints)) ** 2)
     diagnosis = diagnose(point, p0, scale, effect, fit.constraints)
     step, status, failure = _undamped_step(fit, point, diagnosis, ftol)
     explained = lambda status: stopping.explained(status, *diagnosis.of_fit)
@@ -152,7 +152,7 @@ def _undamped_step(fit: Any, point: Point, diagnosis: Diagnosis, ftol):
     The status is RUNNING where the step is to be taken. The rules are those of
     `lmjax._solver.stopping.status_after_undamped`, for an orthogonal factorisation.
     """
-    n = point.p.size
+    n = point.norms.size
     columns, r = point.linearization.columns, point.linearization.residual
     usable = point.norms > 0.0
     usable = usable if point.free is None else usable & point.free

@@ -25,7 +25,7 @@ from lmjax._solver.damping import achieves_enough, fading
 from lmjax._solver.fit import Fit
 from lmjax._solver.point import Point, first_scale, isfinite
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.single_fit import SingleFit
+from lmjax._solver.single_fit import fit_of
 from lmjax._solver.state import Record, State
 from lmjax._solver.status import Status
 from lmjax._solver.trial import DampedStep, Trial, damped_step, measure
@@ -38,7 +38,7 @@ def run(
     linear_solver: Callable,
 ) -> State:
     """Run one fit from ``p0`` until the status leaves RUNNING."""
-    fit = SingleFit(problem, linear_solver, p0)
+    fit = fit_of(problem, linear_solver, p0)
     return sharded.while_loop(
         lambda state: stopping.unfinished(state.status),
         lambda state: step(state, fit, solver),
@@ -117,7 +117,8 @@ def decide(
     end = trial.p, trial.evaluated, trial.cost
     new = fit.linearize_if(eligible | short, *end, point)
     # per unit of the residual: these products would underflow first of all
-    dp, r = trial.p - point.p, jnp.sqrt(2.0 * point.cost)
+    dp = fit.constraints.difference(point.p, trial.p)
+    r = jnp.sqrt(2.0 * point.cost)
     before, after, size = sums(
         (point.grad / r) * dp, (new.grad / r) * dp, new.norms + jnp.abs(new.grad)
     )
@@ -158,7 +159,9 @@ def decide(
         lam_new,
         growth,
         jnp.where(at_mark, new.cost, state.mark),
-        jnp.maximum(fade * state.scale, new.norms),
+        new.norms
+        if not fit.proves_minimum
+        else jnp.maximum(fade * state.scale, new.norms),
         num_steps,
         state.num_accepted + accept.astype(jnp.int32),
         status,
@@ -217,7 +220,7 @@ def _status_after_step(
     solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
     """Return the status after a damped step."""
-    lam, cost, n = state.lam, state.point.cost, new.p.shape[0]
+    lam, cost, n = state.lam, state.point.cost, new.norms.shape[0]
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
     model_rounding = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
     relevant = stopping.relevant_reduction(cost, fit.m, n)
@@ -244,6 +247,13 @@ def _status_after_step(
     undamped_already &= ~(only_rounding & trial.cancels)
     below_xtol = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     by_ftol = ftol > 0.0
+    if not fit.proves_minimum:
+        undamped_already = jnp.ones_like(accept)
+        small = stopping.best_coordinate_reduction(new.grad, new.norms, new.free)
+        refused_early = refused & (jnp.maximum(predicted_undamped, small) > relevant)
+        refused &= ~refused_early
+        done |= refused
+        refused = refused_early
     return stopping.first_of(
         (accept & (new.cost == 0.0), Status.GTOL),
         (accept & jnp.all(new.norms == 0.0, axis=0), Status.SINGULAR),
@@ -266,7 +276,7 @@ def _status_after_undamped(
     solver: LevenbergMarquardt,
 ) -> Int[Array, "*f"]:
     """Return the status after the undamped step of a candidate."""
-    lam, cost, n = state.lam, state.point.cost, trial.p.shape[0]
+    lam, cost, n = state.lam, state.point.cost, state.scale.shape[0]
     squares = fit.squares_condition
     only_rounding = roundoff.residual_is_rounding(cost, trial.residual_rounding)
     ftol = solver.tolerances(lam.dtype)[0]

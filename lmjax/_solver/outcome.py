@@ -58,9 +58,10 @@ class Outcome(NamedTuple):
 def outcome_of(state: State, problem: Problem, solver) -> Outcome:
     """Return what a single fit leaves behind."""
     point = state.point
-    forms = solver.forms_normal_matrix(problem.m, point.p.size)
+    forms = solver.forms_normal_matrix(problem.m, point.norms.size)
     forms |= problem.arrow is not None
-    free = jnp.ones_like(point.p, bool) if point.free is None else point.free
+    forms &= problem.jacobian != "blocks"
+    free = jnp.ones_like(point.norms, bool) if point.free is None else point.free
     return Outcome(
         p=point.p,
         r=point.r,

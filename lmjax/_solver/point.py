@@ -52,9 +52,10 @@ def point_at(
     return Point(p, r, linearization, cost, grad, norms, free, jnp.max(cosines, axis=0))
 
 
-def free_part(point: Point) -> Float[Array, "n *f"]:
+def free_part(point: Point, constraints: Constraints) -> Float[Array, "n *f"]:
     """Return the parameters, zero where they may not move."""
-    return point.p if point.free is None else jnp.where(point.free, point.p, 0.0)
+    p = constraints.coordinates(point.p)
+    return p if point.free is None else jnp.where(point.free, p, 0.0)
 
 
 def first_scale(

@@ -50,9 +50,12 @@ def matters(problem: Problem, dtype: Any) -> bool:
     """Return whether squares can leave the range.
 
     Not with a likelihood: counts are of order 1, and impossible ones have an infinite
-    cost. Nor with a projected residual: the whole problem is checked in its place.
+    cost. Nor with a projected residual: the whole problem is checked in its place. Nor
+    with rotations and poses, which are of order 1, and blocks, whose J has no columns.
     """
-    apart = isinstance(problem.term, LikelihoodTerm) or problem.jacobian == "projected"
+    apart = isinstance(problem.term, LikelihoodTerm)
+    apart |= problem.jacobian in ("projected", "blocks")
+    apart |= problem.constraints.charts is not None
     return np.dtype(dtype) == np.float32 and not apart
 
 

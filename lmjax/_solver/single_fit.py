@@ -43,6 +43,11 @@ class SingleFit(NamedTuple):
         return isinstance(self.linear_solver, Cholesky)
 
     @property
+    def proves_minimum(self) -> bool:
+        """Whether an undamped step tells a minimum."""
+        return True
+
+    @property
     def matrix_free(self) -> bool:
         """Whether J is never formed."""
         return getattr(self.linear_solver, "matrix_free", False)
@@ -77,12 +82,12 @@ class SingleFit(NamedTuple):
             self.problem.half_terms(r),
             self.problem.reduction_terms(point.r, r),
             point.linearization.mv(dp) ** 2,
-            point.linearization.mv(free_part(point)) ** 2,
+            point.linearization.mv(free_part(point, self.constraints)) ** 2,
         )
 
     def effect(self, point: Point) -> Scalar:
         """Return ``|J p|^2`` over the free parameters."""
-        return jnp.sum(point.linearization.mv(free_part(point)) ** 2)
+        return jnp.sum(point.linearization.mv(free_part(point, self.constraints)) ** 2)
 
     def curvatures(self, point: Point) -> Float[Array, " n"] | None:
         """Return ``|r| |d^2 r / dp_j^2|`` per parameter, None where it is not known."""
@@ -93,7 +98,7 @@ class SingleFit(NamedTuple):
         try:
             if problem.arrow is not None:
                 return arrowhead.curvatures(problem.arrow, bend, point.linearization)
-            bends = jax.vmap(bend)(jnp.eye(p.size, dtype=p.dtype))
+            bends = jax.vmap(bend)(jnp.eye(point.norms.size, dtype=p.dtype))
         except NOT_TWICE_DIFFERENTIABLE:
             return None
         size = jnp.linalg.norm(point.linearization.residual)
@@ -120,3 +125,39 @@ class SingleFit(NamedTuple):
     def cost_rounding(self, cost: Scalar) -> Scalar:
         """Return the rounding of a difference of costs: `compare` has none."""
         return jnp.zeros_like(cost)
+
+
+class BlockFit(SingleFit):
+    """A fit of many small blocks, whose J is never a matrix.
+
+    Such problems often leave some directions open (where the world stands, how large it
+    is), and linear solvers may stop early. An undamped step proves nothing then.
+    """
+
+    @property
+    def proves_minimum(self) -> bool:
+        """Whether an undamped step tells a minimum."""
+        return False
+
+    def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
+        """Return the cost at ``r``, how far it fell, ``|J dp|^2`` and infinity.
+
+        Infinity in place of ``|J p|^2``: where a world stands is no runaway.
+        """
+        cost = jnp.sum(self.problem.half_terms(r))
+        actual = jnp.sum(self.problem.reduction_terms(point.r, r))
+        bend = jnp.sum(point.linearization.mv(dp) ** 2)
+        return cost, actual, bend, jnp.full_like(cost, jnp.inf)
+
+    def effect(self, point: Point) -> Scalar:
+        """Return infinity: no effects cancel."""
+        return jnp.full_like(point.cost, jnp.inf)
+
+    def curvatures(self, point: Point) -> None:
+        """Return None: the columns of J are scale enough."""
+
+
+def fit_of(problem: Problem, linear_solver: Callable, p0: Array) -> SingleFit:
+    """Return one fit as the loop sees it."""
+    kind = BlockFit if problem.jacobian == "blocks" else SingleFit
+    return kind(problem, linear_solver, p0)

@@ -113,10 +113,10 @@ def damped_step(
             q
         )
         dp = dp + 0.5 * factor * correction
-    free = free_part(point)
+    free = free_part(point, constraints)
     effects, *free_effects, slope = sums(
-        (point.norms * point.p) ** 2,
-        *roundoff.squared_effects(point.norms, free, fit.p0),
+        (point.norms * constraints.coordinates(point.p)) ** 2,
+        *roundoff.squared_effects(point.norms, free, constraints.coordinates(fit.p0)),
         point.grad * dp,
     )
     residual_rounding = roundoff.residual_rounding(effects, point.cost)
@@ -124,7 +124,7 @@ def damped_step(
     if short is not None:
         slope = jnp.where(slope == 0.0, 1.0, jnp.abs(slope))
         dp = jnp.where(short, jnp.minimum(1.0, cost_rounding / slope), 1.0) * dp
-    target = point.p + dp
+    target = constraints.shifted(point.p, dp)
     inside = constraints.project(target)
     if constraints.box is not None:
         inside = _along_bounds(point, lam, factor, target, inside, fit)
@@ -142,10 +142,13 @@ def measure(
     fit: Fit,
 ) -> Trial:
     """Return what is known of the end of a step once ``fit`` has evaluated it."""
-    dp = step.p - point.p
+    constraints = fit.constraints
+    dp = constraints.difference(point.p, step.p)
     cost, actual, bend_squared, effect = fit.compare(point, dp, evaluated)
     slope, step_size, size = sums(
-        point.grad * dp, (scale * dp) ** 2, (scale * point.p) ** 2
+        point.grad * dp,
+        (scale * dp) ** 2,
+        (scale * constraints.coordinates(point.p)) ** 2,
     )
     predicted = -slope - 0.5 * bend_squared
     cost_rounding = step.cost_rounding + fit.cost_rounding(point.cost)
@@ -177,14 +180,16 @@ def _along_bounds(point: Point, lam, factor, target, projected, fit: Fit):
 
     Projection alone would leave the other parameters at values for the uncut step.
     """
-    hit = (target != projected) & (factor > 0.0)
+    constraints = fit.constraints
+    here, beyond, inside = map(constraints.coordinates, (point.p, target, projected))
+    hit = (beyond != inside) & (factor > 0.0)
 
     def solve_again():
-        cut = jnp.where(hit, projected - point.p, 0.0)
+        cut = jnp.where(hit, inside - here, 0.0)
         rest = jnp.where(hit, 0.0, factor)
         model = point.linearization.shifted(cut).rescale(rest)
-        again = point.p + cut + rest * fit.solve(model, lam)[0]
-        return fit.constraints.project(again)
+        step = cut + rest * fit.solve(model, lam)[0]
+        return constraints.project(constraints.shifted(point.p, step))
 
     # one fit or a block of them: the second solve is only for those that hit a bound
     again = sharded.cond(jnp.any(hit), solve_again, lambda: projected)

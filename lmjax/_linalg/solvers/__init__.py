@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._jax.types import Scalar
+from lmjax._linalg.solvers.blocks import BlockCG as BlockCG
+from lmjax._linalg.solvers.blocks import SparseCholesky as SparseCholesky
 from lmjax._linalg.solvers.cg import CG as CG
 from lmjax._linalg.solvers.dense import QR as QR
 from lmjax._linalg.solvers.dense import SVD as SVD

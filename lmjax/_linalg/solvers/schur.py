@@ -1,4 +1,4 @@
-"""The damped step of a global fit: own parameters eliminated, curve by curve."""
+"""The damped step by elimination: of each curve's own parameters, or of a leaf."""
 
 from typing import ClassVar
 
@@ -7,20 +7,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmjax._errors.checks import check_above, check_flag
 from lmjax._jax.types import Scalar
 from lmjax._linalg.arrowhead import ArrowLinearization, ArrowMatrix
+from lmjax._linalg.blocks import elimination
+from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.linearization import PRECISION, UNROLL_UP_TO
 from lmjax._linalg.solvers.dense import solve_positive, solve_written_out
 
 
 class Schur(eqx.Module):
-    """Normal equations of a global fit by elimination of each curve's own parameters.
+    """Elimination of parameters that do not meet in any residual.
 
-    With V and W the blocks of a curve and U that of the shared parameters, the shared
-    step solves ``(U - sum W^T V^-1 W) y = b - sum W^T V^-1 a``, a system of their
-    number, and each curve follows with ``V^-1 (a - W y)``: the work grows with the
-    number of curves and nothing is larger than J itself. It squares the condition
-    number, as `Cholesky` does.
+    In `global_fit` these are each curve's own parameters; with `ResidualBlocks` they
+    are the rows of one leaf, such as the points of a bundle adjustment. With V and W
+    the blocks of ``J^T J`` of such a row, and U that of the others, the others solve
+    ``(U - sum W^T V^-1 W) y = b - sum W^T V^-1 a``, and each row follows with
+    ``V^-1 (a - W y)``. It squares the condition number, as `Cholesky` does.
+
+    The reduced matrix is formed and factored, or where it is large multiplied with only
+    (conjugate gradients, preconditioned by its diagonal blocks). On a CPU machine code
+    forms it; on other devices and under `jax.vmap` one dense product does.
+
+    Args:
+        eliminate: Name of the leaf of ``params0`` to eliminate. None takes the one with
+            most unknowns of which no block uses two rows.
+        dense: Whether to factor the reduced matrix. None does up to 4,000 unknowns.
+        tol: For conjugate gradients: stop when a turn changes the quadratic model by
+            less than ``tol / k`` of it after k turns.
+        max_steps: Limit on products with the reduced matrix per step.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -36,15 +51,33 @@ class Schur(eqx.Module):
 
     References:
         Triggs, McLauchlan, Hartley, Fitzgibbon (1999), "Bundle adjustment: a modern
-        synthesis", section 6.1.
+        synthesis", section 6.1; Agarwal, Snavely, Seitz, Szeliski (2010), "Bundle
+        adjustment in the large", ECCV, for conjugate gradients.
     """
 
+    eliminate: str | None = eqx.field(default=None, static=True)
+    dense: bool | None = eqx.field(default=None, static=True)
+    tol: float | Scalar = 0.1
+    max_steps: int = eqx.field(default=500, static=True)
     matrix_free: ClassVar[bool] = False
 
+    def __check_init__(self):
+        if not isinstance(self.eliminate, str | None):
+            raise TypeError(
+                f"eliminate: expected the name of a leaf, got {self.eliminate!r}"
+            )
+        if self.dense is not None:
+            check_flag("dense", self.dense)
+        check_above("tol", self.tol, 0.0)
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"max_steps: expected an int >= 1, got {self.max_steps!r}")
+
     def __call__(
-        self, linearization: ArrowLinearization, damping: Scalar
+        self, linearization: ArrowLinearization | BlockLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
+        if isinstance(linearization, BlockLinearization):
+            return elimination.solve(linearization, damping, self.tol, self.max_steps)
         grad = linearization.grad
         matrix = linearization.matrix.plus_diagonal(jnp.full_like(grad, damping))
         return -solve_arrow(matrix, grad)

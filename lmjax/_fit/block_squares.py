@@ -1,0 +1,163 @@
+"""`least_squares` of `ResidualBlocks`."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmjax._fit.block_result import BlockSolution, BlockSummary
+from lmjax._jax import paths
+from lmjax._linalg.blocks.elimination import Elimination
+from lmjax._linalg.solvers import BlockCG
+from lmjax._problem import block_build
+from lmjax._problem.block_build import Prepared
+from lmjax._problem.residual_blocks import ResidualBlocks
+from lmjax._solver.settings import LevenbergMarquardt
+from lmjax._solver.solution import History
+from lmjax._solver.status import ParamStatus
+
+# Relative change of the cost that ends a fit of blocks, unless one is given.
+FTOL = 1e-8
+
+
+def is_blocks(given: Any) -> bool:
+    """Return whether residuals are given as blocks, or as a list of them."""
+    if isinstance(given, ResidualBlocks):
+        return True
+    many = isinstance(given, list | tuple) and len(given) > 0
+    return many and all(isinstance(each, ResidualBlocks) for each in given)
+
+
+def fit_blocks(
+    given: Any,
+    params0: Any,
+    *,
+    bounds: Any,
+    fixed: Any,
+    manifold: Any,
+    solver: LevenbergMarquardt,
+    derivative: Any,
+) -> BlockSolution:
+    """Return the solution of a problem of blocks."""
+    single = isinstance(given, ResidualBlocks)
+    blocks = [each.native() for each in ([given] if single else given)]
+    asked = solver.linear_solver
+    prepared = block_build.prepare(blocks, params0, manifold, asked)
+    solver = dataclasses.replace(
+        solver,
+        linear_solver=prepared.linear_solver,
+        ftol=FTOL if solver.ftol is None else solver.ftol,
+    )
+    summary = _summary(prepared, params0, asked)
+    return _fit(prepared, params0, bounds, fixed, solver, derivative, single, summary)
+
+
+@partial(jax.jit, static_argnames=("single", "summary"))
+def _fit(
+    prepared, params0, bounds, fixed, solver, derivative, single, summary
+) -> BlockSolution:
+    dtype = paths.check_params(params0)
+    params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
+    values, structure = jax.tree.flatten(params0)
+    problem, p0 = block_build.build(prepared, params0, bounds, fixed)
+    outcome = derivative.solve(problem, p0, solver)
+
+    def unravel(p):
+        parts = [leaf.of(p).reshape(leaf.shape) for leaf in problem.leaves]
+        return jax.tree.unflatten(structure, parts)
+
+    history = None
+    if outcome.record is not None:
+        record = outcome.record
+        history = History(
+            jax.vmap(unravel)(record.p),
+            record.cost,
+            record.damping,
+            record.gain,
+            record.accepted,
+        )
+    constraints = problem.constraints
+    start = constraints.project(p0)
+    status = _param_status(constraints, outcome, p0)
+    residuals = [
+        _in_order(part, order, out)
+        for part, order, out in zip(
+            prepared.structure.split(outcome.r),
+            prepared.orders,
+            prepared.outputs,
+            strict=True,
+        )
+    ]
+    initial = jax.lax.stop_gradient(problem.half_terms(problem.residual_fn(start)))
+    return BlockSolution(
+        params=unravel(outcome.p),
+        cost=outcome.cost,
+        status=outcome.status,
+        num_steps=outcome.num_steps,
+        num_accepted=outcome.num_accepted,
+        optimality=outcome.optimality,
+        damping=outcome.damping,
+        normal_matrix=None,
+        residual=residuals[0] if single else residuals,
+        flat_status=status,
+        start_projected=None if bounds is None else jnp.any(start != p0),
+        history=history,
+        derivative_check=derivative.report(problem, outcome),
+        tolerances=solver.given_tolerances(),
+        engine=outcome.engine,
+        lane_steps=outcome.lane_steps,
+        linear_solver=type(solver.linear_solver).__name__,
+        jacobian="blocks",
+        initial_cost=jnp.sum(initial),
+        summary=summary,
+    )
+
+
+def _in_order(part, order, shape):
+    """Return the residuals of a group, blocks first, as they were given."""
+    rows = part.T
+    if order is not None:
+        rows = jnp.zeros_like(rows).at[order].set(rows)
+    return rows.reshape(len(rows), *shape)
+
+
+def _param_status(constraints, outcome, p0):
+    """Return what became of each parameter; of a manifold, of each element."""
+    step = constraints.difference(constraints.project(p0), outcome.p)
+    status = jnp.where(step == 0.0, ParamStatus.UNMOVED, ParamStatus.FREE)
+    status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
+    if constraints.box is not None:
+        at_lower = constraints.coordinates(outcome.p) <= constraints.box[0]
+        side = jnp.where(at_lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
+        status = jnp.where(outcome.free, status, side)
+    if constraints.fixed is not None:
+        status = jnp.where(constraints.fixed, ParamStatus.FIXED, status)
+    if constraints.charts is not None:
+        status = constraints.charts.of_elements(status)
+    return status.astype(jnp.int8)
+
+
+def _summary(prepared: Prepared, params0, asked) -> BlockSummary:
+    structure = prepared.structure
+    paths_of = jax.tree_util.tree_leaves_with_path(params0)
+    names = [paths.name_of(path) or "params" for path, _ in paths_of]
+    leaves = tuple(
+        (name, leaf.rows, leaf.size)
+        for name, leaf in zip(names, structure.leaves, strict=True)
+    )
+    groups = tuple((g.blocks, g.outputs) for g in structure.groups)
+    asked = None if asked is None else type(asked).__name__
+    eliminated, reduced = None, 0
+    method = type(prepared.linear_solver).__name__
+    plan = structure.plan
+    if isinstance(plan, Elimination):
+        leaf = structure.leaves[plan.leaf]
+        eliminated = names[plan.leaf]
+        reduced = structure.size - leaf.rows * leaf.size
+        how = "dense Cholesky" if plan.dense else "conjugate gradients"
+        method = f"Schur, reduced system by {how}"
+    elif plan is None and not isinstance(prepared.linear_solver, BlockCG):
+        method = "no pattern known beforehand: dense Cholesky or BlockCG by size"
+    return BlockSummary(leaves, groups, asked, eliminated, reduced, method)

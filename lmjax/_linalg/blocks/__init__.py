@@ -1,0 +1,1 @@
+"""Linear algebra of many small blocks of parameters."""

@@ -1,0 +1,64 @@
+"""The linear model of a problem of many small blocks."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmjax._jax.types import Scalar
+from lmjax._linalg.blocks.structure import Structure, join
+
+
+class BlockLinearization(eqx.Module):
+    """Residual, and the columns of J block by block.
+
+    Attributes:
+        residual: Residual, group by group.
+        columns: For each group the derivative of its blocks by what they see.
+        structure: The pattern.
+    """
+
+    residual: Float[Array, " m"]
+    columns: tuple[Float[Array, "w out k"], ...]
+    structure: Structure
+
+    def mv(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
+        """Return ``J v``."""
+        structure = self.structure
+        return join(
+            [
+                jnp.sum(columns * structure.gather(v, group)[:, None], axis=0)
+                for columns, group in zip(self.columns, structure.groups, strict=True)
+            ]
+        )
+
+    def rmv(self, u: Float[Array, " m"]) -> Float[Array, " n"]:
+        """Return ``J^T u``."""
+        parts = self.structure.split(u)
+        terms = [
+            jnp.sum(columns * part[None], axis=1)
+            for columns, part in zip(self.columns, parts, strict=True)
+        ]
+        return self.structure.add_up(terms)
+
+    def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
+        """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
+        squares = [jnp.sum(columns**2, axis=1) for columns in self.columns]
+        norms = jnp.sqrt(self.structure.add_up(squares))
+        return self.rmv(self.residual), norms, jnp.linalg.norm(self.residual)
+
+    def rescale(self, factor: Float[Array, " n"]) -> "BlockLinearization":
+        """Return the model with its columns multiplied by ``factor``."""
+        structure = self.structure
+        columns = tuple(
+            columns * structure.gather(factor, group)[:, None]
+            for columns, group in zip(self.columns, structure.groups, strict=True)
+        )
+        return BlockLinearization(self.residual, columns, structure)
+
+    def with_residual(self, residual: Float[Array, " m"]) -> "BlockLinearization":
+        """Return the model with another right-hand side."""
+        return BlockLinearization(residual, self.columns, self.structure)
+
+    def shifted(self, dp: Float[Array, " n"]) -> "BlockLinearization":
+        """Return the model seen from ``p + dp``."""
+        return self.with_residual(self.residual + self.mv(dp))

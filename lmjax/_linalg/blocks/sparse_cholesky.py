@@ -1,0 +1,249 @@
+"""Cholesky's factorisation of a sparse matrix of small square blocks.
+
+The pattern is worked out once on the host: an order of the rows that keeps the factor
+sparse, and the places of its blocks (SuperLU, through SciPy). The numbers are worked
+out by machine code, column by column: factor the diagonal block, solve with the blocks
+below it, subtract their products from the columns to the right.
+
+References:
+    Davis (2006), Direct Methods for Sparse Linear Systems, chapter 4 (right-looking
+    Cholesky); Liu (1985), ACM TOMS 11, 141-153, for the minimum-degree order.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lmjax._linalg.blocks.loops import KINDS, Loops, function
+
+
+class Pattern(NamedTuple):
+    """Where the blocks of a factor are, column by column.
+
+    Attributes:
+        place: Where each row of the matrix stands in the new order.
+        starts: Where each column begins among the blocks, and where the last ends.
+        rows: Row of each block in the new order, the diagonal block first.
+    """
+
+    place: np.ndarray
+    starts: np.ndarray
+    rows: np.ndarray
+
+    def find(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Return which block holds entry (i, j), or (j, i), of the lower triangle."""
+        i, j = self.place[i], self.place[j]
+        row, column = np.maximum(i, j), np.minimum(i, j)
+        columns = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        keys = columns.astype(np.int64) * len(self.place) + self.rows
+        return np.searchsorted(keys, column.astype(np.int64) * len(self.place) + row)
+
+
+def pattern(n: int, i: np.ndarray, j: np.ndarray) -> Pattern:
+    """Return the pattern of the factor of an n x n matrix with entries at (i, j)."""
+    from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import splu
+
+    ones = np.ones(len(i))
+    upper = csc_matrix((ones, (i, j)), shape=(n, n))
+    graph = upper + upper.T
+    graph.setdiag(0.0)
+    graph.data = -np.ones_like(graph.data)
+    # a matrix of such signs fills in without cancellation, and needs no exchange of rows
+    graph.setdiag(1.0 + np.asarray(-graph.sum(axis=1)).ravel())
+    found = splu(
+        graph.tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    factor = found.L.tocsc()
+    factor.sort_indices()
+    place = found.perm_c.astype(np.int32)
+    return Pattern(place, factor.indptr.astype(np.int32), factor.indices)
+
+
+@cache
+def program(size: int, dtype: str) -> str:
+    """Return the function that factors a matrix and solves with it.
+
+    Its arguments: number of block columns, starts and rows of the `Pattern`, the blocks
+    of the lower triangle in its order, each with the columns one after the other, and
+    the right-hand side (columns, size). Its results: the solution, and the factor.
+    A matrix that is not positive definite gives NaN.
+
+    Args:
+        size: Rows of a block.
+        dtype: Of the numbers.
+    """
+    kind = KINDS[dtype]
+
+    def body(code: Loops, arguments: list[str], results: list[str]) -> None:
+        columns, starts, rows, blocks, rhs = arguments
+        x, factor = results
+        n = code.integer(columns, 0)
+        blocks_end = code.integer(starts, n)
+        kernel = _Columns(code, kind, size, starts, rows, factor, x)
+        with code.loop(0, blocks_end) as k:
+            at = code.index("mul", k, size * size)
+            for c in range(size):
+                here = code.index("add", at, c * size)
+                column = code.load(kind, blocks, here, size)
+                code.store(kind, factor, here, column, size)
+        with code.loop(0, n) as k:
+            at = code.index("mul", k, size)
+            code.store(kind, x, at, code.load(kind, rhs, at, size), size)
+        position = code.variable("0")
+        with code.loop(0, n) as j:
+            kernel.eliminate(j, position)
+        with code.loop(0, n) as k:
+            kernel.substitute(code.index("sub", code.index("sub", n, 1), k))
+
+    return function(body, 5, 2)
+
+
+class _Columns:
+    """The parts of the factorisation that handle one column of blocks."""
+
+    def __init__(self, code, kind, size, starts, rows, factor, x):
+        self.code, self.kind, self.size = code, kind, size
+        self.starts, self.rows, self.factor, self.x = starts, rows, factor, x
+
+    def _op(self, name: str, a: str, b: str, size: int = 0) -> str:
+        return self.code.binary(name, self.kind, a, b, size)
+
+    def _number(self, block: str, row: int, column: int) -> str:
+        at = self.code.index("add", block, column * self.size + row)
+        return self.code.load(self.kind, self.factor, at)
+
+    def _column(self, block: str, column: int) -> str:
+        at = self.code.index("add", block, column * self.size)
+        return self.code.load(self.kind, self.factor, at, self.size)
+
+    def _put(self, block: str, column: int, vector: str) -> None:
+        at = self.code.index("add", block, column * self.size)
+        self.code.store(self.kind, self.factor, at, vector, self.size)
+
+    def _times(self, number: str, vector: str) -> str:
+        splat = self.code.splat(self.kind, number, self.size)
+        return self._op("fmul", splat, vector, self.size)
+
+    def eliminate(self, j: str, position: str) -> None:
+        """Write: factor column j, update the columns to the right, solve for x_j."""
+        code, size, kind = self.code, self.size, self.kind
+        first = code.integer(self.starts, j)
+        end = code.integer(self.starts, code.index("add", j, 1))
+        below = code.index("add", first, 1)
+        diagonal = code.index("mul", first, size * size)
+        lower, inverses = self._diagonal_block(diagonal)
+        x_j = self._forward(j, lower, inverses)
+        with code.loop(below, end) as q:
+            block = code.index("mul", q, size * size)
+            solved = []
+            for c in range(size):
+                vector = self._column(block, c)
+                for m in range(c):
+                    product = self._times(lower[c, m], solved[m])
+                    vector = self._op("fsub", vector, product, size)
+                solved.append(self._times(inverses[c], vector))
+                self._put(block, c, solved[c])
+            at = code.index("mul", code.integer(self.rows, q), size)
+            rest = code.load(kind, self.x, at, size)
+            for c in range(size):
+                rest = self._op("fsub", rest, self._times(x_j[c], solved[c]), size)
+            code.store(kind, self.x, at, rest, size)
+        with code.loop(below, end) as q:
+            self._update(q, end, position)
+
+    def _diagonal_block(self, block: str):
+        """Write the factorisation of a diagonal block; return it by its numbers."""
+        code, size, kind = self.code, self.size, self.kind
+        lower, inverses = {}, []
+        for c in range(size):
+            for r in range(c, size):
+                number = self._number(block, r, c)
+                for m in range(c):
+                    product = self._op("fmul", lower[r, m], lower[c, m])
+                    number = self._op("fsub", number, product)
+                if r == c:
+                    number = code.root(kind, number)
+                    inverses.append(self._op("fdiv", "1.0", number))
+                else:
+                    number = self._op("fmul", number, inverses[c])
+                lower[r, c] = number
+                at = code.index("add", block, c * size + r)
+                code.store(kind, self.factor, at, number)
+        return lower, inverses
+
+    def _forward(self, j: str, lower: dict, inverses: list[str]) -> list[str]:
+        code, size = self.code, self.size
+        base = code.index("mul", j, size)
+        found = []
+        for r in range(size):
+            at = code.index("add", base, r)
+            number = code.load(self.kind, self.x, at)
+            for m in range(r):
+                product = self._op("fmul", lower[r, m], found[m])
+                number = self._op("fsub", number, product)
+            found.append(self._op("fmul", number, inverses[r]))
+            code.store(self.kind, self.x, at, found[r])
+        return found
+
+    def _update(self, q: str, end: str, position: str) -> None:
+        """Write: subtract the products of block q with itself and those below it."""
+        code, size, kind = self.code, self.size, self.kind
+        column = code.integer(self.rows, q)
+        begins = code.integer(self.starts, column)
+        code.lines.append(f"  store i64 {begins}, ptr {position}")
+        block_q = code.index("mul", q, size * size)
+        numbers = [
+            [self._number(block_q, k, m) for m in range(size)] for k in range(size)
+        ]
+        with code.loop(q, end) as a:
+            row = code.integer(self.rows, a)
+            label = code.fresh("find")
+            code.go(label)
+            code.label(label)
+            at = code.let(f"load i64, ptr {position}")
+            other = code.integer(self.rows, at)
+            following = code.index("add", at, 1)
+            code.lines.append(f"  store i64 {following}, ptr {position}")
+            same = code.let(f"icmp eq i64 {other}, {row}")
+            code.lines.append(f"  br i1 {same}, label %found{label}, label %{label}")
+            code.label(f"found{label}")
+            block_a = code.index("mul", a, size * size)
+            target = code.index("mul", at, size * size)
+            vectors = [self._column(block_a, m) for m in range(size)]
+            for k in range(size):
+                total = self._column(target, k)
+                for m in range(size):
+                    product = self._times(numbers[k][m], vectors[m])
+                    total = self._op("fsub", total, product, size)
+                self._put(target, k, total)
+
+    def substitute(self, j: str) -> None:
+        """Write: ``x_j = L_jj^-T (x_j - sum over the blocks below of L^T x)``."""
+        code, size, kind = self.code, self.size, self.kind
+        first = code.integer(self.starts, j)
+        end = code.integer(self.starts, code.index("add", j, 1))
+        base = code.index("mul", j, size)
+        with code.loop(code.index("add", first, 1), end) as q:
+            block = code.index("mul", q, size * size)
+            at = code.index("mul", code.integer(self.rows, q), size)
+            known = code.load(kind, self.x, at, size)
+            for c in range(size):
+                dot = code.dot(kind, self._column(block, c), known, size)
+                here = code.index("add", base, c)
+                old = code.load(kind, self.x, here)
+                code.store(kind, self.x, here, self._op("fsub", old, dot))
+        block = code.index("mul", first, size * size)
+        found: dict[int, str] = {}
+        for r in reversed(range(size)):
+            at = code.index("add", base, r)
+            number = code.load(kind, self.x, at)
+            for m in range(r + 1, size):
+                product = self._op("fmul", self._number(block, m, r), found[m])
+                number = self._op("fsub", number, product)
+            found[r] = self._op("fdiv", number, self._number(block, r, r))
+            code.store(kind, self.x, at, found[r])

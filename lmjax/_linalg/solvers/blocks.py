@@ -1,0 +1,80 @@
+"""Linear solvers for problems of many small blocks, beside `Schur`."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmjax._errors.checks import check_above
+from lmjax._jax.types import Scalar
+from lmjax._linalg.blocks import conjugate, sparse
+from lmjax._linalg.blocks.linearization import BlockLinearization
+
+
+class BlockCG(eqx.Module):
+    """Conjugate gradients on all unknowns of `ResidualBlocks`, J block by block.
+
+    Preconditioned by the diagonal blocks of ``J^T J``. It needs the least memory, and
+    many products where the graph is long; it works on every device and for any pattern.
+
+    Args:
+        tol: Stop when a turn changes the quadratic model by less than ``tol / k`` of
+            it after k turns. A loose step is enough; the loop repairs what is left.
+        max_steps: Limit on products per step.
+
+    Example:
+        >>> import lmjax
+        >>> solver = lmjax.LevenbergMarquardt(linear_solver=lmjax.BlockCG())
+
+    References:
+        Nash and Sofer (1990), Oper. Res. Lett. 9, 219-221, for the test.
+    """
+
+    tol: float | Scalar = 0.1
+    max_steps: int = eqx.field(default=500, static=True)
+    matrix_free: ClassVar[bool] = False
+
+    def __check_init__(self):
+        check_above("tol", self.tol, 0.0)
+
+    def __call__(
+        self, linearization: BlockLinearization, damping: Scalar
+    ) -> Float[Array, " n"]:
+        """Return an approximate damped least-squares step."""
+        model = linearization
+        grad = model.rmv(model.residual)
+        structure = model.structure
+        squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
+        added = damping + (structure.add_up(squares) == 0.0)
+        product = lambda v: model.rmv(model.mv(v)) + added * v
+        precondition = conjugate.block_jacobi(
+            structure, model.columns, [None] * len(model.columns), added
+        )
+        return conjugate.inexact(product, precondition, -grad, self.tol, self.max_steps)
+
+
+class SparseCholesky(eqx.Module):
+    """Sparse Cholesky factorisation of ``J^T J`` of `ResidualBlocks`, block by block.
+
+    The default for pose graphs and other problems without a leaf that `Schur` could
+    eliminate. The order of elimination is worked out once (SuperLU's minimum degree,
+    through SciPy), the numbers by machine code. On devices other than CPUs, under
+    `jax.vmap`, and where the rows are traced, a dense factorisation or `BlockCG` takes
+    its place.
+
+    Example:
+        >>> import lmjax
+        >>> solver = lmjax.LevenbergMarquardt(linear_solver=lmjax.SparseCholesky())
+
+    References:
+        Davis (2006), Direct Methods for Sparse Linear Systems, chapter 4.
+    """
+
+    matrix_free: ClassVar[bool] = False
+
+    def __call__(
+        self, linearization: BlockLinearization, damping: Scalar
+    ) -> Float[Array, " n"]:
+        """Return the damped least-squares step."""
+        return sparse.solve(linearization, damping, BlockCG())
