@@ -5,6 +5,7 @@ Write the residual once; fit one curve or a million without changing it.
 
 from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
+from lmjax import manifolds as manifolds
 from lmjax import models as models
 from lmjax._batch.explain import explain as explain
 from lmjax._batch.fit_batch import fit_batch as fit_batch

@@ -24,6 +24,7 @@ LADDER = [
     "_linalg",  # J, its normal matrix, their inverses
     "losses",
     "likelihoods",
+    "manifolds",
     "_problem",  # from what a user holds to one flat residual
     "_solver",  # the method
     "_engines",  # one loop, blocks by XLA, one machine program

@@ -22,6 +22,7 @@ NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
     name: thing for name, thing in vars(lmjax.models).items() if inspect.isclass(thing)
 }
+MANIFOLDS = [getattr(lmjax.manifolds, name) for name in lmjax.manifolds.NAMES]
 LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
 PLOTS = {n: f for n, f in vars(lmjax.plot).items() if inspect.isfunction(f)}
 XARRAY = {"curvefit": lmjax.xarray.curvefit}
@@ -32,6 +33,7 @@ PUBLIC = {
         (lmjax, NAMES),
         (lmjax.losses, lmjax.losses.NAMES),
         (lmjax.likelihoods, lmjax.likelihoods.NAMES),
+        (lmjax.manifolds, lmjax.manifolds.NAMES),
         (lmjax.models, MODELS),
         (lmjax.plot, PLOTS),
         (lmjax.scipy, SCIPY),
@@ -70,6 +72,7 @@ CALLED = [
     lmjax.Classical,
     lmjax.Fixed,
     *LIKELIHOODS,
+    *MANIFOLDS,
     *MODELS.values(),
 ]
 RETURNED = [
@@ -263,6 +266,6 @@ def test_every_public_class_that_is_called_is_listed_here():
     known |= {lmjax.ProfileStatus, lmjax.Engine}
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
-    assert known == public | {*LIKELIHOODS, *MODELS.values()}
+    assert known == public | {*LIKELIHOODS, *MANIFOLDS, *MODELS.values()}
     classes = [thing for thing in CALLED if inspect.isclass(thing)]
     assert all(issubclass(thing, eqx.Module) for thing in classes)
