@@ -91,7 +91,8 @@ def contour(
         limits: Pair of pairs ``((low, high), (low, high))``, one per parameter, in
             place of ``reach``.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, linear, loss, loss_scale, solver, likelihood.
+            bounds, fixed, linear, loss, loss_scale, solver, likelihood. The fit
+            remembers its tie, which is left out.
 
     Returns:
         The `Contour`.
