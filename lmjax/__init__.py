@@ -3,6 +3,7 @@
 Write the residual once; fit one curve or a million without changing it.
 """
 
+from lmjax import _interrupt as _interrupt
 from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
 from lmjax import manifolds as manifolds

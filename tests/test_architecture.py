@@ -19,6 +19,7 @@ MAX_FUNCTION = 60
 # The ladder: what stands in a line may import from the lines above it, and from its own
 # folder. Files of one folder import one another in one direction, too.
 LADDER = [
+    "_interrupt",  # Ctrl-C while the command line imports
     "_errors",  # how lmjax complains
     "_jax",  # what we add to JAX; knows nothing of least squares
     "_linalg",  # J, its normal matrix, their inverses

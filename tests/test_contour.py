@@ -70,6 +70,14 @@ def test_probability_is_that_of_fishers_f(fit):
     assert region.names == ("b", "a")
 
 
+def test_axes_have_the_names_of_a_plot(fit):
+    region = lmjax.contour(fit, X, Y, ("tau", "b"), points=5, reach=2.0)
+    for name, axis in zip(region.names, (region.x, region.y), strict=True):
+        middle, end = fit.params[name], 2.0 * fit.stderr[name]
+        expected = np.linspace(middle - end, middle + end, 5)
+        np.testing.assert_allclose(axis, expected, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_line_reaches_as_far_as_the_profile_does(fit):
     one_sigma = scipy.special.erf(np.sqrt(0.5))

@@ -1,5 +1,6 @@
 """The report in lmfit's layout against the text that lmfit itself writes."""
 
+import functools
 import re
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax import models
 
 X = np.linspace(0.0, 10.0, 41)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?")
@@ -24,6 +26,15 @@ def decay(p, t):
     return p["first"] * fast + p["second"] * slow
 
 
+def peak_in_numpy(x, height, centre, width, base):
+    return height * np.exp(-((x - centre) ** 2) / (2.0 * width**2)) + base
+
+
+def decay_in_numpy(t, first, fast, second, slow):
+    return first * np.exp(-fast * t) + second * np.exp(-slow * t)
+
+
+IN_NUMPY = {peak: peak_in_numpy, decay: decay_in_numpy}
 # model, start in lmfit's words, tie of lmjax, fixed
 CASES = {
     "expression": (
@@ -73,10 +84,10 @@ def data(model, rng):
 def layout_and_numbers(text):
     """Return what a diff sees without numbers, and the numbers.
 
-    The expressions are blanked, which a function does not have, and the count of calls,
-    which depends on how derivatives are made.
+    The expressions are blanked, which a function does not have, the count of calls,
+    which depends on how derivatives are made, and the other language of the model.
     """
-    text = re.sub(r"== '.*'", "== 'tie'", text)
+    text = re.sub(r"== '.*'", "== tied", text).replace("_in_numpy", "")
     text = re.sub(r"(function evals   = )\d+", r"\1", text)
     return NUMBER.sub("#", text), [float(found) for found in NUMBER.findall(text)]
 
@@ -85,15 +96,18 @@ def layout_and_numbers(text):
 def test_report_differs_from_lmfits_by_rounding_only(name, rng):
     model, words, tie, fixed = CASES[name]
     y = data(model, rng)
-    residual = lambda p: np.asarray(model(p.valuesdict(), X)) - y
+    same = lmfit.Model(IN_NUMPY[model])
     tight = {"ftol": 1e-14, "xtol": 1e-14, "gtol": 1e-14, "epsfcn": 1e-12}
-    theirs = lmfit.minimize(residual, lmfit.create_params(**words), **tight)
+    independent = {same.independent_vars[0]: X}
+    params = lmfit.create_params(**words)
+    theirs = same.fit(y, params, fit_kws=tight, **independent)
     # as a script that moves over writes it: lmfit's order, without the expression
     start = {k: v["value"] for k, v in words.items() if "value" in v}
     fit = lmjax.curve_fit(model, X, y, start, tie=tie, fixed=fixed)
-    ours = fit.report("lmfit", start=start | {k: 0.0 for k in words if k not in start})
+    start |= {k: 0.0 for k in words if k not in start}
+    ours = fit.report("lmfit", start, (X, y))
     layout, numbers = layout_and_numbers(ours)
-    expected, their_numbers = layout_and_numbers(lmfit.fit_report(theirs))
+    expected, their_numbers = layout_and_numbers(theirs.fit_report())
     assert layout == expected
     # the last digit of four of a correlation, of two of a percentage
     assert np.allclose(numbers, their_numbers, rtol=1e-3, atol=2e-4)
@@ -106,6 +120,60 @@ def test_without_a_start_the_init_is_unknown_as_lmfit_says_it():
     text = lmjax.curve_fit(line, X, y, start).report(style="lmfit")
     assert text.count("(init = ?)") == 2
     assert text.index("offset:") < text.index("slope:")
+
+
+def test_without_data_there_is_no_r_squared(rng):
+    y = data(peak, rng)
+    start = {"height": 2.0, "centre": 4.0, "width": 1.0, "base": 0.0}
+    fit = lmjax.curve_fit(peak, X, y, start)
+    lines = fit.report("lmfit", start, (X, y)).splitlines()
+    bare = [line for line in lines if "R-squared" not in line]
+    assert len(bare) == len(lines) - 1
+    assert fit.report("lmfit", start).splitlines() == bare
+    with pytest.raises(ValueError, match=r"xy: expected the pair \(x, y\)"):
+        fit.report("lmfit", start, X)
+    with pytest.raises(ValueError, match="this y gives"):
+        fit.report("lmfit", start, (X, y[1:]))
+    with pytest.raises(ValueError, match="this x gives"):
+        fit.report("lmfit", start, (X[1:], y))
+
+
+def r_squared(text):
+    return float(text.split("R-squared          = ")[1].split()[0])
+
+
+def test_r_squared_leaves_out_what_the_fit_does_and_does_not_weight(rng):
+    y, keep = data(peak, rng), X < 6.0
+    start = {"height": 2.0, "centre": 4.0, "width": 1.0, "base": 0.0}
+    sigma = 0.05 + 0.01 * X
+    fit = lmjax.curve_fit(peak, X, y, start, mask=keep, sigma=sigma)
+    cut = lmjax.curve_fit(peak, X[keep], y[keep], start, sigma=sigma[keep])
+    theirs = lmfit.Model(peak_in_numpy).fit(
+        y[keep], x=X[keep], weights=1.0 / sigma[keep], **start
+    )
+    expected = pytest.approx(theirs.rsquared, rel=1e-6)
+    assert r_squared(fit.report("lmfit", start, (X, y))) == expected
+    assert r_squared(cut.report("lmfit", start, (X[keep], y[keep]))) == expected
+    holes = np.where(keep, y, np.nan)
+    omit = lmjax.curve_fit(peak, X, holes, start, sigma=sigma, nan_policy="omit")
+    assert r_squared(omit.report("lmfit", start, (X, holes))) == expected
+
+
+def test_the_model_is_called_by_its_name(rng):
+    y = data(peak, rng)
+    start = models.Gaussian(2.0, 4.0, 1.0)
+    wider = lambda m: m.replace(width=2.0 * m.amplitude)
+    for fit in (
+        lmjax.curve_fit(start, X, y),
+        lmjax.curve_fit(start, X, y, tie=wider),
+    ):
+        assert fit.report("lmfit").startswith("[[Model]]\n    Model(Gaussian)\n")
+    line = lambda p, x: p["a"] * x
+    fit = lmjax.curve_fit(line, X, y, {"a": 1.0})
+    assert "    Model(<lambda>)\n" in fit.report("lmfit")
+    scaled = functools.partial(lambda scale, p, x: scale * p["a"] * x, 2.0)
+    fit = lmjax.curve_fit(scaled, X, y, {"a": 1.0})
+    assert "    Model(<lambda>)\n" in fit.report("lmfit")
 
 
 def test_what_has_no_error_says_so_as_in_lmfit():

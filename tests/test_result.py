@@ -321,6 +321,30 @@ def test_report_tells_that_no_degrees_of_freedom_are_left():
     got = lmjax.curve_fit(decay, T[:3], Y[:3], START)
     assert int(got.dof) == 0
     assert "degrees of freedom" in got.report()
+    known = lmjax.curve_fit(decay, T[:3], Y[:3], START, sigma=0.1, absolute_sigma=True)
+    assert known.report().count("+/-") == 3
+    assert "degrees of freedom" not in known.report()
+
+
+def test_report_tells_that_there_are_fewer_points_than_parameters():
+    words = r"fewer data points \(2\) than fitted parameters \(3\): "
+    # converged is true, as the curve meets its points; the parameters say the rest
+    got = lmjax.curve_fit(decay, T[:2], Y[:2], START)
+    assert got.success
+    assert (np.asarray(got.flat_status) == ParamStatus.UNDETERMINED).all()
+    assert re.search(words + "errors cannot be given", got.report())
+    known = {"sigma": 0.1, "absolute_sigma": True, "mask": np.arange(T.size) < 2}
+    got = lmjax.curve_fit(decay, T, Y, START, **known)
+    assert re.search(words + "not all parameters have errors", got.report())
+
+
+def test_report_of_a_batch_counts_fits_with_fewer_points_than_parameters():
+    masks = np.arange(T.size) < np.array([[2], [T.size]])
+    fit_one = lambda mask: lmjax.curve_fit(decay, T, Y, START, mask=mask)
+    got = jax.vmap(fit_one)(masks)
+    expected = "fewer data points than parameters: 1, where errors cannot be given"
+    assert expected in got.report()
+    assert "fewer" not in got[1].report()
 
 
 class Line(eqx.Module):

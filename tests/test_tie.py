@@ -204,6 +204,21 @@ def test_conditions_on_a_tied_parameter_are_refused():
             lmjax.curve_fit(two_peaks, X, X, START, tie=alike, **options)
 
 
+def test_the_fit_remembers_its_tie(rng):
+    y = spectrum(rng)
+    fit = lmjax.curve_fit(two_peaks, X, y, START, tie=alike)
+    words = "tie: expected to be left out, as the fit remembers the tie"
+    key = jax.random.key(0)
+    requests = (
+        lambda **options: lmjax.profile(fit, X, y, "a1", **options),
+        lambda **options: lmjax.contour(fit, X, y, ("a1", "c1"), **options),
+        lambda **options: lmjax.bootstrap(key, fit, X, y, **options),
+    )
+    for ask in requests:
+        with pytest.raises(TypeError, match=words):
+            ask(tie=alike)
+
+
 def test_an_error_within_says_how_tie_is_called():
     with pytest.raises(KeyError) as caught:
         lmjax.curve_fit(two_peaks, X, X, START, tie=lambda p: {**p, "s2": p["width"]})

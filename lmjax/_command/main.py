@@ -11,9 +11,9 @@ import jax
 import lmjax
 from lmjax._command import demo, fit, models
 from lmjax._files.problem import FileProblem
+from lmjax._interrupt import STOPPED
 
-# How a command ends: done, a request or file that cannot be used, stopped by Ctrl-C.
-REFUSED, STOPPED = 2, 130
+REFUSED = 2  # how a command ends whose request or file cannot be used
 
 
 class _Parser(argparse.ArgumentParser):

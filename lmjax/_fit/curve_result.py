@@ -227,8 +227,7 @@ class CurveFit(DataFit):
         number = isinstance(level, int | float | np.number)
         if known and not (number and 0.0 < level < 1.0):
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-        dof = self.dof.astype(self.cost.dtype)
-        dof = jnp.where(self.absolute_sigma, jnp.inf, dof)
+        dof = jnp.where(self.absolute_sigma, jnp.inf, self.dof.astype(self.cost.dtype))
         return student_t_quantile(level, dof).astype(self.cost.dtype)
 
     def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Array, Array]:
@@ -286,15 +285,16 @@ class CurveFit(DataFit):
         low = jax.tree.map(lambda y, s: y - half(s), centre, spread)
         return low, jax.tree.map(lambda y, s: y + half(s), centre, spread)
 
-    def report(self, style: str = "lmjax", start: Params = None) -> str:
+    def report(self, style: str = "lmjax", start: Params = None, xy: Any = None) -> str:
         """Return a table of parameters, errors, correlations and how the fit went.
 
         Args:
             style: "lmjax", or "lmfit" for the layout of lmfit's ``fit_report``, where
-                tied parameters read ``== 'tie'``; one fit, not a batch.
+                tied parameters read ``== tied``; one fit, not a batch.
             start: The start of the fit, which lmfit's layout shows.
+            xy: The pair (x, y) of the fit, from which lmfit's layout has R-squared.
         """
         check_choice("style", style, ("lmjax", "lmfit"))
         if style == "lmfit":
-            return lmfit_report.curve_fit(self, start)
+            return lmfit_report.curve_fit(self, start, xy, ties.model_name(self))
         return reports.curve_fit(self)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lmjax._errors.advice import calling
 from lmjax._errors.checks import check_function
 from lmjax._jax import arrays, paths
-from lmjax._jax.closures import unwrapped
+from lmjax._jax.closures import Split, unwrapped
 from lmjax._jax.dead_code import read_leaves
 from lmjax._jax.types import Params
 from lmjax._statistics.delta import propagated
@@ -95,6 +95,18 @@ def _numbers(params: Params) -> Params:
             f"one that returns {params!r}"
         )
     return numbers
+
+
+def model_name(fit: Any) -> str:
+    """Return the name of the function or class that is the model of a fit."""
+    model = fit.params if fit.model is None else unwrapped(fit.model)
+    if isinstance(model, Tied):
+        model = unwrapped(model.rest if model.model is None else model.model)
+    if isinstance(model, Split):
+        model = model.rest
+    if not isinstance(model, eqx.Module):
+        model = getattr(model, "func", model)  # of functools.partial, which has no name
+    return getattr(model, "__name__", type(model).__name__)
 
 
 def all_params(fit: Any) -> Params:

@@ -5,8 +5,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
+from lmjax._jax.arrays import as_arrays
 from lmjax._solver.report import (
     CORRELATIONS_FROM,
     flat_of,
@@ -31,8 +35,8 @@ class _Row(NamedTuple):
         return self.kind not in (None, ParamStatus.FIXED)
 
 
-def curve_fit(fit: Any, start: Any = None) -> str:
-    """Return the report of one `CurveFit`, with the start where it is given."""
+def curve_fit(fit: Any, start: Any, xy: Any, model: str) -> str:
+    """Return the report of one `CurveFit`, with start and R-squared where known."""
     if np.ndim(fit.status):
         raise ValueError(
             f"style: expected 'lmjax' for a batch, which has {np.size(fit.status)} "
@@ -41,7 +45,10 @@ def curve_fit(fit: Any, start: Any = None) -> str:
     rows = _ordered(_rows(fit), start)
     width = max(len(row.name) for row in rows) + 1
     lines = [
+        "[[Model]]",
+        f"    Model({model})",
         *_statistics(fit),
+        *_r_squared(fit, xy),
         *_warnings(rows, width),
         "[[Variables]]",
         *_variables(rows, start, width),
@@ -78,9 +85,9 @@ def _variables(rows: list[_Row], start: Any, width: int) -> list[str]:
         if kind == ParamStatus.FIXED:
             lines.append(f"{label} {value: .7g} (fixed)")
             continue
-        # what ties parameters is a function, which has no text
         init = f"(init = {given[name]:.7g})" if name in given else "(init = ?)"
-        end = "== 'tie'" if kind is None else init
+        # lmfit quotes the expression; what ties parameters here is a function
+        end = "== tied" if kind is None else init
         lines.append(f"{label} {_with_error(value, error)} {end}")
     return lines
 
@@ -102,6 +109,38 @@ def _statistics(fit) -> list[str]:
         f"    Akaike info crit   = {number(likelihood + 2 * free)}",
         f"    Bayesian info crit = {number(likelihood + math.log(n) * free)}",
     ]
+
+
+def _r_squared(fit: Any, xy: Any) -> list[str]:
+    """Return the share of the variance of y that the curve explains, as lmfit does.
+
+    Sigma does not count. Nothing is returned if it is not clear which points do.
+    """
+    if xy is None:
+        return []
+    if not isinstance(xy, tuple | list) or len(xy) != 2:
+        raise ValueError(f"xy: expected the pair (x, y) of the fit, got {xy!r}")
+    y = as_arrays("y", xy[1])
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    curve = fit.predict(xy[0])
+    for name, tree in (("y", y), ("x", curve)):
+        if shapes(tree) != shapes(fit.residual):
+            raise ValueError(
+                f"xy: expected the x and y of the fit, whose y has shape "
+                f"{shapes(fit.residual)}; this {name} gives {shapes(tree)}"
+            )
+    flat = lambda tree: np.asarray(ravel_pytree(tree)[0], float)
+    y, curve, points = flat(y), flat(curve), int(fit.num_points)
+    used = np.isfinite(y)
+    # the fit does not hold its mask, but a residual of 0 at each point left out
+    if used.sum() != points:
+        used &= flat(fit.residual) != 0.0
+    if used.sum() != points or points < 2:
+        return []
+    y, curve = y[used], curve[used]
+    spread = max(float(np.sum((y - y.mean()) ** 2)), 1e-15)
+    value = 1.0 - float(np.sum((y - curve) ** 2)) / spread
+    return [f"    R-squared          = {_number(value).strip()}"]
 
 
 def _warnings(rows: list[_Row], width: int) -> list[str]:

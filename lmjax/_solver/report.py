@@ -166,9 +166,23 @@ def _remarks(fit):
             f"    The data determine only {int(fit.rank)} combinations of the "
             f"{int(fit.num_free)} free parameters. Fix or bound some of those marked."
         )
-    if int(fit.dof) <= 0:
+    points, dof = int(fit.num_points), int(fit.dof)
+    if dof < 0:
+        lines.append(
+            f"    There are fewer data points ({points}) than fitted parameters "
+            f"({points - dof}): {_consequence(fit)}."
+        )
+    elif dof == 0 and not fit.absolute_sigma:
         lines.append("    No degrees of freedom are left: errors cannot be estimated.")
     return lines
+
+
+def _consequence(fit):
+    """Return what fewer points than parameters mean for the errors."""
+    # a sigma that is known gives errors to what the points do determine
+    if fit.absolute_sigma:
+        return "not all parameters have errors"
+    return "errors cannot be given"
 
 
 def _correlation_lines(fit):
@@ -249,6 +263,11 @@ def _batch(sol):
     good = np.asarray(sol.success)
     steps = np.asarray(sol.num_steps)
     lines.append(f"    steps: mean {steps.mean():.1f}, most {steps.max()}")
+    few = int(np.sum(np.asarray(sol.dof) < 0)) if hasattr(sol, "dof") else 0
+    if few:
+        lines.append(
+            f"    fewer data points than parameters: {few}, where {_consequence(sol)}"
+        )
     lines.append("Parameters of converged fits: median [5 %, 95 %]")
     for name, values in records.columns(sol.params, good.ndim).items():
         if good.any():

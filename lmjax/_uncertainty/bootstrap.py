@@ -151,7 +151,8 @@ def bootstrap(
             random, too, and the model may be wrong; not with a robust loss. With a
             likelihood only "parametric", the default then.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, linear, loss, loss_scale, solver, likelihood.
+            bounds, fixed, linear, loss, loss_scale, solver, likelihood. The fit
+            remembers its tie, which is left out.
 
     Returns:
         The `Bootstrap`. Replicas that fail do not raise: see its ``num_failed``. If

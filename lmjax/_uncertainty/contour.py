@@ -31,8 +31,8 @@ class Contour(eqx.Module):
         names: Names of the two parameters.
         values: Their fitted values.
         covariance: Their covariance.
-        first: Values of the first parameter on the grid.
-        second: Values of the second parameter on the grid.
+        first: Values of the first parameter on the grid, also called ``x``.
+        second: Values of the second parameter on the grid, also called ``y``.
         z: Root of the rise of chi-square in units of ``s^2`` at ``(first[i],
             second[j])``; NaN where a refit did not converge.
         dof: Degrees of freedom; infinite if sigma is absolute.
@@ -48,6 +48,19 @@ class Contour(eqx.Module):
     z: Float[Array, "*batch k l"]
     dof: Float[Array, "*batch"]
     found_lower_minimum: Bool[Array, "*batch"]
+
+    @property
+    def x(self) -> Float[Array, "*batch k"]:
+        """Values of the first parameter on the grid, as a plot calls them.
+
+        ``plt.contour(region.x, region.y, region.z.T)`` draws one region.
+        """
+        return self.first
+
+    @property
+    def y(self) -> Float[Array, "*batch l"]:
+        """Values of the second parameter on the grid, as a plot calls them."""
+        return self.second
 
     @property
     def probability(self) -> Float[Array, "*batch k l"]:
@@ -91,10 +104,12 @@ def contour(
         limits: Pair of pairs ``((low, high), (low, high))``, one per parameter, in
             place of ``reach``.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
-            bounds, fixed, linear, loss, loss_scale, solver, likelihood.
+            bounds, fixed, linear, loss, loss_scale, solver, likelihood. The fit
+            remembers its tie, which is left out.
 
     Returns:
-        The `Contour`.
+        The `Contour`: ``z[i, j]`` belongs to ``(x[i], y[j])``, its ``x`` and ``y``
+        being values of the two parameters.
 
     Raises:
         ValueError: If x, y or options are not those of the fit, ``which`` does not name
@@ -110,6 +125,8 @@ def contour(
         >>> region = lmjax.contour(fit, x, y, ("top", "half"), points=5)
         >>> print(region.z.shape, f"{region.z[2, 2]:.1f} {region.z[0, 2]:.0f}")
         (5, 5) 0.0 11
+        >>> print(f"top = {region.x[0]:.2f}, half = {region.y[2]:.2f}")
+        top = 3.47, half = 0.63
 
     References:
         Bates and Watts (1988), "Nonlinear Regression Analysis and Its Applications",

@@ -84,7 +84,7 @@ def profile(
         level: Probability that an interval holds the true value.
         options: Keywords of `curve_fit`, as given there: sigma, mask, nan_policy,
             bounds, fixed, linear, loss, loss_scale, solver, likelihood. Bounds end an
-            interval.
+            interval. The fit remembers its tie, which is left out.
 
     Returns:
         The `Profile`. A failure does not raise: see its ``status`` and

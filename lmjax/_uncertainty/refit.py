@@ -173,6 +173,11 @@ def prepare_refit(fit: Any, x: Any, y: Any, options: FitOptions) -> Refit:
             f"fit: expected one fit, got a batch of {fit.cost.shape}; use jax.vmap"
         )
     unknown = options.keys() - FitOptions.__annotations__.keys()
+    if "tie" in unknown:
+        raise TypeError(
+            "tie: expected to be left out, as the fit remembers the tie that curve_fit "
+            "was given"
+        )
     if unknown:
         raise TypeError(
             f"{min(unknown)}: expected a keyword of curve_fit out of "
