@@ -24,7 +24,7 @@ from lmjax.io._text import (
 )
 
 # So many lines are split at a time: their text takes ten times the room of the numbers.
-CHUNK = 100_000
+CHUNK = 4_000
 MOST = 2**31 - 1  # indices are int32
 OBSERVATION = "'camera point x y'"
 
@@ -175,11 +175,7 @@ def _check(bal: BalFile) -> None:
             raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name}: expected finite numbers")
-    for name, count in ("camera_of", len(bal.cameras)), ("point_of", len(bal.points)):
-        indices = getattr(bal, name)
-        if (
-            indices.dtype.kind not in "iu"
-            or indices.min() < 0
-            or indices.max() >= count
-        ):
-            raise ValueError(f"{name}: expected integers from 0 to {count - 1}")
+    for name, things in ("camera_of", bal.cameras), ("point_of", bal.points):
+        indices, last = getattr(bal, name), len(things) - 1
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() > last:
+            raise ValueError(f"{name}: expected integers from 0 to {last}")

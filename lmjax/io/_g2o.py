@@ -12,6 +12,7 @@ An edge measures the pose j as seen from the pose i. What follows a ``#`` is a c
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -211,19 +212,18 @@ def _split(
     """Return the ids and the numbers, (lines, width), of the lines of one tag."""
     values = [cells[row][1:] for row in rows]
     numbers = table(lines, rows, values, ids + width, f"{expected} after the tag")
-    names = [
-        _id(lines, row, cell)
-        for row, cell_of in zip(rows, values, strict=True)
-        for cell in cell_of[:ids]
-    ]
-    return names, numbers[:, ids:]
+    return _ids(lines, rows, [cell[:ids] for cell in values]), numbers[:, ids:]
 
 
-def _id(lines: Lines, row: int, cell: str) -> int:
-    # Not by way of float: ids beyond 2**53 would lose their last digits.
-    if cell.isascii() and cell.isdecimal() and len(cell) <= 19 and int(cell) <= MOST:
-        return int(cell)
-    raise lines.error(row, f"an id, an integer from 0 to {MOST}", shown(cell))
+def _ids(lines: Lines, rows: Sequence[int], cells: Cells) -> list[int]:
+    """Return the ids in some lines, one after the other."""
+    # Not by way of floats: those beyond 2**53 would lose their last digits.
+    for row, of_line in zip(rows, cells, strict=True):
+        for cell in of_line:
+            if not (cell.isdecimal() and len(cell) < 20 and int(cell) <= MOST):
+                expected = f"an id, an integer from 0 to {MOST}"
+                raise lines.error(row, expected, shown(cell))
+    return list(map(int, chain.from_iterable(cells)))
 
 
 def _poses(lines: Lines, rows: Sequence[int], numbers: np.ndarray) -> np.ndarray:
@@ -243,8 +243,7 @@ def _fixed(
     for row in rows:
         if len(cells[row]) < 2:
             raise lines.error(row, f"'{FIX} id ...'", "no id")
-        for cell in cells[row][1:]:
-            name = _id(lines, row, cell)
+        for name in _ids(lines, [row], [cells[row][1:]]):
             if name not in index:
                 got = f"{name}, which no pose and no edge has"
                 raise lines.error(row, "the id of a pose", got)

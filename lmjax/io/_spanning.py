@@ -37,35 +37,27 @@ def span(
         The poses, (n, 3) or (n, 7).
     """
     width = measurements.shape[1]
-    compose, inverse = (
-        (compose_2d, inverse_2d)
-        if width == 3
-        else (
-            compose_3d,
-            inverse_3d,
-        )
-    )
-    edges = list(zip(i.tolist(), j.tolist(), map(tuple, measurements.tolist())))
-    touching: list[list[int]] = [[] for _ in range(n)]
-    for edge, (start, end, _) in enumerate(edges):
-        touching[start].append(edge)
-        touching[end].append(edge)
-    poses: list[Pose | None] = [*map(tuple, known.tolist()), *[None] * (n - len(known))]
-    queue = deque(range(len(known)))
+    flat = width == 3
+    compose, inverse = (compose_2d, inverse_2d) if flat else (compose_3d, inverse_3d)
+    steps = list(map(tuple, measurements.tolist()))
+    neighbours: list[list[tuple[int, int, bool]]] = [[] for _ in range(n)]
+    for edge, (start, end) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
+        neighbours[start].append((end, edge, True))
+        neighbours[end].append((start, edge, False))
+    poses: dict[int, Pose] = dict(enumerate(map(tuple, known.tolist())))
+    queue = deque(poses)
     for first in range(n):
-        if poses[first] is None:
+        if first not in poses:
             poses[first] = IDENTITY[width]
             queue.append(first)
         while queue:
             at = queue.popleft()
-            for edge in touching[at]:
-                start, end, step = edges[edge]
-                to = end if at == start else start
-                if poses[to] is None:
-                    step = step if at == start else inverse(step)
+            for to, edge, ahead in neighbours[at]:
+                if to not in poses:
+                    step = steps[edge] if ahead else inverse(steps[edge])
                     poses[to] = compose(poses[at], step)
                     queue.append(to)
-    return np.array(poses)
+    return np.array([poses[row] for row in range(n)])
 
 
 def compose_2d(a: Sequence[float], b: Sequence[float]) -> Pose:
@@ -85,7 +77,6 @@ def inverse_2d(a: Sequence[float]) -> Pose:
 
 def compose_3d(a: Sequence[float], b: Sequence[float]) -> Pose:
     """Return the pose that is ``b`` as seen from ``a``; its quaternion has length 1."""
-    moved = _rotate(a[3:], b[:3])
     w, x, y, z = a[3:]
     bw, bx, by, bz = b[3:]
     q = (
@@ -95,7 +86,11 @@ def compose_3d(a: Sequence[float], b: Sequence[float]) -> Pose:
         w * bz + x * by - y * bx + z * bw,
     )
     length = math.hypot(*q)  # rounding adds up along a chain
-    return *(p + d for p, d in zip(a[:3], moved)), *(part / length for part in q)
+    moved = _rotate(a[3:], b[:3])
+    return (
+        *(start + step for start, step in zip(a[:3], moved, strict=True)),
+        *(part / length for part in q),
+    )
 
 
 def inverse_3d(a: Sequence[float]) -> Pose:

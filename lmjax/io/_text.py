@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import chain
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -48,15 +48,11 @@ def open_text(path: Name, mode: str) -> TextIO:
         path: The file.
         mode: "rt" or "wt".
     """
+    suffix = Path(path).suffix.lower()
+    opener: Any = {".bz2": bz2.open, ".gz": gzip.open}.get(suffix, open)
     # Bytes that are no text become a character that is no number. They are then
     # reported like any other text among numbers.
-    options = {"encoding": "utf-8", "errors": "replace"}
-    suffix = Path(path).suffix.lower()
-    if suffix == ".bz2":
-        return bz2.open(path, mode, **options)  # type: ignore[return-value]
-    if suffix == ".gz":
-        return gzip.open(path, mode, **options)  # type: ignore[return-value]
-    return open(path, mode, **options)
+    return opener(path, mode, encoding="utf-8", errors="replace")
 
 
 def read_lines(path: Name, comment: str = "") -> Lines:
@@ -103,7 +99,7 @@ def floats(lines: Lines, rows: Sequence[int], cells: Cells) -> np.ndarray:
         ValueError: If a cell is no number, or not a finite one. Names the first.
     """
     try:
-        values = np.fromiter(map(float, chain.from_iterable(cells)), float)
+        values = np.array(list(map(float, chain.from_iterable(cells))), float)
         # Python reads 1_0 as 10; no format of files does
         good = np.isfinite(values).all() and "_" not in "".join(
             chain.from_iterable(cells)
