@@ -162,9 +162,8 @@ def _vertices(
     lines: Lines, rows: Sequence[int], cells: Cells, dimension: int
 ) -> tuple[dict[int, int], np.ndarray]:
     """Return which pose has which id, and the poses of the lines of vertices."""
-    names = POSE[dimension].split()
-    expected = f"'{VERTEX[dimension]} id {POSE[dimension]}'"
-    ids, numbers = _split(lines, rows, cells, 1, len(names), expected)
+    width, expected = len(POSE[dimension].split()), f"'id {POSE[dimension]}'"
+    ids, numbers = _split(lines, rows, cells, 1, width, expected)
     index: dict[int, int] = {}
     for k, name in enumerate(ids):
         if index.setdefault(name, k) != k:
@@ -183,10 +182,7 @@ def _edges(
     """
     width, d = len(POSE[dimension].split()), FREEDOM[dimension]
     triangle = d * (d + 1) // 2
-    expected = (
-        f"'{EDGE[dimension]} i j {POSE[dimension]}' and {triangle} numbers of "
-        "information"
-    )
+    expected = f"'i j {POSE[dimension]}' and {triangle} of information"
     ends, numbers = _split(lines, rows, cells, 2, width + triangle, expected)
     for row, start, stop in zip(rows, ends[::2], ends[1::2], strict=True):
         if start == stop:
@@ -211,7 +207,7 @@ def _split(
 ) -> tuple[list[int], np.ndarray]:
     """Return the ids and the numbers, (lines, width), of the lines of one tag."""
     values = [cells[row][1:] for row in rows]
-    numbers = table(lines, rows, values, ids + width, f"{expected} after the tag")
+    numbers = table(lines, rows, values, ids + width, expected)
     return _ids(lines, rows, [cell[:ids] for cell in values]), numbers[:, ids:]
 
 

@@ -52,10 +52,11 @@ def semidefinite(matrices: np.ndarray) -> np.ndarray:
     """
     diagonal = np.diagonal(matrices, axis1=1, axis2=2)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    correlation = matrices / scale[:, :, None] / scale[:, None, :]
+    with np.errstate(over="ignore"):  # inf is refused below
+        correlation = matrices / scale[:, :, None] / scale[:, None, :]
     # What has no information at all has none in common with others either.
     empty = (diagonal == 0)[:, :, None] & (matrices != 0)
-    # The eigenvalues of a matrix far from all correlations may overflow.
+    # No correlation is larger than 1, and eigvalsh fails on infinities.
     bounded = (np.abs(correlation) <= 2).all((1, 2)) & (diagonal >= 0).all(1)
     good = bounded & ~empty.any((1, 2))
     good[good] = np.linalg.eigvalsh(correlation[good])[:, 0] >= -ROUNDING

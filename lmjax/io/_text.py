@@ -133,7 +133,7 @@ def table(
     lengths = np.fromiter(map(len, cells), int, len(cells))
     if wrong := np.flatnonzero(lengths != width).tolist():
         found = int(lengths[wrong[0]])
-        raise lines.error(rows[wrong[0]], expected, f"{found} value{'s'[: found != 1]}")
+        raise lines.error(rows[wrong[0]], f"{width} values, {expected}", str(found))
     return floats(lines, rows, cells).reshape(-1, width)
 
 
