@@ -39,6 +39,7 @@ LADDER = [
     "optax",
     "scipy",
     "plot",
+    "io",  # bundle adjustment and pose graphs in files
     "_files",  # tables and stacks; knows nothing of fits
     "_command",  # the command line
     "__main__",

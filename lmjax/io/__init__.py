@@ -1,0 +1,1 @@
+"""Files of bundle adjustment (BAL) and of pose graphs (g2o)."""
