@@ -50,11 +50,6 @@ class FitBlock(eqx.Module):
         return True
 
     @property
-    def proves_minimum(self) -> bool:
-        """Whether an undamped step tells a minimum: it does."""
-        return True
-
-    @property
     def n(self) -> int:
         """Number of parameters."""
         return self.p0.shape[0]

@@ -14,12 +14,14 @@ from lmjax._linalg.solvers import BlockCG
 from lmjax._problem import block_build
 from lmjax._problem.block_build import Prepared
 from lmjax._problem.residual_blocks import ResidualBlocks
+from lmjax._solver.damping import Nielsen
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.solution import History
-from lmjax._solver.status import ParamStatus
 
 # Relative change of the cost that ends a fit of blocks, unless one is given.
 FTOL = 1e-8
+# First lambda unless one is given, that of Ceres.
+DAMPING = 1e-4
 
 
 def is_blocks(given: Any) -> bool:
@@ -50,6 +52,10 @@ def fit_blocks(
         linear_solver=prepared.linear_solver,
         ftol=FTOL if solver.ftol is None else solver.ftol,
     )
+    rule = solver.damping
+    if isinstance(rule, Nielsen) and rule.initial is None:
+        rule = dataclasses.replace(rule, initial=DAMPING)
+        solver = dataclasses.replace(solver, damping=rule)
     summary = _summary(prepared, params0, asked)
     return _fit(prepared, params0, bounds, fixed, solver, derivative, single, summary)
 
@@ -80,7 +86,7 @@ def _fit(
         )
     constraints = problem.constraints
     start = constraints.project(p0)
-    status = _param_status(constraints, outcome, p0)
+    status = outcome.param_status(constraints, start)
     residuals = [
         _in_order(part, order, out)
         for part, order, out in zip(
@@ -121,22 +127,6 @@ def _in_order(part, order, shape):
     if order is not None:
         rows = jnp.zeros_like(rows).at[order].set(rows)
     return rows.reshape(len(rows), *shape)
-
-
-def _param_status(constraints, outcome, p0):
-    """Return what became of each parameter; of a manifold, of each element."""
-    step = constraints.difference(constraints.project(p0), outcome.p)
-    status = jnp.where(step == 0.0, ParamStatus.UNMOVED, ParamStatus.FREE)
-    status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
-    if constraints.box is not None:
-        at_lower = constraints.coordinates(outcome.p) <= constraints.box[0]
-        side = jnp.where(at_lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
-        status = jnp.where(outcome.free, status, side)
-    if constraints.fixed is not None:
-        status = jnp.where(constraints.fixed, ParamStatus.FIXED, status)
-    if constraints.charts is not None:
-        status = constraints.charts.of_elements(status)
-    return status.astype(jnp.int8)
 
 
 def _summary(prepared: Prepared, params0, asked) -> BlockSummary:

@@ -24,16 +24,16 @@ from lmjax._fit.validate import (
     resolve_linear,
     resolve_loss,
 )
-from lmjax._jax import arrays, program_cache
+from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.closures import Program
 from lmjax._jax.types import Params, ResidualFn
 from lmjax._linalg.arrowhead import Arrow
 from lmjax._linalg.solvers import Schur
+from lmjax._problem.charts import is_manifold
 from lmjax._problem.precision import warn_of_rounded
 from lmjax._problem.problem import Problem, build
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.solution import History, Solution
-from lmjax._solver.status import ParamStatus
 
 _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
@@ -62,7 +62,8 @@ def least_squares(
 
     Args:
         residual_fn: ``residual_fn(params, *args)`` returns an array or a pytree of
-            arrays.
+            arrays. In its place `ResidualBlocks`, or a list of them: then ``args``,
+            ``linear`` and ``loss`` stay empty, and the result is a `BlockSolution`.
         params0: Start: any pytree of floating-point arrays.
         args: Further arguments of ``residual_fn``. Series and tables of pandas and the
             like become arrays.
@@ -81,6 +82,9 @@ def least_squares(
             ``rho(0) = 0``, or the name of one in ``lmjax.losses``. None is plain least
             squares.
         loss_scale: Size at which a residual starts to count less.
+        manifold: Prefix pytree of manifolds, see ``lmjax.manifolds``: the last axis of
+            such a leaf holds rotations, poses or unit vectors, and steps move along
+            them. Bounds do not apply there; ``fixed`` holds whole elements.
         solver: Algorithm and settings.
         derivative: What autodiff of the solution means: `Implicit`, `Unrolled` or
             `OneStep`.
@@ -132,6 +136,9 @@ def least_squares(
     )
     warn_of_rounded(args=args)
     term = resolve_loss(loss, loss_scale)
+    charts = None
+    if manifold is not None:
+        charts = tuple(paths.spread("manifold", manifold, params0, is_manifold))
     marked = resolve_linear(
         linear,
         params0,
@@ -155,6 +162,7 @@ def least_squares(
             derivative,
             marked,
             jac,
+            charts,
         )
     except (TypeError, OverflowError) as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
@@ -193,7 +201,17 @@ def _of_blocks(
 
 @partial(jax.jit, static_argnames="linear")
 def _fit(
-    residual_fn, params0, args, bounds, fixed, term, solver, derivative, linear, jac
+    residual_fn,
+    params0,
+    args,
+    bounds,
+    fixed,
+    term,
+    solver,
+    derivative,
+    linear,
+    jac,
+    manifold,
 ):
     jac = jac or solver.jac
     if isinstance(residual_fn, Program):
@@ -208,6 +226,7 @@ def _fit(
         solver=solver,
         derivative=derivative,
         linear=linear,
+        manifold=manifold,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
     )
     return ResidualFit(**vars(solution))
@@ -226,6 +245,7 @@ def solve(
     whiten: Callable | None = None,
     linear: tuple[bool, ...] | None = None,
     arrow: Arrow | None = None,
+    manifold: tuple[Any, ...] | None = None,
 ) -> tuple[Solution, Problem, dispatch.Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
     if arrow is None and isinstance(solver.linear_solver, Schur):
@@ -243,6 +263,7 @@ def solve(
         whiten=whiten,
         linear=linear,
         arrow=arrow,
+        manifold=manifold,
     )
     outcome = derivative.solve(problem, p0, solver)
     history = None
@@ -255,7 +276,7 @@ def solve(
             record.gain,
             record.accepted,
         )
-    iterated = p0.size - sum(linear or ())
+    iterated = problem.constraints.size(p0) - sum(linear or ())
     linear_solver = solver.choose_linear_solver(problem.m, iterated)
     matrix_free = getattr(linear_solver, "matrix_free", False)
     solution = Solution(
@@ -268,7 +289,7 @@ def solve(
         damping=outcome.damping,
         normal_matrix=outcome.normal_matrix,
         residual=unravel_residual(outcome.r),
-        flat_status=_param_status(problem, outcome, p0),
+        flat_status=outcome.param_status(problem.constraints, p0),
         start_projected=None
         if bounds is None
         else jnp.any(problem.constraints.project(p0) != p0),
@@ -286,16 +307,3 @@ def solve(
 def _name(linear_solver):
     function = getattr(linear_solver, "func", linear_solver)  # of a jax Partial
     return getattr(function, "__name__", type(function).__name__)
-
-
-def _param_status(problem, outcome, p0):
-    p, (box, fixed) = outcome.p, (problem.constraints.box, problem.constraints.fixed)
-    status = jnp.where(p == p0, ParamStatus.UNMOVED, ParamStatus.FREE)
-    status = jnp.where(outcome.lost, ParamStatus.UNDETERMINED, status)
-    status = jnp.where(outcome.idle, ParamStatus.IDLE, status)
-    if box is not None:
-        side = jnp.where(p <= box[0], ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
-        status = jnp.where(outcome.free, status, side)
-    if fixed is not None:
-        status = jnp.where(fixed, ParamStatus.FIXED, status)
-    return status.astype(jnp.int8)

@@ -22,7 +22,7 @@ from lmjax._linalg.blocks.structure import Group, Leaf, Slot, Structure
 from lmjax._linalg.solvers import BlockCG, Schur, SparseCholesky
 from lmjax._problem.block_problem import BlockGroup, BlockProblem, ParamLeaf
 from lmjax._problem.bounds import constraints_of
-from lmjax._problem.charts import charts_of
+from lmjax._problem.charts import charts_of, is_manifold
 from lmjax._problem.residual_blocks import ResidualBlocks
 
 # Reduced systems of more unknowns are solved by conjugate gradients: the factorisation
@@ -66,7 +66,7 @@ def prepare(
     dtype = paths.check_params(params0)
     params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
     values, structure = jax.tree.flatten(params0)
-    manifolds = paths.spread("manifold", manifold, params0, _is_manifold)
+    manifolds = paths.spread("manifold", manifold, params0, is_manifold)
     charts_of(values, manifolds)  # checks their shapes
     leaves = _leaves(values, manifolds)
     made = [
@@ -119,10 +119,6 @@ def build(
         m,
     )
     return problem, jnp.concatenate([jnp.ravel(value) for value in values])
-
-
-def _is_manifold(x: Any) -> bool:
-    return hasattr(x, "retract") and hasattr(x, "local")
 
 
 def _leaves(values, manifolds) -> tuple[Leaf, ...]:

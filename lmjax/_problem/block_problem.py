@@ -227,6 +227,16 @@ class BlockProblem(eqx.Module):
             columns.append(jac)
         return BlockLinearization(join(residuals), tuple(columns), self.structure)
 
+    def zero_linearization(self, p: Float[Array, " a"]) -> BlockLinearization:
+        """Return a linear model of zeros, for a problem that has not been evaluated."""
+        columns = tuple(
+            jnp.zeros((g.pattern.width, g.pattern.outputs, g.pattern.blocks), p.dtype)
+            for g in self.groups
+        )
+        return BlockLinearization(
+            jnp.zeros((self.m,), p.dtype), columns, self.structure
+        )
+
     def _parts(self, r):
         return zip(self.groups, self.structure.split(r), strict=True)
 

@@ -176,3 +176,8 @@ def charts_of(leaves: list[Any], manifolds: list[Any]) -> Charts | None:
         start += rows * size
         tangent_start += rows * tangent_size
     return Charts(tuple(manifolds), tuple(found))
+
+
+def is_manifold(x: Any) -> bool:
+    """Return whether an object is a manifold."""
+    return hasattr(x, "retract") and hasattr(x, "local")

@@ -66,9 +66,8 @@ class ResidualBlocks(eqx.Module):
         >>> springs = lmjax.ResidualBlocks(
         ...     spring, {"x": ends}, (jnp.array([1.0, 1.0, 2.3]),)
         ... )
-        >>> sol = lmjax.least_squares(
-        ...     springs, {"x": jnp.zeros(3)}, fixed={"x": jnp.array([True, False, False])}
-        ... )
+        >>> first = {"x": jnp.array([True, False, False])}
+        >>> sol = lmjax.least_squares(springs, {"x": jnp.zeros(3)}, fixed=first)
         >>> print(jnp.round(sol.params["x"], 3))
         [0.  1.1 2.2]
 

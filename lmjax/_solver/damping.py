@@ -55,9 +55,11 @@ class Nielsen(eqx.Module):
 
     Args:
         initial: First lambda, relative to the normal matrix scaled to unit diagonal.
-            The default of 1 found more global minima on the Moré-Garbow-Hillstrom
-            problems than the customary 1e-3. To go on from an earlier fit of similar
-            data, give its ``Solution.damping`` (and start at its ``params``).
+            None is 1, which found more global minima on the Moré-Garbow-Hillstrom
+            problems than the customary 1e-3, and 1e-4 for `ResidualBlocks`, as in
+            Ceres: their starts are good, and each step costs much. To go on from an
+            earlier fit of similar data, give its ``Solution.damping`` (and start at
+            its ``params``).
         shrink: Least factor of an accepted step. Nielsen uses 1/3; 1/4 reaches the same
             minima in fewer steps. 1/10 saves more but lost one global minimum of 69.
         fast_shrink: Factor where the gain is within 5 % of 1. 1/10 ends an easy fit in
@@ -72,19 +74,21 @@ class Nielsen(eqx.Module):
         Nielsen (1999), IMM-REP-1999-05, "Damping parameter in Marquardt's method".
     """
 
-    initial: float | Scalar = 1.0
+    initial: float | Scalar | None = None
     shrink: float | Scalar = 0.25
     fast_shrink: float | Scalar = 0.1
     guarded: ClassVar[bool] = True  # steps with a poor gain are refused
 
     def __check_init__(self):
-        check_above("initial", self.initial, 0.0)
+        if self.initial is not None:
+            check_above("initial", self.initial, 0.0)
         check_above("shrink", self.shrink, 0.0)
         check_above("fast_shrink", self.fast_shrink, 0.0)
 
     def start(self, dtype) -> tuple[Scalar, Scalar]:
         """Return the first damping and growth factor."""
-        return jnp.asarray(self.initial, dtype), jnp.asarray(2.0, dtype)
+        initial = 1.0 if self.initial is None else self.initial
+        return jnp.asarray(initial, dtype), jnp.asarray(2.0, dtype)
 
     def update(
         self, lam: Scalar, growth: Scalar, gain: Scalar, accept: Flag

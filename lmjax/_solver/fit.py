@@ -35,11 +35,6 @@ class Fit(Protocol):
         """Whether steps come from the normal equations."""
         ...
 
-    @property
-    def proves_minimum(self) -> bool:
-        """Whether an undamped step tells a minimum."""
-        ...
-
     def start(self, p: Float[Array, "n *f"], /) -> Point:
         """Return the first point."""
         ...

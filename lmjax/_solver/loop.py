@@ -25,7 +25,7 @@ from lmjax._solver.damping import achieves_enough, fading
 from lmjax._solver.fit import Fit
 from lmjax._solver.point import Point, first_scale, isfinite
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.single_fit import fit_of
+from lmjax._solver.single_fit import BlockFit, fit_of
 from lmjax._solver.state import Record, State
 from lmjax._solver.status import Status
 from lmjax._solver.trial import DampedStep, Trial, damped_step, measure
@@ -39,11 +39,42 @@ def run(
 ) -> State:
     """Run one fit from ``p0`` until the status leaves RUNNING."""
     fit = fit_of(problem, linear_solver, p0)
+    if isinstance(fit, BlockFit):
+        first, turn = _unstarted(fit, p0, solver), _start_or_step
+    else:
+        first, turn = init(fit, p0, solver), step
     return sharded.while_loop(
         lambda state: stopping.unfinished(state.status),
-        lambda state: step(state, fit, solver),
-        init(fit, p0, solver),
+        lambda state: turn(state, fit, solver),
+        first,
     )
+
+
+def _unstarted(fit: BlockFit, p0: Float[Array, " a"], solver) -> State:
+    """Return the state of a fit of blocks whose start has not been linearised."""
+    shapes = jax.eval_shape(lambda p: init(fit, p, solver), p0)
+    zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+    state = jax.tree.map(zeros, shapes)
+    point = state.point._replace(p=p0, linearization=fit.problem.zero_linearization(p0))
+    return state._replace(
+        point=point,
+        lam=jnp.ones_like(state.lam),
+        status=jnp.int32(stopping.UNSTARTED),
+    )
+
+
+def _start_or_step(state: State, fit: BlockFit, solver) -> State:
+    """Return the state after the next step, of which the first leads to the start.
+
+    So J is compiled once, which takes most of the time that a user waits for a first
+    answer: a start outside the loop would compile it twice.
+    """
+    proposed = propose(state, fit, solver)
+    evaluated = fit.evaluate(proposed.p)
+    after, linearized = _decided(state, proposed, evaluated, fit, solver)
+    started = begin(linearized, None, fit, solver)
+    unstarted = state.status == stopping.UNSTARTED
+    return sharded.choose(unstarted, lambda: started, lambda: after)
 
 
 def init(fit: Fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -109,16 +140,23 @@ def decide(
     state: State, proposed: DampedStep, evaluated: Any, fit: Fit, solver
 ) -> State:
     """Return the state after a step, given what ``fit.evaluate`` found at its end."""
+    return _decided(state, proposed, evaluated, fit, solver)[0]
+
+
+def _decided(
+    state: State, proposed: DampedStep, evaluated: Any, fit: Fit, solver
+) -> tuple[State, Point]:
+    """Return the state after a step, and what was linearised."""
     point, running = state.point, state.status == Status.RUNNING
     short = state.status == stopping.MEASURE_CURVATURE
     lam, scale = metric(state)
     trial = measure(proposed, evaluated, point, lam, scale, fit)
     eligible = _is_eligible(state, trial, solver)
     end = trial.p, trial.evaluated, trial.cost
-    new = fit.linearize_if(eligible | short, *end, point)
+    wanted = eligible | short | (state.status == stopping.UNSTARTED)
+    linearized = new = fit.linearize_if(wanted, *end, point)
     # per unit of the residual: these products would underflow first of all
-    dp = fit.constraints.difference(point.p, trial.p)
-    r = jnp.sqrt(2.0 * point.cost)
+    dp, r = trial.dp, jnp.sqrt(2.0 * point.cost)
     before, after, size = sums(
         (point.grad / r) * dp, (new.grad / r) * dp, new.norms + jnp.abs(new.grad)
     )
@@ -154,19 +192,19 @@ def decide(
         index = jnp.where(counted, state.num_steps, solver.max_steps)
         record = jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), record, row)
     at_mark = num_steps % stopping.WINDOW == 0
-    return State(
+    scale = jnp.maximum(fade * state.scale, new.norms)
+    after = State(
         new,
         lam_new,
         growth,
         jnp.where(at_mark, new.cost, state.mark),
-        new.norms
-        if not fit.proves_minimum
-        else jnp.maximum(fade * state.scale, new.norms),
+        new.norms if isinstance(fit, BlockFit) else scale,
         num_steps,
         state.num_accepted + accept.astype(jnp.int32),
         status,
         record,
     )
+    return after, linearized
 
 
 def _is_eligible(
@@ -247,7 +285,7 @@ def _status_after_step(
     undamped_already &= ~(only_rounding & trial.cancels)
     below_xtol = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     by_ftol = ftol > 0.0
-    if not fit.proves_minimum:
+    if isinstance(fit, BlockFit):
         undamped_already = jnp.ones_like(accept)
         small = stopping.best_coordinate_reduction(new.grad, new.norms, new.free)
         refused_early = refused & (jnp.maximum(predicted_undamped, small) > relevant)

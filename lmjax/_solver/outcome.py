@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import Problem
 from lmjax._solver.state import Record, State
-from lmjax._solver.status import Engine
+from lmjax._solver.status import Engine, ParamStatus
 
 
 class Outcome(NamedTuple):
@@ -53,6 +54,24 @@ class Outcome(NamedTuple):
     def idle(self) -> Bool[Array, " n"]:
         """Which parameters have no effect on the residual at ``p``."""
         return self.norms == 0.0
+
+    def param_status(
+        self, constraints: Constraints, p0: Float[Array, " a"]
+    ) -> Int[Array, " a"]:
+        """Return what became of each parameter; on a manifold, of each element."""
+        step = constraints.difference(p0, self.p)
+        status = jnp.where(step == 0.0, ParamStatus.UNMOVED, ParamStatus.FREE)
+        status = jnp.where(self.lost, ParamStatus.UNDETERMINED, status)
+        status = jnp.where(self.idle, ParamStatus.IDLE, status)
+        if constraints.box is not None:
+            at_lower = constraints.coordinates(self.p) <= constraints.box[0]
+            side = jnp.where(at_lower, ParamStatus.AT_LOWER, ParamStatus.AT_UPPER)
+            status = jnp.where(self.free, status, side)
+        if constraints.fixed is not None:
+            status = jnp.where(constraints.fixed, ParamStatus.FIXED, status)
+        if constraints.charts is not None:
+            status = constraints.charts.of_elements(status)
+        return status.astype(jnp.int8)
 
 
 def outcome_of(state: State, problem: Problem, solver) -> Outcome:

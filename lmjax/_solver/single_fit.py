@@ -43,11 +43,6 @@ class SingleFit(NamedTuple):
         return isinstance(self.linear_solver, Cholesky)
 
     @property
-    def proves_minimum(self) -> bool:
-        """Whether an undamped step tells a minimum."""
-        return True
-
-    @property
     def matrix_free(self) -> bool:
         """Whether J is never formed."""
         return getattr(self.linear_solver, "matrix_free", False)
@@ -133,11 +128,6 @@ class BlockFit(SingleFit):
     Such problems often leave some directions open (where the world stands, how large it
     is), and linear solvers may stop early. An undamped step proves nothing then.
     """
-
-    @property
-    def proves_minimum(self) -> bool:
-        """Whether an undamped step tells a minimum."""
-        return False
 
     def compare(self, point: Point, dp, r) -> tuple[Scalar, ...]:
         """Return the cost at ``r``, how far it fell, ``|J dp|^2`` and infinity.

@@ -22,6 +22,8 @@ from lmjax._solver.status import Status
 # J itself decides (`lmjax._solver.final_check`).
 CANDIDATE_ACCEPTED, CANDIDATE_REFUSED, MEASURE_CURVATURE = 100, 101, 102
 NEEDS_FINAL_CHECK = 103
+# UNSTARTED is a fit whose start has not been evaluated; its first step leads there.
+UNSTARTED = 104
 
 # A change of each parameter that does not matter, in standard errors.
 RELEVANT = 0.05
@@ -39,7 +41,7 @@ INDEPENDENT = 0.01
 
 def unfinished(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:
     """Return which fits have not ended."""
-    return (status == Status.RUNNING) | is_candidate(status)
+    return (status == Status.RUNNING) | (status == UNSTARTED) | is_candidate(status)
 
 
 def is_candidate(status: Int[Array, "*f"]) -> Bool[Array, "*f"]:

@@ -21,6 +21,7 @@ class DampedStep(NamedTuple):
 
     Attributes:
         p: Parameters at its end, inside the bounds.
+        dp: The step.
         pivots: Pivots of the damped linear problem.
         correction_small: Whether the second-order correction is small enough.
         residual_rounding: Largest change of the residual by rounding, as a norm.
@@ -28,7 +29,8 @@ class DampedStep(NamedTuple):
         free_effects: See `lmjax._solver.roundoff.squared_effects`, summed.
     """
 
-    p: Float[Array, "n *f"]
+    p: Float[Array, "a *f"]
+    dp: Float[Array, "n *f"]
     pivots: Float[Array, "n *f"]
     correction_small: Bool[Array, "*f"]
     residual_rounding: Float[Array, "*f"]
@@ -41,6 +43,7 @@ class Trial(NamedTuple):
 
     Attributes:
         p: Trial parameters, inside the bounds.
+        dp: The step that leads there.
         evaluated: What ``Fit.evaluate`` returned there.
         cost: Cost there.
         slope: Derivative of the cost along the whole step, ``g . dp``.
@@ -58,7 +61,8 @@ class Trial(NamedTuple):
         correction_small: Whether the second-order correction was small enough.
     """
 
-    p: Float[Array, "n *f"]
+    p: Float[Array, "a *f"]
+    dp: Float[Array, "n *f"]
     evaluated: Any
     cost: Float[Array, "*f"]
     slope: Float[Array, "*f"]
@@ -128,8 +132,16 @@ def damped_step(
     inside = constraints.project(target)
     if constraints.box is not None:
         inside = _along_bounds(point, lam, factor, target, inside, fit)
+    if constraints.charts is None or constraints.box is not None:
+        dp = constraints.difference(point.p, inside)
     return DampedStep(
-        inside, pivots, correction_small, residual_rounding, cost_rounding, free_effects
+        inside,
+        dp,
+        pivots,
+        correction_small,
+        residual_rounding,
+        cost_rounding,
+        free_effects,
     )
 
 
@@ -143,7 +155,7 @@ def measure(
 ) -> Trial:
     """Return what is known of the end of a step once ``fit`` has evaluated it."""
     constraints = fit.constraints
-    dp = constraints.difference(point.p, step.p)
+    dp = step.dp
     cost, actual, bend_squared, effect = fit.compare(point, dp, evaluated)
     slope, step_size, size = sums(
         point.grad * dp,
@@ -157,6 +169,7 @@ def measure(
     )
     return Trial(
         p=step.p,
+        dp=dp,
         evaluated=evaluated,
         cost=cost,
         slope=slope,

@@ -53,10 +53,9 @@ def _program(dtype: str) -> str:
         x, factor = results
         n, size = code.integer(shape, 0), code.integer(shape, 1)
         code.clear(kind, factor, code.index("mul", size, size))
-        with code.loop(0, n) as i:
-            with code.loop(0, code.index("add", i, 1)) as j:
-                number = code.load(kind, matrix, code.affine(i, n, j))
-                code.store(kind, factor, code.affine(i, size, j), number)
+        with code.loop(0, n) as i, code.loop(0, code.index("add", i, 1)) as j:
+            number = code.load(kind, matrix, code.affine(i, n, j))
+            code.store(kind, factor, code.affine(i, size, j), number)
         with code.loop(0, size) as i:
             at = code.affine(i, size, i)
             number = code.load(kind, factor, at)

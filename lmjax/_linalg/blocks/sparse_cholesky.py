@@ -50,7 +50,7 @@ def pattern(n: int, i: np.ndarray, j: np.ndarray) -> Pattern:
     graph = upper + upper.T
     graph.setdiag(0.0)
     graph.data = -np.ones_like(graph.data)
-    # a matrix of such signs fills in without cancellation, and needs no exchange of rows
+    # a matrix of such signs fills in without cancellation, and needs no pivoting
     graph.setdiag(1.0 + np.asarray(-graph.sum(axis=1)).ravel())
     found = splu(
         graph.tocsc(),
@@ -192,7 +192,7 @@ class _Columns:
 
     def _update(self, q: str, end: str, position: str) -> None:
         """Write: subtract the products of block q with itself and those below it."""
-        code, size, kind = self.code, self.size, self.kind
+        code, size = self.code, self.size
         column = code.integer(self.rows, q)
         begins = code.integer(self.starts, column)
         code.lines.append(f"  store i64 {begins}, ptr {position}")
