@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.hessian import plan
 from lmjax._jax import sharded
-from lmjax._jax.types import Scalar
+from lmjax._jax.types import Flag, Scalar
 from lmjax._linalg.arrowhead import ArrowMatrix, matrix_of
+from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.hessian import (
     Hessian,
     Place,
@@ -37,6 +38,7 @@ from lmjax._linalg.symmetric import (
     solve_by_products,
     solve_dense,
 )
+from lmjax._problem.block_problem import BlockProblem
 from lmjax._problem.problem import Problem
 from lmjax._solver.outcome import Outcome
 from lmjax._solver.solution import DerivativeCheck
@@ -61,7 +63,7 @@ class Curvature(eqx.Module):
     p: Float[Array, " n"]
     grad: Float[Array, " n"]
     matrix: Float[Array, "n n"] | None
-    inverse: Inverse | ArrowInverse | None
+    inverse: Any
     product: Callable
     norms: Float[Array, " n"]
 
@@ -91,10 +93,15 @@ def without_user_jacobian(problem: Problem, n: int) -> Problem:
     return dataclasses.replace(problem, user_jac=None, jacobian=jacobian)
 
 
-def gradient(problem: Problem, p: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Return the gradient of the cost."""
-    cost = lambda p: jnp.sum(problem.half_terms(problem.residual_fn(p)))
-    return jax.grad(cost)(p)
+def gradient(
+    problem: Problem | BlockProblem,
+    p: Float[Array, " a"],
+    v: Float[Array, " n"] | None = None,
+) -> Float[Array, " n"]:
+    """Return the gradient of the cost; on manifolds by the step ``v`` from ``p``."""
+    fn, start = problem.along(p)
+    cost = lambda v: jnp.sum(problem.half_terms(fn(v)))
+    return jax.grad(cost)(start if v is None else v)
 
 
 def recompute_outputs(
@@ -118,10 +125,13 @@ def at(
     """Return the curvature of the cost at ``p``, near the outcome of a fit."""
     free = outcome.free
     norms = jax.lax.stop_gradient(outcome.norms)
-    place = Place(p, free, norms, jax.lax.stop_gradient(outcome.cost))
-    small = p.size <= DENSE_UP_TO and problem.arrow is None
+    cost = jax.lax.stop_gradient(outcome.cost)
+    place = Place(problem.constraints.coordinates(p), free, norms, cost)
+    if isinstance(problem, BlockProblem):
+        return _of_blocks(problem, p, place, hessian)
+    small = norms.size <= DENSE_UP_TO and problem.arrow is None
     if small and hessian == "full":
-        known = _dense(problem, place, engine)
+        known = _dense(problem, p, place, engine)
         matrix = known.matrix
         times = lambda v: jnp.dot(matrix, v, precision=PRECISION)
         return Curvature(p, known.grad, matrix, known.inverse, times, norms)
@@ -145,21 +155,74 @@ def at(
     return Curvature(p, grad, matrix, inverse, masked, norms)
 
 
-def _dense(problem: Problem, place: Place, engine: str | None) -> Hessian:
+def _of_blocks(
+    problem: BlockProblem, p: Float[Array, " a"], place: Place, hessian: str
+) -> Curvature:
+    """Return the curvature of a problem of blocks, H known by its products.
+
+    ``J^T J``, factored as in a step, preconditions them: it differs from H by the
+    curvature of the residuals, so a few products solve with H.
+    """
+    r = problem.residual_fn(p)
+    linearization = problem.linearize(p, r, False)
+    grad, product = _linearized(problem, p)
+    if hessian == "gauss_newton":
+        model = linearization
+        grad, product = model.grad, lambda v: model.rmv(model.mv(v))
+    free, norms = place.free, place.norms
+    usable = free & (norms > 0.0)
+    inverse_norms = jnp.where(usable, 1.0 / jnp.where(usable, norms, 1.0), 0.0)
+    fixed = jax.lax.stop_gradient((linearization.rescale(inverse_norms), inverse_norms))
+    inverse = BlockInverse(*fixed, problem.linear_solver, jnp.array(True))
+
+    def masked(v):
+        return jnp.where(usable, product(jnp.where(usable, v, 0.0)), v)
+
+    return Curvature(p, jnp.where(usable, grad, 0.0), None, inverse, masked, norms)
+
+
+class BlockInverse(eqx.Module):
+    """The inverse of ``J^T J`` of a problem of blocks, nearly undamped.
+
+    Attributes:
+        linearization: The linear model in units of its columns.
+        inverse_norms: Inverse norms of the columns, zero where not free.
+        linear_solver: The linear solver.
+        well_conditioned: True.
+    """
+
+    linearization: BlockLinearization
+    inverse_norms: Float[Array, " n"]
+    linear_solver: Any
+    well_conditioned: Flag
+
+    def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return the product with a vector."""
+        scale = self.inverse_norms
+        model = self.linearization.with_gradient(-scale * v)
+        # what moves the whole world costs nothing: a trace of damping keeps it in place
+        damping = jnp.asarray(jnp.finfo(v.dtype).eps ** 0.5, v.dtype)
+        step = scale * self.linear_solver(model, damping)
+        return jnp.where(scale > 0.0, step, v)
+
+
+def _dense(
+    problem: Problem, p: Float[Array, " a"], place: Place, engine: str | None
+) -> Hessian:
     """Return the Hessian as a matrix; of a batch by one machine program.
 
     Gradient and matrix have derivatives, the inverse is a number.
     """
-    arrays, rest = eqx.partition((problem, place), eqx.is_array)
+    arrays, rest = eqx.partition((problem, place, p), eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
 
     def rebuild(leaves):
         return eqx.combine(jax.tree.unflatten(structure, leaves), rest)
 
     def derivatives(leaves):
-        problem, place = rebuild(leaves)
-        grad, product = _linearized(problem, place.p)
-        return over_free(grad, _matrix(product, place.p), place.free)
+        problem, place, p = rebuild(leaves)
+        grad, product = _linearized(problem, p)
+        return over_free(grad, _matrix(product, place.norms), place.free)
 
     def alone(leaves) -> Hessian:
         grad, matrix = derivatives(leaves)
@@ -167,7 +230,8 @@ def _dense(problem: Problem, place: Place, engine: str | None) -> Hessian:
         return Hessian(grad, matrix, inverse, jnp.array(False))
 
     def found(leaves) -> Hessian:
-        if engine in ("xla", "loop") or place.p.size > fused.MOST_PARAMETERS:
+        elsewhere = engine in ("xla", "loop") or problem.constraints.charts is not None
+        if elsewhere or place.norms.size > fused.MOST_PARAMETERS:
             return alone(leaves)
         planned = lambda leaves: plan(jax.tree.unflatten(structure, leaves), rest)
         return fused.with_program(planned, alone, leaves)
@@ -193,7 +257,8 @@ def _dense(problem: Problem, place: Place, engine: str | None) -> Hessian:
 def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
     """Return gradient, H (None where too large) and ``v -> H v``."""
     arrow = problem.arrow
-    dense = p.size <= DENSE_UP_TO or arrow is not None
+    n = problem.constraints.size(p)
+    dense = n <= DENSE_UP_TO or arrow is not None
     if hessian == "gauss_newton":
         linearization = problem.linearize(p, problem.residual_fn(p), not dense)
         grad = gradient(problem, p)
@@ -209,12 +274,13 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
 
 def _linearized(problem: Problem, p: Float[Array, " n"]):
     """Return the gradient and ``v -> H v``."""
-    return sharded.linearize(lambda p: gradient(problem, p), p)
+    start = problem.along(p)[1]
+    return sharded.linearize(lambda v: gradient(problem, p, v), start)
 
 
-def _matrix(product: Callable, p: Float[Array, " n"]) -> Float[Array, "n n"]:
-    """Return H from its products."""
-    matrix = jax.vmap(product)(jnp.eye(p.size, dtype=p.dtype))
+def _matrix(product: Callable, like: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """Return H from its products with vectors like one."""
+    matrix = jax.vmap(product)(jnp.eye(like.size, dtype=like.dtype))
     return 0.5 * (matrix + matrix.T)
 
 
@@ -234,10 +300,10 @@ def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
     """Return the check of a fit, from the full Hessian at its solution."""
     arrays, rest = eqx.partition((problem, outcome), eqx.is_array)
     problem, outcome = eqx.combine(jax.lax.stop_gradient(arrays), rest)
-    problem = without_user_jacobian(problem, outcome.p.size)
+    problem = without_user_jacobian(problem, outcome.norms.size)
     curvature = at(problem, outcome.p, outcome, "full")
     norm = lambda v: jnp.sqrt(jnp.sum((outcome.norms * v) ** 2))
-    size = norm(outcome.p)
+    size = norm(problem.constraints.coordinates(outcome.p))
     error = norm(curvature.newton_step()) / jnp.where(size > 0.0, size, 1.0)
     num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
     rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
@@ -259,8 +325,8 @@ def _rho(matrix, normal, outcome: Outcome) -> Scalar:
     eye = jnp.eye(free.size, dtype=matrix.dtype)
     normal = jnp.where(both(free), normal, eye)
     zero = jnp.zeros((), matrix.dtype)
-    place = Place(outcome.p, free, outcome.norms, outcome.cost)
-    inverse = _inverse(normal, jnp.zeros_like(outcome.p), place).matrix
+    place = Place(outcome.norms, free, outcome.norms, outcome.cost)
+    inverse = _inverse(normal, jnp.zeros_like(outcome.norms), place).matrix
     rest = jnp.where(both(free), matrix - normal, 0.0)
     dot = lambda a, b: jnp.dot(a, b, precision=PRECISION)
     norm = lambda v: jnp.sqrt(jnp.abs(dot(v, dot(normal, v))))

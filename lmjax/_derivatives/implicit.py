@@ -126,16 +126,22 @@ class Implicit(eqx.Module):
             for i, value in zip(live, values, strict=True):
                 every[i] = value
             problem, p0, _ = rebuild(every)
-            return second_order.without_user_jacobian(problem, p0.size), p0
+            n = problem.constraints.size(p0)
+            return second_order.without_user_jacobian(problem, n), p0
 
         problem, _ = problem_of(values)
         p = detach_unless(ok, outcome.p)
         engine = rebuild(leaves)[2].engine
         curvature = second_order.at(problem, p, outcome, self.hessian, engine)
         if self.polish:
-            p = p + jax.lax.stop_gradient(curvature.newton_step())
+            step = jax.lax.stop_gradient(curvature.newton_step())
+            p = problem.constraints.shifted(p, step)
             curvature = second_order.at(problem, p, outcome, self.hessian, engine)
-        p_dot = _parameters(problem_of, values, dots, curvature, outcome.free)
+        step_dot = _parameters(problem_of, values, dots, curvature, outcome.free)
+        p_dot = step_dot
+        if problem.constraints.charts is not None:
+            shifted = lambda v: problem.constraints.shifted(p, v)
+            p_dot = jax.jvp(shifted, (jnp.zeros_like(step_dot),), (step_dot,))[1]
 
         def follow(p, values):
             return second_order.recompute_outputs(problem_of(values)[0], p, outcome)
@@ -148,8 +154,8 @@ class Implicit(eqx.Module):
 
 
 def _parameters(problem_of, values, dots, curvature: Curvature, free) -> Array:
-    """Return the tangent of the parameters."""
-    held_dot = jnp.zeros_like(curvature.p)
+    """Return the tangent of the parameters, on manifolds of a step from them."""
+    held_dot = jnp.zeros_like(curvature.norms)
     constraints = problem_of(values)[0].constraints
     if constraints.box is not None or constraints.fixed is not None:
 
@@ -160,10 +166,11 @@ def _parameters(problem_of, values, dots, curvature: Curvature, free) -> Array:
         _, held_dot = jax.jvp(held, (values,), (dots,))
         held_dot = jnp.where(free, 0.0, held_dot)
 
-    def gradient(p, values):
-        return second_order.gradient(problem_of(values)[0], p)
+    def gradient(v, values):
+        return second_order.gradient(problem_of(values)[0], curvature.p, v)
 
-    _, change = jax.jvp(gradient, (curvature.p, values), (held_dot, dots))
+    start = problem_of(values)[0].along(curvature.p)[1]
+    _, change = jax.jvp(gradient, (start, values), (held_dot, dots))
     return held_dot - curvature.solve(jnp.where(free, change, 0.0))
 
 

@@ -115,6 +115,7 @@ def build(
         constraints,
         prepared.structure,
         prepared.manifolds,
+        prepared.linear_solver,
         tuple(leaves),
         m,
     )
@@ -162,7 +163,8 @@ def _group(given, number, values, structure, params0, leaves):
         slots += [Slot(leaf, leaves[leaf].size, False)] * len(columns)
         picked += columns
     stack = jnp if any(isinstance(x, Tracer) for x in picked) else np
-    pattern = Group(stack.stack(picked).astype(np.int32), tuple(slots), out.size)
+    picked = stack.stack([x.astype(np.int32) for x in picked])
+    pattern = Group(picked, tuple(slots), out.size)
     mask = given.mask
     args = tuple(given.args)
     if mask is not None:

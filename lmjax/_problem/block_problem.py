@@ -76,7 +76,7 @@ class BlockGroup(eqx.Module):
         found = []
         for slot, rows in zip(self.pattern.slots, self.pattern.rows, strict=True):
             part = leaves[slot.leaf].of(p)
-            found.append(part.ravel() if slot.whole else part.T[:, rows])
+            found.append(part.ravel() if slot.whole else part[rows].T)
         return found
 
     def _one(self, p, leaves, manifolds):
@@ -145,8 +145,10 @@ class BlockGroup(eqx.Module):
     def _counted(self, values: Float[Array, "*w out k"]) -> Float[Array, "*w out k"]:
         """Return values in units of sigma, zero where masked."""
         if self.inverse_sigma is not None:
-            values = values * self.inverse_sigma
-        return values if self.mask is None else jnp.where(self.mask, values, 0.0)
+            values = values * jnp.broadcast_to(self.inverse_sigma, values.shape)
+        if self.mask is None:
+            return values
+        return jnp.where(jnp.broadcast_to(self.mask, values.shape), values, 0.0)
 
     def squares(self, r: Float[Array, "out k"]) -> Float[Array, " k"]:
         """Return the squared norm of each block in units of ``loss_scale``."""
@@ -193,6 +195,7 @@ class BlockProblem(eqx.Module):
         constraints: Bounds, fixed parameters and manifolds.
         structure: The pattern.
         manifolds: Manifold of each leaf or None.
+        linear_solver: The linear solver.
         leaves: The leaves of the parameters.
         m: Number of residuals.
     """
@@ -201,6 +204,7 @@ class BlockProblem(eqx.Module):
     constraints: Constraints
     structure: Structure
     manifolds: tuple[Any, ...]
+    linear_solver: Any
     leaves: tuple[ParamLeaf, ...] = eqx.field(static=True)
     m: int = eqx.field(static=True)
     user_jac: None = None
@@ -213,6 +217,11 @@ class BlockProblem(eqx.Module):
         """Return the flat residual."""
         return join([g.residual(p, self.leaves, self.manifolds) for g in self.groups])
 
+    def along(self, p: Float[Array, " a"]) -> tuple[Callable, Float[Array, " n"]]:
+        """Return the residual as a function of a step from ``p``, and no step."""
+        zero = jnp.zeros((self.structure.size,), p.dtype)
+        return lambda v: self.residual_fn(self.constraints.shifted(p, v)), zero
+
     def linearize(
         self, p: Float[Array, " a"], r: Float[Array, " m"], matrix_free: bool
     ) -> BlockLinearization:
@@ -222,7 +231,7 @@ class BlockProblem(eqx.Module):
             jac = group.columns(p, self.leaves, self.manifolds)
             if group.loss is not None:
                 weights = group.weights(part)
-                part, jac = weights * part, weights * jac
+                part, jac = weights[None] * part, weights[None, None] * jac
             residuals.append(part)
             columns.append(jac)
         return BlockLinearization(join(residuals), tuple(columns), self.structure)

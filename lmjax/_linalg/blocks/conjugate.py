@@ -41,7 +41,8 @@ def inexact(
         gamma_new = jnp.sum(r * z)
         q_new = -0.5 * jnp.sum(x * (rhs + r))
         k = k + 1
-        more = (k * (q - q_new) > tol * -q_new) & (curvature > 0.0) & (gamma_new > 0.0)
+        change = k.astype(q.dtype) * (q - q_new)
+        more = (change > tol * -q_new) & (curvature > 0.0) & (gamma_new > 0.0)
         return x, r, z + (gamma_new / gamma) * d, gamma_new, q_new, k, more
 
     z = precondition(rhs)
@@ -87,8 +88,9 @@ def block_jacobi(
                 blocks[slot.leaf] = blocks[slot.leaf].at[row].add(total[at, at])
     inverses = []
     for k, (leaf, block) in enumerate(zip(structure.leaves, blocks, strict=True)):
-        diagonal = structure.part(added, k)[:, :, None] * jnp.eye(leaf.size)
-        inverses.append(jnp.linalg.inv(block + diagonal.astype(block.dtype)))
+        eye = jnp.eye(leaf.size, dtype=block.dtype)
+        diagonal = structure.part(added, k)[:, :, None] * eye[None]
+        inverses.append(jnp.linalg.inv(block + diagonal))
 
     def times(x):
         parts = [

@@ -26,7 +26,7 @@ from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._linalg.blocks import conjugate, dense_cholesky, reduced
 from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.blocks.loops import MOST_ROWS, call
-from lmjax._linalg.blocks.structure import Group, Structure, sum_by_row
+from lmjax._linalg.blocks.structure import Group, Structure, absent, sum_by_row
 from lmjax._linalg.linearization import PRECISION
 
 
@@ -121,18 +121,19 @@ def _in_xla(model: BlockLinearization, damping, tol, max_steps) -> Float[Array, 
             strict=True,
         )
     ]
-    factor, forward = _factor(parts, leaf, damping)
-    z = [_solved(part, factor) for part in parts]
     rest = _without(structure, plan.leaf)
+    extra_leaf, extra_rest = _split(model.extra, leaf, structure)
+    factor, forward = _factor(parts, leaf, damping, extra_leaf)
+    z = [_solved(part, factor) for part in parts]
     terms = []
     for part, z_part in zip(parts, z, strict=True):
         term = jnp.sum(part.outer * part.residual[None], axis=1)
         if z_part is not None:
             term -= jnp.sum(z_part * forward[:, None, part.rows], axis=0)
         terms.append(term)
-    rhs = -rest.add_up(terms)
+    rhs = -rest.add_up(terms) - extra_rest
     diagonal = rest.add_up([jnp.sum(part.outer**2, axis=1) for part in parts])
-    added = damping + (diagonal == 0.0)
+    added = damping + absent(diagonal)
     if plan.dense:
         columns = [(part.outer, part.rows) for part in parts]
         dp_rest = _factored(_densely(rest, columns, z, plan), added, rhs)
@@ -145,6 +146,14 @@ def _in_xla(model: BlockLinearization, damping, tol, max_steps) -> Float[Array, 
             back = back + sum_by_row(seen, part.rows, leaf.rows).T
     dp_leaf = -_backward(factor, back).T.ravel()
     return jnp.concatenate([dp_rest[: leaf.start], dp_leaf, dp_rest[leaf.start :]])
+
+
+def _split(extra, leaf, structure: Structure):
+    """Return what is added to the gradient, of the leaf row by row, and of the rest."""
+    if extra is None:
+        extra = jnp.zeros((structure.size,))
+    rest = jnp.concatenate([extra[: leaf.start], extra[leaf.end :]])
+    return extra[leaf.start : leaf.end].reshape(leaf.rows, leaf.size), rest
 
 
 def _factored(matrix, added, rhs) -> Float[Array, " n"]:
@@ -187,18 +196,20 @@ def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
         given += [jnp.asarray(start), places, jac, r]
         sides.append((jnp.asarray(start), places))
         z_shapes.append(shape_of(group.blocks, leaf.size, kind.width))
+    extra_leaf, extra_rest = _split(model.extra, leaf, structure)
     shape = jnp.array([n, leaf.rows], jnp.int32)
     signature = tuple(kinds), leaf.size, str(dtype)
     own = shape_of(leaf.rows, leaf.size, leaf.size), shape_of(leaf.rows, leaf.size)
     made = call(
         reduced.elimination(*signature),
         (shape_of(n, n), shape_of(n), *own, *z_shapes),
-        *(shape, jnp.reshape(damping, (1,)).astype(dtype), *given),
+        *(shape, jnp.reshape(damping, (1,)).astype(dtype)),
+        *(extra_leaf.astype(dtype), *given),
     )
-    matrix, rhs = matrix + made[0], rhs + made[1]
+    matrix, rhs = matrix + made[0], rhs + made[1] - extra_rest
     diagonal = structure.add_up([jnp.sum(c**2, axis=1) for c in model.columns])
     rest = lambda v: jnp.concatenate([v[: leaf.start], v[leaf.end :]])
-    added = damping + (rest(diagonal) == 0.0)
+    added = damping + absent(rest(diagonal))
     by_program = n <= dense_cholesky.MOST
     step = (dense_cholesky.solve if by_program else _factored)(matrix, added, rhs)
     lists = [x for side, z in zip(sides, made[4:], strict=True) for x in (*side, z)]
@@ -244,7 +255,7 @@ def _without(structure: Structure, leaf: int) -> Structure:
     return Structure(tuple(groups), None, tuple(leaves))
 
 
-def _factor(parts: list[_Part], leaf, damping):
+def _factor(parts: list[_Part], leaf, damping, extra):
     """Return L of the eliminated rows, entry by entry, and ``L^-1 a``."""
     d = leaf.size
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
@@ -256,7 +267,7 @@ def _factor(parts: list[_Part], leaf, damping):
             products += [jnp.sum(e[i] * r, axis=0) for i in range(d)]
             totals += sum_by_row(jnp.stack(products), part.rows, leaf.rows)
     entries = dict(zip(pairs, totals.T, strict=False))
-    gradient = totals.T[len(pairs) :]
+    gradient = totals.T[len(pairs) :] + extra.T
     lower: dict = {}
     for i, j in pairs:
         number = entries[i, j]
@@ -279,7 +290,7 @@ def _solved(part: _Part, factor: dict) -> Float[Array, "d w k"] | None:
     if part.inner is None:
         return None
     d = len(part.inner)
-    seen = {place: entry[part.rows] for place, entry in factor.items()}
+    seen = {place: entry[None, part.rows] for place, entry in factor.items()}
     found: list = []
     for i in range(d):
         row = jnp.sum(part.inner[i][None] * part.outer, axis=1)

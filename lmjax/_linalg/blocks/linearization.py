@@ -15,11 +15,24 @@ class BlockLinearization(eqx.Module):
         residual: Residual, group by group.
         columns: For each group the derivative of its blocks by what they see.
         structure: The pattern.
+        extra: What is added to the gradient ``J^T r``, or None.
     """
 
     residual: Float[Array, " m"]
     columns: tuple[Float[Array, "w out k"], ...]
     structure: Structure
+    extra: Float[Array, " n"] | None = None
+
+    @property
+    def grad(self) -> Float[Array, " n"]:
+        """The gradient."""
+        grad = self.rmv(self.residual)
+        return grad if self.extra is None else grad + self.extra
+
+    def with_gradient(self, grad: Float[Array, " n"]) -> "BlockLinearization":
+        """Return the model of ``|J dp|^2 / 2 + grad . dp``."""
+        residual = jnp.zeros_like(self.residual)
+        return BlockLinearization(residual, self.columns, self.structure, grad)
 
     def mv(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return ``J v``."""
@@ -44,7 +57,7 @@ class BlockLinearization(eqx.Module):
         """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
         squares = [jnp.sum(columns**2, axis=1) for columns in self.columns]
         norms = jnp.sqrt(self.structure.add_up(squares))
-        return self.rmv(self.residual), norms, jnp.linalg.norm(self.residual)
+        return self.grad, norms, jnp.linalg.norm(self.residual)
 
     def rescale(self, factor: Float[Array, " n"]) -> "BlockLinearization":
         """Return the model with its columns multiplied by ``factor``."""
@@ -53,7 +66,8 @@ class BlockLinearization(eqx.Module):
             columns * structure.gather(factor, group)[:, None]
             for columns, group in zip(self.columns, structure.groups, strict=True)
         )
-        return BlockLinearization(self.residual, columns, structure)
+        extra = None if self.extra is None else self.extra * factor
+        return BlockLinearization(self.residual, columns, structure, extra)
 
     def with_residual(self, residual: Float[Array, " m"]) -> "BlockLinearization":
         """Return the model with another right-hand side."""

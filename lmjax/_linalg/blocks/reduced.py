@@ -40,12 +40,13 @@ class Kind(NamedTuple):
 def elimination(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
     """Return the function that eliminates the rows of a leaf.
 
-    Its arguments: size of the matrix and number of rows (int32), the damping, and for
-    each group where each row begins among its blocks (rows + 1), where each slot begins
-    in the matrix (blocks, slots), J (blocks, outputs, width) and the residual (blocks,
-    outputs). Its results: the lower triangle of the reduced matrix without damping, the
-    right-hand side, L (rows, size, size), ``L^-1 a`` (rows, size), and Z of each group
-    (blocks, size, width).
+    Its arguments: size of the matrix and number of rows (int32), the damping, what is
+    added to the gradient of the rows (rows, size), and for each group where each row
+    begins among its blocks (rows + 1), where each slot begins in the matrix (blocks,
+    slots), J (blocks, outputs, width) and the residual (blocks, outputs). Its results:
+    the lower triangle of the reduced matrix without damping, the right-hand side, L
+    (rows, size, size), ``L^-1 a`` (rows, size), and Z of each group (blocks, size,
+    width).
 
     Args:
         kinds: The groups that see the leaf.
@@ -55,13 +56,15 @@ def elimination(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
     kind = KINDS[dtype]
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, damping, *given = arguments
+        shape, damping, extra, *given = arguments
         matrix, rhs, factor, forward, *z = results
         n, rows = code.integer(shape, 0), code.integer(shape, 1)
         code.clear(kind, matrix, code.index("mul", n, n))
         code.clear(kind, rhs, n)
         code.clear(kind, factor, code.index("mul", rows, size * size))
-        code.clear(kind, forward, code.index("mul", rows, size))
+        with code.loop(0, rows) as row:
+            at = code.index("mul", row, size)
+            code.store(kind, forward, at, code.load(kind, extra, at, size), size)
         lam = code.load(kind, damping, 0)
         groups = [
             _Group(code, kind, k, size, *given[4 * i : 4 * i + 4], z[i])
@@ -84,7 +87,7 @@ def elimination(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
                         with code.loop(first_b, end_b) as j:
                             _subtract(a, i, places, b, j, matrix, n)
 
-    return function(body, 2 + 4 * len(kinds), 4 + len(kinds))
+    return function(body, 3 + 4 * len(kinds), 4 + len(kinds))
 
 
 @cache

@@ -14,7 +14,7 @@ from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._linalg.blocks import sparse_cholesky
 from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.blocks.loops import KINDS, Loops, call, function, spans
-from lmjax._linalg.blocks.structure import Structure
+from lmjax._linalg.blocks.structure import Structure, absent
 from lmjax._linalg.linearization import PRECISION
 
 # Without machine code, problems of up to this many unknowns are factored as a whole.
@@ -124,18 +124,18 @@ def _densely(model: BlockLinearization, damping) -> Float[Array, " n"]:
         gram = jnp.einsum("aok,bok->abk", columns, columns, precision=PRECISION)
         matrix = matrix.at[at[:, None], at[None]].add(gram)
     index = jnp.arange(n)
-    matrix = matrix.at[index, index].add(damping + (jnp.diagonal(matrix) == 0.0))
+    matrix = matrix.at[index, index].add(damping + absent(jnp.diagonal(matrix)))
     lower = jnp.linalg.cholesky(matrix)
-    return jax.scipy.linalg.cho_solve((lower, True), -model.rmv(model.residual))
+    return jax.scipy.linalg.cho_solve((lower, True), -model.grad)
 
 
 def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
     pattern = model.structure.plan
-    grad = model.rmv(model.residual)
+    grad = model.grad
     count, size = len(pattern.place), pattern.size
     matrix = _matrix(model, pattern)
     diagonal = jnp.diagonal(matrix[pattern.diagonal], axis1=1, axis2=2)
-    added = damping + (diagonal == 0.0)
+    added = damping + absent(diagonal)
     index = jnp.arange(size)
     matrix = matrix.at[pattern.diagonal[:, None], index, index].add(added)
     rhs = jnp.zeros((count * size,), grad.dtype).at[pattern.places].set(-grad)

@@ -142,7 +142,8 @@ class Structure(eqx.Module):
                 )
                 parts.append(part)
             else:
-                parts.append(part.T[:, rows])
+                # rows as they stand: the transpose adds them as they stand, too
+                parts.append(part[rows].T)
         return jnp.concatenate(parts)
 
     def add_up(self, terms: list[Float[Array, "w k"]]) -> Float[Array, " n"]:
@@ -174,6 +175,11 @@ class Structure(eqx.Module):
             parts.append(part.reshape(group.outputs, group.blocks))
             start += size
         return parts
+
+
+def absent(diagonal: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return ones where a diagonal is zero: such an unknown stays where it is."""
+    return (diagonal == 0.0).astype(diagonal.dtype)
 
 
 def join(parts: list[Float[Array, "out k"]]) -> Float[Array, " m"]:

@@ -10,6 +10,7 @@ from lmjax._errors.checks import check_above
 from lmjax._jax.types import Scalar
 from lmjax._linalg.blocks import conjugate, sparse
 from lmjax._linalg.blocks.linearization import BlockLinearization
+from lmjax._linalg.blocks.structure import absent
 
 
 class BlockCG(eqx.Module):
@@ -43,10 +44,10 @@ class BlockCG(eqx.Module):
     ) -> Float[Array, " n"]:
         """Return an approximate damped least-squares step."""
         model = linearization
-        grad = model.rmv(model.residual)
+        grad = model.grad
         structure = model.structure
         squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
-        added = damping + (structure.add_up(squares) == 0.0)
+        added = damping + absent(structure.add_up(squares))
         product = lambda v: model.rmv(model.mv(v)) + added * v
         precondition = conjugate.block_jacobi(
             structure, model.columns, [None] * len(model.columns), added
