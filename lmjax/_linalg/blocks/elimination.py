@@ -120,8 +120,9 @@ def solve(
     and under `jax.vmap`.
     """
     arrays, static = eqx.partition((model, damping, tol), eqx.is_array)
-    step_in_xla = elimination_in_xla.step
-    in_xla = lambda arrays: step_in_xla(*eqx.combine(arrays, static), max_steps)
+    in_xla = lambda arrays: elimination_in_xla.step(
+        *eqx.combine(arrays, static), max_steps=max_steps
+    )
     if not has_program(model.structure, model.structure.plan):
         return in_xla(arrays)
     compiled = lambda arrays: _compiled(*eqx.combine(arrays, static)[:2])

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from lmjax._linalg.blocks import conjugate
 from lmjax._linalg.blocks.linearization import BlockLinearization
@@ -26,8 +26,8 @@ class _Part(NamedTuple):
 
     inner: Float[Array, "d out k"] | None
     outer: Float[Array, "w out k"]
-    rows: Int[Array, " k"] | None
-    outer_rows: Int[Array, "s k"]
+    rows: Any
+    outer_rows: Any
     slots: tuple
     residual: Float[Array, "out k"]
 
@@ -129,7 +129,7 @@ def _factor(parts: list[_Part], leaf, damping, extra):
     """Return L of the eliminated rows, entry by entry, and ``L^-1 a``."""
     d = leaf.size
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
-    totals = 0.0
+    totals: Any = 0.0
     for part in parts:
         if part.inner is not None:
             e, r = part.inner, part.residual
@@ -205,7 +205,8 @@ def _by_products(rest, parts, z, added, rhs, tol, max_steps, plan):
 
     def product(x):
         total = added * x
-        terms, sums = [], 0.0
+        terms: list = []
+        sums: Any = 0.0
         seen = [rest.gather(x, group) for group in rest.groups]
         for part, z_part, x_part in zip(parts, z, seen, strict=True):
             effect = jnp.sum(part.outer * x_part[:, None], axis=0)

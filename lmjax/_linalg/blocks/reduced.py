@@ -9,17 +9,11 @@ of blocks of the row, and ``Z^T L^-1 a`` off their gradient.
 from functools import cache
 
 from lmjax._linalg.blocks.loops import KINDS, Loops, function
-from lmjax._linalg.blocks.reduced_parts import (
-    Blocks,
-    Dense,
-    GroupBlocks,
-    Kind,
-    OwnRow,
-    subtract,
-)
+from lmjax._linalg.blocks.reduced_parts import GroupBlocks, Kind, OwnRow, subtract
+from lmjax._linalg.blocks.storage import Blocks, Dense
 
 # Arguments of a group of blocks.
-GIVEN = ("starts", "places", "nodes", "jac", "residual")
+GIVEN: tuple[str, ...] = ("starts", "places", "nodes", "jac", "residual")
 
 
 @cache

@@ -38,11 +38,11 @@ class SparsePattern(eqx.Module):
         size: Rows of a block.
     """
 
-    starts: Int[Array, " n1"]
-    rows: Int[Array, " blocks"]
-    places: Int[Array, " unknowns"]
-    nodes: tuple[Int[Array, "k s"], ...]
-    targets: tuple[Int[Array, "k s s"], ...]
+    starts: Int[Array | np.ndarray, " n1"]
+    rows: Int[Array | np.ndarray, " blocks"]
+    places: Int[Array | np.ndarray, " unknowns"]
+    nodes: tuple[Int[Array | np.ndarray, "k s"], ...]
+    targets: tuple[Int[Array | np.ndarray, "k s s"], ...]
     size: int = eqx.field(static=True)
 
     @property
@@ -189,7 +189,7 @@ def _matrix(model: BlockLinearization, pattern: SparsePattern):
     size, blocks = pattern.size, len(pattern.rows)
     dtype = model.residual.dtype
     out = jax.ShapeDtypeStruct((blocks, size, size), dtype)
-    total = 0.0
+    total: Any = 0.0
     for group, columns, targets in zip(
         model.structure.groups, model.columns, pattern.targets, strict=True
     ):
