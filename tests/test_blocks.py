@@ -376,3 +376,14 @@ def test_a_start_that_is_not_finite_says_so():
     sol = lmjax.least_squares(views(), bad)
     assert sol.status == lmjax.Status.NONFINITE_START
     assert "points[2, 0]" in sol.report()
+
+
+def test_columns_in_float32_reach_the_same_minimum():
+    held = lmjax.LevenbergMarquardt(linear_solver=lmjax.Schur(store="float32"))
+    sol = lmjax.least_squares(views(), START, fixed=FIXED, solver=held)
+    double = lmjax.least_squares(views(), START, fixed=FIXED)
+    assert sol.success
+    assert sol.cost.dtype == jnp.float64
+    np.testing.assert_allclose(sol.cost, double.cost, rtol=1e-9)
+    points = double.params["points"]
+    np.testing.assert_allclose(sol.params["points"], points, atol=1e-5)
