@@ -35,12 +35,12 @@ class Loops:
     def __init__(self):
         self.lines: list[str] = []
         self.declared: set[str] = set()
-        self._count, self._block = 0, "run"
+        self._block, self._taken = "run", 0
 
     def fresh(self, prefix: str = "v") -> str:
         """Return a name that nobody has."""
-        self._count += 1
-        return f"{prefix}{self._count}"
+        self._taken += 1
+        return f"{prefix}{self._taken}"
 
     def let(self, expression: str) -> str:
         """Return the name of the value of an instruction."""
