@@ -30,17 +30,18 @@ class Loops:
     Attributes:
         lines: Its instructions.
         declared: Functions of LLVM that it calls.
+        names: How many names were given.
     """
 
     def __init__(self):
         self.lines: list[str] = []
         self.declared: set[str] = set()
-        self._block, self._taken = "run", 0
+        self._block, self.names = "run", 0
 
     def fresh(self, prefix: str = "v") -> str:
         """Return a name that nobody has."""
-        self._taken += 1
-        return f"{prefix}{self._taken}"
+        self.names += 1
+        return f"{prefix}{self.names}"
 
     def let(self, expression: str) -> str:
         """Return the name of the value of an instruction."""
