@@ -54,7 +54,7 @@ class Bundle(eqx.Module):
 def read_bal(
     path: Name, *, loss: str | Callable | None = None, loss_scale: Any = 1.0
 ) -> Bundle:
-    """Return the bundle adjustment problem of a BAL file.
+    r"""Return the bundle adjustment problem of a BAL file.
 
     The start is that of the file. Numbers are read in float64, and used in the
     precision that JAX is set to. Write ``jax.config.update("jax_enable_x64", True)``
@@ -78,10 +78,11 @@ def read_bal(
         ValueError: If the file is not as its first line says; names the line.
 
     Example:
-        >>> import numpy as np, tempfile, pathlib, lmjax.io
+        >>> import pathlib, tempfile, lmjax.io
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "one.txt"
-        >>> camera, point = [0, 0, 0, 0, 0, -4, 500, 0, 0], [0.4, 0.2, 0.1]
-        >>> _ = path.write_text("1 1 1 \n 0 0 50 25")
+        >>> camera, point = "0 0 0 0 0 -4 500 0 0", "0.4 0.2 0.1"
+        >>> lines = ["1 1 1", "0 0 50 25", camera, point]
+        >>> _ = path.write_text("\n".join(lines))
         >>> bundle = lmjax.io.read_bal(path)
         >>> sol = lmjax.least_squares(bundle.blocks, bundle.params)
         >>> print(bool(sol.cost < 1e-6), sol.params["points"].shape)

@@ -26,9 +26,9 @@ def project(camera: Float[Array, "9"], point: Float[Array, "3"]) -> Float[Array,
 
     Example:
         >>> import jax.numpy as jnp, lmjax.io
-        >>> camera = jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, -4.0, 500.0, 0.0, 0.0])
-        >>> print(lmjax.io.project(camera, jnp.array([0.4, 0.2, 0.0])).round(3))
-        [50. 25.]
+        >>> camera = jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, -4.0, 512.0, 0.0, 0.0])
+        >>> print(lmjax.io.project(camera, jnp.array([0.5, 0.25, 0.0])))
+        [64. 32.]
 
     References:
         Agarwal, Snavely, Seitz, Szeliski (2010), "Bundle adjustment in the large",
