@@ -17,7 +17,8 @@ from lmjax._jax import paths
 from lmjax._jax.types import Params, Scalar
 from lmjax._linalg.linearization import DenseLinearization
 from lmjax._linalg.solvers import Cholesky, Dual
-from lmjax._problem.problem import assemble, build
+from lmjax._problem.problem import build
+from lmjax._problem.user_jacobian import assemble
 from lmjax._solver.damping import FADE, Nielsen, achieves_enough, fading
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.single_fit import SingleFit

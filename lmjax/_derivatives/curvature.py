@@ -15,16 +15,14 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from lmjax._derivatives.block_inverse import BlockInverse
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.hessian import plan
 from lmjax._jax import sharded
-from lmjax._jax.types import Flag, Scalar
 from lmjax._linalg.arrowhead import ArrowMatrix, matrix_of
-from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.hessian import (
     Hessian,
     Place,
-    both,
     over_free,
     over_free_inverse,
     units,
@@ -41,7 +39,6 @@ from lmjax._linalg.symmetric import (
 from lmjax._problem.block_problem import BlockProblem
 from lmjax._problem.problem import Problem
 from lmjax._solver.outcome import Outcome
-from lmjax._solver.solution import DerivativeCheck
 
 # Up to here H is built and factored; beyond, products with it cost less.
 DENSE_UP_TO = 128
@@ -142,12 +139,12 @@ def at(
         grad, matrix = jnp.where(free, grad, 0.0), None
     elif matrix is not None:
         grad, matrix = over_free(grad, matrix, free)
-        inverse = _inverse(matrix, grad, place)
+        inverse = inverse_at(matrix, grad, place)
     else:
         grad = jnp.where(free, grad, 0.0)
         if outcome.normal_matrix is not None:
             _, close = over_free(grad, outcome.normal_matrix, free)
-            inverse = _inverse(close, jnp.zeros_like(grad), place)
+            inverse = inverse_at(close, jnp.zeros_like(grad), place)
 
     def masked(v):
         return jnp.where(free, product(jnp.where(free, v, 0.0)), v)
@@ -181,31 +178,6 @@ def _of_blocks(
     return Curvature(p, jnp.where(usable, grad, 0.0), None, inverse, masked, norms)
 
 
-class BlockInverse(eqx.Module):
-    """The inverse of ``J^T J`` of a problem of blocks, nearly undamped.
-
-    Attributes:
-        linearization: The linear model in units of its columns.
-        inverse_norms: Inverse norms of the columns, zero where not free.
-        linear_solver: The linear solver.
-        well_conditioned: True.
-    """
-
-    linearization: BlockLinearization
-    inverse_norms: Float[Array, " n"]
-    linear_solver: Any
-    well_conditioned: Flag
-
-    def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
-        """Return the product with a vector."""
-        scale = self.inverse_norms
-        model = self.linearization.with_gradient(-scale * v)
-        # what moves the whole world costs nothing: a trace of damping keeps it in place
-        damping = jnp.asarray(jnp.finfo(v.dtype).eps ** 0.5, v.dtype)
-        step = scale * self.linear_solver(model, damping)
-        return jnp.where(scale > 0.0, step, v)
-
-
 def _dense(
     problem: Problem, p: Float[Array, " a"], place: Place, engine: str | None
 ) -> Hessian:
@@ -226,7 +198,7 @@ def _dense(
 
     def alone(leaves) -> Hessian:
         grad, matrix = derivatives(leaves)
-        inverse = _inverse(matrix, grad, rebuild(leaves)[1])
+        inverse = inverse_at(matrix, grad, rebuild(leaves)[1])
         return Hessian(grad, matrix, inverse, jnp.array(False))
 
     def found(leaves) -> Hessian:
@@ -272,7 +244,7 @@ def _second_derivatives(problem: Problem, p: Float[Array, " n"], hessian: str):
     return grad, matrix, product
 
 
-def _linearized(problem: Problem, p: Float[Array, " n"]):
+def _linearized(problem: Problem | BlockProblem, p: Float[Array, " n"]):
     """Return the gradient and ``v -> H v``."""
     start = problem.along(p)[1]
     return sharded.linearize(lambda v: gradient(problem, p, v), start)
@@ -284,7 +256,7 @@ def _matrix(product: Callable, like: Float[Array, " n"]) -> Float[Array, "n n"]:
     return 0.5 * (matrix + matrix.T)
 
 
-def _inverse(matrix, grad, place: Place) -> Inverse:
+def inverse_at(matrix, grad, place: Place) -> Inverse:
     matrix, grad, place = jax.lax.stop_gradient((matrix, grad, place))
     inverse = pseudo_inverse(matrix, *units(grad, place))
     return over_free_inverse(inverse, place.free)
@@ -294,52 +266,3 @@ def _arrow_inverse(matrix: ArrowMatrix, norms, free) -> ArrowInverse:
     matrix, norms = jax.lax.stop_gradient((matrix, norms))
     matrix = matrix.kept(free).plus_diagonal((~free).astype(norms.dtype))
     return arrow_inverse(matrix, jnp.where(free, norms**2, 1.0))
-
-
-def check(problem: Problem, outcome: Outcome) -> DerivativeCheck:
-    """Return the check of a fit, from the full Hessian at its solution."""
-    arrays, rest = eqx.partition((problem, outcome), eqx.is_array)
-    problem, outcome = eqx.combine(jax.lax.stop_gradient(arrays), rest)
-    problem = without_user_jacobian(problem, outcome.norms.size)
-    curvature = at(problem, outcome.p, outcome, "full")
-    norm = lambda v: jnp.sqrt(jnp.sum((outcome.norms * v) ** 2))
-    size = norm(problem.constraints.coordinates(outcome.p))
-    error = norm(curvature.newton_step()) / jnp.where(size > 0.0, size, 1.0)
-    num_free = jnp.sum(outcome.free & ~outcome.idle, dtype=jnp.int32)
-    rank, definite = jnp.full_like(num_free, -1), jnp.array(False)
-    rho = jnp.full_like(error, jnp.nan)
-    matrix, inverse = curvature.matrix, curvature.inverse
-    if matrix is not None and isinstance(inverse, Inverse):
-        rank, definite = inverse.rank, inverse.well_conditioned
-        rho = _rho(matrix, outcome.normal_matrix, outcome)
-    return DerivativeCheck(error, rho, rank, num_free, definite)
-
-
-def _rho(matrix, normal, outcome: Outcome) -> Scalar:
-    """Return the spectral radius of ``N^-1 (H - N)`` by power iteration in the N norm.
-
-    A hundred turns settle it to a percent unless eigenvalues are closer than that, when
-    any of them will do.
-    """
-    free = outcome.free
-    eye = jnp.eye(free.size, dtype=matrix.dtype)
-    normal = jnp.where(both(free), normal, eye)
-    zero = jnp.zeros((), matrix.dtype)
-    place = Place(outcome.norms, free, outcome.norms, outcome.cost)
-    inverse = _inverse(normal, jnp.zeros_like(outcome.norms), place).matrix
-    rest = jnp.where(both(free), matrix - normal, 0.0)
-    dot = lambda a, b: jnp.dot(a, b, precision=PRECISION)
-    norm = lambda v: jnp.sqrt(jnp.abs(dot(v, dot(normal, v))))
-
-    def turn(_, carry):
-        x, _ = carry
-        y = dot(inverse, dot(rest, x))
-        length = norm(y)
-        return y / jnp.where(length > 0.0, length, 1.0), length
-
-    scale = jnp.where(outcome.norms > 0.0, outcome.norms, 1.0)
-    start = jnp.where(free, 1.0 + jnp.arange(free.size) / free.size, 0.0) / scale
-    start = start.astype(matrix.dtype)
-    length = norm(start)
-    start = start / jnp.where(length > 0.0, length, 1.0)
-    return sharded.fori_loop(0, 100, turn, (start, zero))[1]

@@ -22,6 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from lmjax._derivatives import curvature as second_order
+from lmjax._derivatives.check import check
 from lmjax._derivatives.curvature import Curvature
 from lmjax._engines import dispatch
 from lmjax._errors.checks import check_choice, check_flag
@@ -108,7 +109,7 @@ class Implicit(eqx.Module):
 
     def report(self, problem: Problem, outcome: Outcome) -> DerivativeCheck | None:
         """Return the check of a fit, if it was asked for."""
-        return second_order.check(problem, outcome) if self.check else None
+        return check(problem, outcome) if self.check else None
 
     def _tangent(
         self, rebuild: Callable, leaves: list, tangents: list, outcome: Outcome

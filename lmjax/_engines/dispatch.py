@@ -22,6 +22,7 @@ from lmjax._solver import loop, range_check, stopping
 from lmjax._solver.diagnosis import diagnose
 from lmjax._solver.final_check import Checked, check
 from lmjax._solver.outcome import Outcome, outcome_of
+from lmjax._solver.run import run
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.single_fit import SingleFit, fit_of
 from lmjax._solver.status import Engine, Status
@@ -130,7 +131,7 @@ def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | Non
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
-    state = loop.run(problem, p0, solver, linear_solver)
+    state = run(problem, p0, solver, linear_solver)
     outcome = outcome_of(state, problem, solver)
     fit = fit_of(problem, linear_solver, p0)
     effect = fit.effect(state.point)

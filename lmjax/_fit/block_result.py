@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from lmjax._solver import report as reports
+from lmjax._solver import block_report
 from lmjax._solver.solution import Solution
 
 
@@ -50,4 +50,4 @@ class BlockSolution(Solution):
         """Return what was solved, how, and what came of it."""
         if np.ndim(self.status):
             return super().report()
-        return reports.blocks(self)
+        return block_report.text(self)

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lmjax._derivatives.implicit import Implicit
 from lmjax._fit.block_result import BlockSolution, BlockSummary
-from lmjax._jax import paths
+from lmjax._fit.validate import check_feasible, check_pair, check_solver
+from lmjax._jax import arrays, paths
 from lmjax._linalg.blocks.elimination import Elimination
 from lmjax._linalg.solvers import BlockCG
 from lmjax._problem import block_build
@@ -36,13 +38,33 @@ def fit_blocks(
     given: Any,
     params0: Any,
     *,
+    unused: dict[str, Any],
     bounds: Any,
     fixed: Any,
     manifold: Any,
     solver: LevenbergMarquardt,
     derivative: Any,
 ) -> BlockSolution:
-    """Return the solution of a problem of blocks."""
+    """Return the solution of a problem of blocks.
+
+    ``unused`` are arguments that have no meaning for blocks.
+    """
+    for name, value in unused.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: expected none with ResidualBlocks, got {value!r}; args and "
+                "loss are theirs"
+            )
+    check_pair(bounds)
+    check_solver(solver, derivative)
+    if not isinstance(derivative, Implicit):
+        raise ValueError(
+            "derivative: expected Implicit(...) with ResidualBlocks, whose steps have "
+            f"no derivatives; got {derivative!r}"
+        )
+    params0 = arrays.leaves_of("params0", params0)
+    bounds = arrays.leaves_of("bounds", bounds)
+    fixed = arrays.leaves_of("fixed", fixed)
     single = isinstance(given, ResidualBlocks)
     blocks = [each.native() for each in ([given] if single else given)]
     asked = solver.linear_solver
@@ -57,7 +79,12 @@ def fit_blocks(
         rule = dataclasses.replace(rule, initial=DAMPING)
         solver = dataclasses.replace(solver, damping=rule)
     summary = _summary(prepared, params0, asked)
-    return _fit(prepared, params0, bounds, fixed, solver, derivative, single, summary)
+    solution = _fit(
+        prepared, params0, bounds, fixed, solver, derivative, single, summary
+    )
+    if bounds is not None:
+        check_feasible(solution.status, bounds, params0)
+    return solution
 
 
 @partial(jax.jit, static_argnames=("single", "summary"))
@@ -147,6 +174,7 @@ def _summary(prepared: Prepared, params0, asked) -> BlockSummary:
         eliminated = names[plan.leaf]
         reduced = structure.size - leaf.rows * leaf.size
         how = "dense Cholesky" if plan.dense else "conjugate gradients"
+        how = "sparse Cholesky" if plan.pattern is not None else how
         method = f"Schur, reduced system by {how}"
     elif plan is None and not isinstance(prepared.linear_solver, BlockCG):
         method = "no pattern known beforehand: dense Cholesky or BlockCG by size"

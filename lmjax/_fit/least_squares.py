@@ -112,9 +112,15 @@ def least_squares(
         15, 49-57.
     """
     if is_blocks(residual_fn):
-        named = {"args": args or None, "linear": linear, "loss": loss}
-        return _of_blocks(
-            residual_fn, params0, named, bounds, fixed, manifold, solver, derivative
+        return fit_blocks(
+            residual_fn,
+            params0,
+            unused={"args": args or None, "linear": linear, "loss": loss},
+            bounds=bounds,
+            fixed=fixed,
+            manifold=manifold,
+            solver=solver,
+            derivative=derivative,
         )
     if not callable(residual_fn):
         raise TypeError(
@@ -171,31 +177,6 @@ def least_squares(
         check_feasible(solution.status, bounds, params0)
     if marked is not None:
         check_affine(solution.status, marked, params0)
-    return solution
-
-
-def _of_blocks(
-    blocks, params0, named, bounds, fixed, manifold, solver, derivative
-) -> BlockSolution:
-    for name, value in named.items():
-        if value is not None:
-            raise ValueError(
-                f"{name}: expected none with ResidualBlocks, got {value!r}; args and "
-                "loss are theirs"
-            )
-    check_pair(bounds)
-    check_solver(solver, derivative)
-    solution = fit_blocks(
-        blocks,
-        arrays.leaves_of("params0", params0),
-        bounds=arrays.leaves_of("bounds", bounds),
-        fixed=arrays.leaves_of("fixed", fixed),
-        manifold=manifold,
-        solver=solver,
-        derivative=derivative,
-    )
-    if bounds is not None:
-        check_feasible(solution.status, bounds, params0)
     return solution
 
 

@@ -12,27 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Array
 
-from lmjax._jax import machine, paths, program_cache
-from lmjax._linalg.blocks import sparse
-from lmjax._linalg.blocks.elimination import Elimination
-from lmjax._linalg.blocks.structure import Group, Leaf, Slot, Structure
+from lmjax._jax import machine, paths
+from lmjax._linalg.blocks import elimination, sparse
+from lmjax._linalg.blocks.structure import Group, Structure
 from lmjax._linalg.solvers import BlockCG, Schur, SparseCholesky
+from lmjax._problem.block_group import group_of, leaves_of
 from lmjax._problem.block_problem import BlockGroup, BlockProblem, ParamLeaf
 from lmjax._problem.bounds import constraints_of
 from lmjax._problem.charts import charts_of, is_manifold
 from lmjax._problem.residual_blocks import ResidualBlocks
-
-# Reduced systems of more unknowns are solved by conjugate gradients: the factorisation
-# of one of 4,000 takes 2e10 operations and 128 MB.
-MOST_DENSE = 4000
-
-
-# Reverse mode pays if it takes so many times fewer passes: for reprojections of two
-# residuals and twelve unknowns it takes 0.3 of the time.
-FEWER = 3
 
 
 class Prepared(eqx.Module):
@@ -68,9 +58,9 @@ def prepare(
     values, structure = jax.tree.flatten(params0)
     manifolds = paths.spread("manifold", manifold, params0, is_manifold)
     charts_of(values, manifolds)  # checks their shapes
-    leaves = _leaves(values, manifolds)
+    leaves = leaves_of(values, manifolds)
     made = [
-        _group(given, k, values, structure, params0, leaves)
+        group_of(given, k, values, structure, params0, leaves)
         for k, given in enumerate(blocks)
     ]
     groups, outputs = (tuple(part) for part in zip(*made, strict=True))
@@ -120,124 +110,6 @@ def build(
         m,
     )
     return problem, jnp.concatenate([jnp.ravel(value) for value in values])
-
-
-def _leaves(values, manifolds) -> tuple[Leaf, ...]:
-    found, start = [], 0
-    for value, manifold in zip(values, manifolds, strict=True):
-        rows = value.shape[0] if value.ndim else 1
-        size = value.size // max(rows, 1)
-        if manifold is not None:
-            size = size // manifold.size * manifold.tangent_size
-        found.append(Leaf(start, rows, size))
-        start += rows * size
-    return tuple(found)
-
-
-def _group(given, number, values, structure, params0, leaves):
-    """Return the blocks of one kind as they were given, and the shape of a residual."""
-    name = f"blocks[{number}].at"
-    rows = paths.spread(name, given.at, params0, lambda x: hasattr(x, "shape"))
-    k = given.blocks
-    for leaf, (value, at) in enumerate(zip(values, rows, strict=True)):
-        if at is not None:
-            rows[leaf] = _checked(name, at, value, leaf, params0)
-    pick = lambda value, at: value if at is None else value[at[0]]
-    one = jax.tree.unflatten(
-        structure, [pick(v, at) for v, at in zip(values, rows, strict=True)]
-    )
-    first = jax.tree.map(lambda x: x[0], tuple(given.args))
-    fn = program_cache.model("fn", given.fn, one, *first)
-    used, out = _used(fn, one, first)
-    slots, picked, spans = [], [], []
-    for leaf, at in enumerate(rows):
-        if at is None:
-            if used[leaf]:
-                whole = Slot(leaf, leaves[leaf].rows * leaves[leaf].size, True)
-                spans.append((leaf, len(slots), len(slots) + 1, False))
-                slots.append(whole)
-                picked.append(np.zeros(k, np.int32))
-            continue
-        columns = [at] if at.ndim == 1 else [at[:, j] for j in range(at.shape[1])]
-        spans.append((leaf, len(slots), len(slots) + len(columns), at.ndim == 2))
-        slots += [Slot(leaf, leaves[leaf].size, False)] * len(columns)
-        picked += columns
-    stack = jnp if any(isinstance(x, Tracer) for x in picked) else np
-    picked = stack.stack([x.astype(np.int32) for x in picked])
-    pattern = Group(picked, tuple(slots), out.size)
-    mask = given.mask
-    args = tuple(given.args)
-    if mask is not None:
-        # what is masked may be NaN, and a derivative of 0 times NaN is NaN
-        keep = jnp.argmax(mask)
-        args = jax.tree.map(
-            lambda x: jnp.where(
-                jnp.reshape(mask, (-1,) + (1,) * (x.ndim - 1)), x, x[keep]
-            ),
-            args,
-        )
-    sigma = _inverse_sigma(given.sigma, k, out)
-    given = fn, args, sigma, mask, given.loss, given.loss_scale
-    reverse = FEWER * out.size <= pattern.width and _is_reversible(fn, one, first)
-    group = BlockGroup(*given, pattern, tuple(spans), structure, reverse)
-    return group, out.shape
-
-
-def _is_reversible(fn, one, first) -> bool:
-    """Return whether reverse mode can differentiate a function."""
-    total = lambda one: jnp.sum(fn(one, *first))
-    try:
-        jax.eval_shape(jax.grad(total), one)
-    except (TypeError, ValueError, NotImplementedError):
-        return False
-    return True
-
-
-def _checked(name, at, value, leaf, params0):
-    """Return rows that exist."""
-    path = jax.tree_util.tree_leaves_with_path(params0)[leaf][0]
-    where = f"{name}{jax.tree_util.keystr(path)}"
-    if not value.ndim:
-        raise ValueError(f"{where}: expected a leaf with rows, got a number in params0")
-    if isinstance(at, Tracer):
-        return at
-    at = np.asarray(at)
-    wrong = (at < 0) | (at >= value.shape[0])
-    if wrong.any():
-        block = int(np.argwhere(wrong)[0][0])
-        raise ValueError(
-            f"{where}: expected rows from 0 to {value.shape[0] - 1}, got "
-            f"{at[wrong][0]} in block {block}"
-        )
-    return at
-
-
-def _used(fn, one, first):
-    """Return which leaves of the parameters a function reads, and what it returns."""
-    closed, out = jax.make_jaxpr(fn, return_shape=True)(one, *first)
-    _, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    if len(jax.tree.leaves(out)) != 1 or not hasattr(out, "shape"):
-        raise ValueError(
-            f"fn: expected one array of residuals, got {jax.tree.structure(out)}"
-        )
-    return used[: len(jax.tree.leaves(one))], out
-
-
-def _inverse_sigma(sigma, k, out):
-    if sigma is None:
-        return None
-    sigma = jnp.asarray(sigma)
-    shape = (k, *out.shape)
-    if sigma.shape == (k,):
-        sigma = sigma.reshape(k, *(1,) * len(out.shape))
-    try:
-        sigma = jnp.broadcast_to(sigma, shape)
-    except ValueError as error:
-        raise ValueError(
-            f"sigma: expected a shape that broadcasts to ({k},) or {shape}, got "
-            f"{sigma.shape}"
-        ) from error
-    return 1.0 / sigma.reshape(k, -1).T
 
 
 def choose(pattern: Structure, linear_solver: Any, names: list[str]) -> Any:
@@ -294,8 +166,6 @@ def _eliminated(pattern: Structure, name: str | None, names: list[str]) -> int:
 def _sorted_by(leaf: int, groups, pattern: Structure, solver: Schur):
     """Return the groups in the order of the eliminated rows, and the plan."""
     kind = pattern.leaves[leaf]
-    rest = pattern.size - kind.rows * kind.size
-    dense = rest <= MOST_DENSE if solver.dense is None else solver.dense
     found, orders, starts = [], [], []
     for group in groups:
         slot = next(
@@ -316,7 +186,8 @@ def _sorted_by(leaf: int, groups, pattern: Structure, solver: Schur):
             continue
         orders.append(order)
         found.append(_reordered(group, order))
-    plan = Elimination(tuple(starts), leaf, kind.rows, dense)
+    pattern = Structure(tuple(g.pattern for g in found), None, pattern.leaves)
+    plan = elimination.plan(pattern, leaf, starts, solver.dense)
     return tuple(found), orders, plan
 
 

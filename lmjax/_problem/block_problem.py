@@ -160,8 +160,9 @@ class BlockGroup(eqx.Module):
         ``sqrt(rho')``: the exact gradient, and a positive curvature. The second-order
         term of Triggs would make the curvature of every outlier vanish.
         """
-        z = self.squares(r)
-        slope = jax.jvp(self.loss, (z,), (jnp.ones_like(z),))[1]
+        z, loss = self.squares(r), self.loss
+        assert loss is not None
+        slope = jax.jvp(loss, (z,), (jnp.ones_like(z),))[1]
         return jnp.sqrt(jnp.maximum(slope, 0.0))
 
     def half_terms(self, r: Float[Array, "out k"]) -> Array:

@@ -10,7 +10,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -30,6 +29,7 @@ from lmjax._linalg.projection import eliminate_in_turns
 from lmjax._problem.bounds import Constraints, constraints_of
 from lmjax._problem.charts import charts_of
 from lmjax._problem.terms import Term
+from lmjax._problem.user_jacobian import jacobian_of
 
 # What JAX raises for a function that has a first derivative and no second one, such as
 # a callback with a derivative rule of its own.
@@ -214,7 +214,7 @@ def build(
         charts = charts_of(jax.tree.leaves(params0), manifold)
     constraints = constraints_of(bounds, fixed, charts, params0, dtype)
     n = constraints.size(p0)
-    user_jac, jacobian = _jacobian(jac, unravel, whiten, n, m, dtype)
+    user_jac, jacobian = jacobian_of(jac, unravel, whiten, n, m, dtype)
     problem = Problem(
         hoisted(flat_residual, p0),
         None if user_jac is None else hoisted(user_jac, p0),
@@ -231,62 +231,6 @@ def build(
 def _ravel(tree, dtype):
     leaves = [jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree)]
     return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
-
-
-def _jacobian(jac, unravel, whiten, n, m, dtype):
-    if jac is None:
-        # One pass per column or one per row: take the fewer.
-        jac = "rev" if n > m else "fwd"
-    if isinstance(jac, str):
-        return None, jac
-
-    def user(p):
-        matrix = assemble(jac(unravel(p)), unravel(p), m, n, dtype)
-        return matrix if whiten is None else jax.vmap(whiten, 1, 1)(matrix)
-
-    return user, "user"
-
-
-def assemble(tree, params, m, n, dtype):
-    """Join the blocks of a Jacobian pytree, nested as ``jax.jacfwd`` does."""
-    structure = jax.tree.structure(params)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    leaves = jax.tree.leaves(tree)
-    if len(leaves) == 1 and jnp.shape(leaves[0]) == (m, n):
-        return jnp.asarray(leaves[0], dtype)
-    rows = jax.tree.leaves(tree, is_leaf=lambda x: jax.tree.structure(x) == structure)
-    try:
-        matrix = jnp.concatenate(
-            [
-                jnp.concatenate(
-                    [
-                        _block(block, shape, dtype)
-                        for block, shape in zip(
-                            jax.tree.leaves(row), shapes, strict=True
-                        )
-                    ],
-                    axis=1,
-                )
-                for row in rows
-            ]
-        )
-    except (ValueError, TypeError):
-        matrix = None
-    if matrix is None or matrix.shape != (m, n):
-        got = [jnp.shape(leaf) for leaf in leaves]
-        raise ValueError(
-            "jac: expected the nesting and shapes of jax.jacfwd of the residual (or "
-            f"the model), {m} rows by {n} columns in all; got leaves of shapes {got}"
-        )
-    return matrix
-
-
-def _block(block, shape, dtype):
-    """Flatten the derivative of one residual leaf by one parameter leaf."""
-    block = jnp.asarray(block, dtype)
-    if block.shape[block.ndim - len(shape) :] != shape:
-        raise ValueError
-    return jnp.reshape(block, (-1, int(np.prod(shape))))
 
 
 def _check_residual(out):

@@ -10,71 +10,22 @@ lambda then follows the damping rule. The rules for rounding are in
 `lmjax._solver.roundoff`, those for stopping in `lmjax._solver.stopping`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lmjax._jax import sharded
 from lmjax._linalg.linearization import sums
-from lmjax._problem.problem import Problem
 from lmjax._solver import roundoff, stopping
 from lmjax._solver.damping import achieves_enough, fading
 from lmjax._solver.fit import Fit
 from lmjax._solver.point import Point, first_scale, isfinite
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.single_fit import BlockFit, fit_of
+from lmjax._solver.single_fit import BlockFit
 from lmjax._solver.state import Record, State
 from lmjax._solver.status import Status
 from lmjax._solver.trial import DampedStep, Trial, damped_step, measure
-
-
-def run(
-    problem: Problem,
-    p0: Float[Array, " n"],
-    solver: LevenbergMarquardt,
-    linear_solver: Callable,
-) -> State:
-    """Run one fit from ``p0`` until the status leaves RUNNING."""
-    fit = fit_of(problem, linear_solver, p0)
-    if isinstance(fit, BlockFit):
-        first, turn = _unstarted(fit, p0, solver), _start_or_step
-    else:
-        first, turn = init(fit, p0, solver), step
-    return sharded.while_loop(
-        lambda state: stopping.unfinished(state.status),
-        lambda state: turn(state, fit, solver),
-        first,
-    )
-
-
-def _unstarted(fit: BlockFit, p0: Float[Array, " a"], solver) -> State:
-    """Return the state of a fit of blocks whose start has not been linearised."""
-    shapes = jax.eval_shape(lambda p: init(fit, p, solver), p0)
-    zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-    state = jax.tree.map(zeros, shapes)
-    point = state.point._replace(p=p0, linearization=fit.problem.zero_linearization(p0))
-    return state._replace(
-        point=point,
-        lam=jnp.ones_like(state.lam),
-        status=jnp.int32(stopping.UNSTARTED),
-    )
-
-
-def _start_or_step(state: State, fit: BlockFit, solver) -> State:
-    """Return the state after the next step, of which the first leads to the start.
-
-    So J is compiled once, which takes most of the time that a user waits for a first
-    answer: a start outside the loop would compile it twice.
-    """
-    proposed = propose(state, fit, solver)
-    evaluated = fit.evaluate(proposed.p)
-    after, linearized = _decided(state, proposed, evaluated, fit, solver)
-    started = begin(linearized, None, fit, solver)
-    unstarted = state.status == stopping.UNSTARTED
-    return sharded.choose(unstarted, lambda: started, lambda: after)
 
 
 def init(fit: Fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -140,10 +91,10 @@ def decide(
     state: State, proposed: DampedStep, evaluated: Any, fit: Fit, solver
 ) -> State:
     """Return the state after a step, given what ``fit.evaluate`` found at its end."""
-    return _decided(state, proposed, evaluated, fit, solver)[0]
+    return decide_and_linearize(state, proposed, evaluated, fit, solver)[0]
 
 
-def _decided(
+def decide_and_linearize(
     state: State, proposed: DampedStep, evaluated: Any, fit: Fit, solver
 ) -> tuple[State, Point]:
     """Return the state after a step, and what was linearised."""

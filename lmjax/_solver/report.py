@@ -16,7 +16,7 @@ def solution(sol) -> str:
     """Return the report of a `Solution` (or of a batch of them)."""
     if np.ndim(sol.status):
         return _batch(sol)
-    lines = _outcome(sol) + ["Parameters"]
+    lines = outcome(sol) + ["Parameters"]
     values = flat_of(sol.params)
     names = names_of(sol.params)
     for name, value, code in zip(
@@ -24,7 +24,7 @@ def solution(sol) -> str:
     ):
         remark = ParamStatus(int(code)).remark
         lines.append(f"    {name}  {value:.8g}" + (f"  ({remark})" if remark else ""))
-    return "\n".join(lines + _machinery(sol))
+    return "\n".join(lines + machinery(sol))
 
 
 def curve_fit(fit) -> str:
@@ -32,14 +32,14 @@ def curve_fit(fit) -> str:
     if np.ndim(fit.status):
         return _batch(fit)
     lines = [
-        *_outcome(fit),
+        *outcome(fit),
         *_statistics(fit),
         "Parameters",
         *_parameter_lines(fit, range(fit.flat_status.size)),
         *_tied_lines(fit),
         *_remarks(fit),
         *_correlation_lines(fit),
-        *_machinery(fit),
+        *machinery(fit),
     ]
     return "\n".join(lines)
 
@@ -51,13 +51,13 @@ def global_fit(fit) -> str:
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(records.numbers(fit.params))]
     flags = np.repeat(fit.shared, sizes)
     lines = [
-        *_outcome(fit),
+        *outcome(fit),
         *_statistics(fit),
         "Shared parameters",
         *_parameter_lines(fit, np.flatnonzero(flags)),
         *_own_lines(fit),
         *_remarks(fit),
-        *_machinery(fit),
+        *machinery(fit),
     ]
     return "\n".join(lines)
 
@@ -201,7 +201,8 @@ def _correlation_lines(fit):
     return [title, *(line for _, line in pairs)] if pairs else []
 
 
-def _outcome(sol):
+def outcome(sol) -> list[str]:
+    """Return how a fit ended."""
     status = Status(int(sol.status))
     word = "converged" if status.success else "failed"
     lines = [
@@ -239,7 +240,8 @@ def not_finite(sol) -> list[str]:
     return []
 
 
-def _machinery(sol):
+def machinery(sol) -> list[str]:
+    """Return what solved it, and by which tolerances."""
     tolerances = default_tolerances(sol.cost.dtype) | (sol.tolerances or {})
     listed = ", ".join(
         f"{name} {float(value):.2g}" for name, value in tolerances.items()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -56,7 +57,7 @@ class Group(eqx.Module):
         outputs: Residuals of a block.
     """
 
-    rows: Int[Array, "s k"]
+    rows: Int[Array | np.ndarray, "s k"]
     slots: tuple[Slot, ...] = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
 
