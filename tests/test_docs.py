@@ -68,6 +68,9 @@ CALLED = [
     lmjax.CG,
     lmjax.Dual,
     lmjax.Schur,
+    lmjax.BlockCG,
+    lmjax.SparseCholesky,
+    lmjax.ResidualBlocks,
     lmjax.Implicit,
     lmjax.Unrolled,
     lmjax.OneStep,
@@ -84,6 +87,7 @@ CALLED = [
 RETURNED = [
     lmjax.Solution,
     lmjax.ResidualFit,
+    lmjax.BlockSolution,
     lmjax.History,
     lmjax.CurveFit,
     lmjax.GlobalFit,
