@@ -15,6 +15,8 @@ from lmjax._batch.retry import rescue as rescue
 from lmjax._derivatives.implicit import Implicit as Implicit
 from lmjax._derivatives.unrolled import OneStep as OneStep
 from lmjax._derivatives.unrolled import Unrolled as Unrolled
+from lmjax._fit.block_covariance import BlockCovariance as BlockCovariance
+from lmjax._fit.block_covariance import block_covariance as block_covariance
 from lmjax._fit.block_result import BlockSolution as BlockSolution
 from lmjax._fit.curve_fit import curve_fit as curve_fit
 from lmjax._fit.curve_result import CurveFit as CurveFit

@@ -227,25 +227,37 @@ class BlockProblem(eqx.Module):
         self, p: Float[Array, " a"], r: Float[Array, " m"], matrix_free: bool
     ) -> BlockLinearization:
         """Return the linear model of the cost at ``p``, whose residual is ``r``."""
-        residuals, columns = [], []
+        residuals, columns, lost = [], [], []
+        store = getattr(self.linear_solver, "store", None)
         for group, part in zip(self.groups, self.structure.split(r), strict=True):
             jac = group.columns(p, self.leaves, self.manifolds)
             if group.loss is not None:
                 weights = group.weights(part)
                 part, jac = weights[None] * part, weights[None, None] * jac
             residuals.append(part)
+            if store is not None:
+                held = jac.astype(store)
+                # the gradient keeps all its digits, or the minimum would move
+                rounding = jac - held.astype(jac.dtype)
+                lost.append(jnp.sum(rounding * part[None], axis=1))
+                jac = held
             columns.append(jac)
-        return BlockLinearization(join(residuals), tuple(columns), self.structure)
+        extra = None if store is None else self.structure.add_up(lost)
+        return BlockLinearization(
+            join(residuals), tuple(columns), self.structure, extra
+        )
 
     def zero_linearization(self, p: Float[Array, " a"]) -> BlockLinearization:
         """Return a linear model of zeros, for a problem that has not been evaluated."""
+        store = getattr(self.linear_solver, "store", None)
+        dtype = p.dtype if store is None else jnp.dtype(store)
         columns = tuple(
-            jnp.zeros((g.pattern.width, g.pattern.outputs, g.pattern.blocks), p.dtype)
+            jnp.zeros((g.pattern.width, g.pattern.outputs, g.pattern.blocks), dtype)
             for g in self.groups
         )
-        return BlockLinearization(
-            jnp.zeros((self.m,), p.dtype), columns, self.structure
-        )
+        extra = None if store is None else jnp.zeros((self.structure.size,), p.dtype)
+        residual = jnp.zeros((self.m,), p.dtype)
+        return BlockLinearization(residual, columns, self.structure, extra)
 
     def _parts(self, r):
         return zip(self.groups, self.structure.split(r), strict=True)

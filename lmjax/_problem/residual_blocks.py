@@ -77,7 +77,7 @@ class ResidualBlocks(eqx.Module):
     """
 
     fn: Callable = eqx.field(converter=_as_callable)
-    at: Any
+    at: Any = eqx.field(converter=lambda at: arrays.arrays_of("at", at))
     args: tuple = ()
     sigma: Any = eqx.field(default=None, kw_only=True)
     mask: Any = eqx.field(default=None, kw_only=True)

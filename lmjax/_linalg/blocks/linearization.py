@@ -13,7 +13,8 @@ class BlockLinearization(eqx.Module):
 
     Attributes:
         residual: Residual, group by group.
-        columns: For each group the derivative of its blocks by what they see.
+        columns: For each group the derivative of its blocks by what they see, maybe in
+            less precision than the residual.
         structure: The pattern.
         extra: What is added to the gradient ``J^T r``, or None.
     """
@@ -22,6 +23,13 @@ class BlockLinearization(eqx.Module):
     columns: tuple[Float[Array, "w out k"], ...]
     structure: Structure
     extra: Float[Array, " n"] | None = None
+
+    @property
+    def wide(self) -> "BlockLinearization":
+        """The same with columns in the precision of the residual."""
+        dtype = self.residual.dtype
+        columns = tuple(c.astype(dtype) for c in self.columns)
+        return BlockLinearization(self.residual, columns, self.structure, self.extra)
 
     @property
     def grad(self) -> Float[Array, " n"]:
@@ -36,11 +44,11 @@ class BlockLinearization(eqx.Module):
 
     def mv(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
         """Return ``J v``."""
-        structure = self.structure
+        structure, wide = self.structure, self.wide.columns
         return join(
             [
                 jnp.sum(columns * structure.gather(v, group)[:, None], axis=0)
-                for columns, group in zip(self.columns, structure.groups, strict=True)
+                for columns, group in zip(wide, structure.groups, strict=True)
             ]
         )
 
@@ -49,13 +57,13 @@ class BlockLinearization(eqx.Module):
         parts = self.structure.split(u)
         terms = [
             jnp.sum(columns * part[None], axis=1)
-            for columns, part in zip(self.columns, parts, strict=True)
+            for columns, part in zip(self.wide.columns, parts, strict=True)
         ]
         return self.structure.add_up(terms)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
         """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
-        squares = [jnp.sum(columns**2, axis=1) for columns in self.columns]
+        squares = [jnp.sum(columns**2, axis=1) for columns in self.wide.columns]
         norms = jnp.sqrt(self.structure.add_up(squares))
         return self.grad, norms, jnp.linalg.norm(self.residual)
 
@@ -63,7 +71,7 @@ class BlockLinearization(eqx.Module):
         """Return the model with its columns multiplied by ``factor``."""
         structure = self.structure
         columns = tuple(
-            columns * structure.gather(factor, group)[:, None]
+            columns * structure.gather(factor, group)[:, None].astype(columns.dtype)
             for columns, group in zip(self.columns, structure.groups, strict=True)
         )
         extra = None if self.extra is None else self.extra * factor

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._errors.checks import check_above, check_flag
+from lmjax._errors.checks import check_above, check_choice, check_flag
 from lmjax._jax.types import Scalar
 from lmjax._linalg.arrowhead import ArrowLinearization, ArrowMatrix
 from lmjax._linalg.blocks import elimination
@@ -36,6 +36,8 @@ class Schur(eqx.Module):
         tol: For conjugate gradients: stop when a turn changes the quadratic model by
             less than ``tol / k`` of it after k turns.
         max_steps: Limit on products with the reduced matrix per step.
+        store: "float32" holds J in half the memory of float64 parameters; residual,
+            gradient and the linear system stay in float64. None holds it as it is.
 
     Example:
         >>> import jax.numpy as jnp, lmjax
@@ -59,6 +61,7 @@ class Schur(eqx.Module):
     dense: bool | None = eqx.field(default=None, static=True)
     tol: float | Scalar = 0.1
     max_steps: int = eqx.field(default=500, static=True)
+    store: str | None = eqx.field(default=None, static=True)
     matrix_free: ClassVar[bool] = False
 
     def __check_init__(self):
@@ -69,6 +72,8 @@ class Schur(eqx.Module):
         if self.dense is not None:
             check_flag("dense", self.dense)
         check_above("tol", self.tol, 0.0)
+        if self.store is not None:
+            check_choice("store", self.store, ("float32",))
         if type(self.max_steps) is not int or self.max_steps < 1:
             raise ValueError(f"max_steps: expected an int >= 1, got {self.max_steps!r}")
 
@@ -77,7 +82,8 @@ class Schur(eqx.Module):
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
         if isinstance(linearization, BlockLinearization):
-            return elimination.solve(linearization, damping, self.tol, self.max_steps)
+            model = linearization.wide
+            return elimination.solve(model, damping, self.tol, self.max_steps)
         grad = linearization.grad
         matrix = linearization.matrix.plus_diagonal(jnp.full_like(grad, damping))
         return -solve_arrow(matrix, grad)
