@@ -54,6 +54,9 @@ LATE = {
     ("lmjax._solver.records", "pandas"),
     # a third of a second that only batches need
     ("lmjax._jax.machine", "llvmlite"),
+    # half of the time of importing jax, for large structured problems only
+    ("lmjax._linalg.blocks.elimination", "scipy"),
+    ("lmjax._linalg.blocks.sparse_cholesky", "scipy"),
     # of which each system has one
     ("lmjax._batch.lock", "fcntl"),
     ("lmjax._batch.lock", "msvcrt"),

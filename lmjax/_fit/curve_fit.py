@@ -12,8 +12,8 @@ from lmjax._derivatives.unrolled import Derivative
 from lmjax._errors.advice import hints
 from lmjax._fit.curve_result import CurveFit
 from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resolved
-from lmjax._fit.least_squares import solve
 from lmjax._fit.objective import objective, statistics_of
+from lmjax._fit.solve import solve
 from lmjax._fit.tie import tied
 from lmjax._fit.validate import check_affine, check_solver, resolve_linear
 from lmjax._jax import arrays

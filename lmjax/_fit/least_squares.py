@@ -1,20 +1,19 @@
-"""`least_squares`, and `solve`, which all three entry points share."""
+"""`least_squares`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import jax
-import jax.numpy as jnp
 
 from lmjax._derivatives.implicit import Implicit
 from lmjax._derivatives.unrolled import Derivative
-from lmjax._engines import dispatch
 from lmjax._errors import advice
 from lmjax._errors.advice import hints
 from lmjax._fit.block_result import BlockSolution
 from lmjax._fit.block_squares import fit_blocks, is_blocks
 from lmjax._fit.residual_result import ResidualFit
+from lmjax._fit.solve import solve
 from lmjax._fit.validate import (
     check_affine,
     check_feasible,
@@ -27,21 +26,44 @@ from lmjax._fit.validate import (
 from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.closures import Program
 from lmjax._jax.types import Params, ResidualFn
-from lmjax._linalg.arrowhead import Arrow
-from lmjax._linalg.solvers import Schur
 from lmjax._problem.charts import is_manifold
 from lmjax._problem.precision import warn_of_rounded
-from lmjax._problem.problem import Problem, build
+from lmjax._problem.residual_blocks import ResidualBlocks
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.solution import History, Solution
 
 _DEFAULT = LevenbergMarquardt()
 _EXACT = Implicit()
 
 
-@hints
+@overload
 def least_squares(
     residual_fn: ResidualFn,
+    params0: Params,
+    args: tuple = (),
+    *,
+    bounds: tuple[Any, Any] | None = ...,
+    fixed: Any = ...,
+    linear: Any = ...,
+    loss: str | Callable | None = ...,
+    loss_scale: Any = ...,
+    manifold: Any = ...,
+    solver: LevenbergMarquardt = ...,
+    derivative: Derivative = ...,
+) -> ResidualFit: ...
+@overload
+def least_squares(
+    residual_fn: ResidualBlocks | Sequence[ResidualBlocks],
+    params0: Params,
+    *,
+    bounds: tuple[Any, Any] | None = ...,
+    fixed: Any = ...,
+    manifold: Any = ...,
+    solver: LevenbergMarquardt = ...,
+    derivative: Implicit = ...,
+) -> BlockSolution: ...
+@hints
+def least_squares(
+    residual_fn: Any,
     params0: Params,
     args: tuple = (),
     *,
@@ -112,16 +134,10 @@ def least_squares(
         15, 49-57.
     """
     if is_blocks(residual_fn):
-        return fit_blocks(
-            residual_fn,
-            params0,
-            unused={"args": args or None, "linear": linear, "loss": loss},
-            bounds=bounds,
-            fixed=fixed,
-            manifold=manifold,
-            solver=solver,
-            derivative=derivative,
-        )
+        unused = {"args": args or None, "linear": linear, "loss": loss}
+        options = {"bounds": bounds, "fixed": fixed, "manifold": manifold}
+        how = {"solver": solver, "derivative": derivative}
+        return fit_blocks(residual_fn, params0, unused=unused, **options, **how)
     if not callable(residual_fn):
         raise TypeError(
             "residual_fn: expected a function, ResidualBlocks or a list of them, got "
@@ -154,7 +170,7 @@ def least_squares(
         derivative=derivative,
     )
     try:
-        given = (params0, *args)
+        given = params0, *args
         program = program_cache.model("residual_fn", residual_fn, *given)
         plain, jac = program_cache.jacobian(solver, program, *given)
         solution = _fit(
@@ -211,80 +227,3 @@ def _fit(
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
     )
     return ResidualFit(**vars(solution))
-
-
-def solve(
-    residual_fn: Callable,
-    params0: Params,
-    *,
-    bounds,
-    fixed,
-    term,
-    solver: LevenbergMarquardt,
-    derivative: Derivative,
-    jac,
-    whiten: Callable | None = None,
-    linear: tuple[bool, ...] | None = None,
-    arrow: Arrow | None = None,
-    manifold: tuple[Any, ...] | None = None,
-) -> tuple[Solution, Problem, dispatch.Outcome]:
-    """Solve inside a trace; return the solution and what it was made from."""
-    if arrow is None and isinstance(solver.linear_solver, Schur):
-        raise ValueError(
-            "solver: expected a linear solver for one set of parameters, got Schur(), "
-            "which is that of lmjax.global_fit"
-        )
-    problem, p0, unravel, unravel_residual = build(
-        residual_fn,
-        params0,
-        bounds=bounds,
-        fixed=fixed,
-        term=term,
-        jac=jac,
-        whiten=whiten,
-        linear=linear,
-        arrow=arrow,
-        manifold=manifold,
-    )
-    outcome = derivative.solve(problem, p0, solver)
-    history = None
-    if outcome.record is not None:
-        record = outcome.record
-        history = History(
-            jax.vmap(unravel)(record.p),
-            record.cost,
-            record.damping,
-            record.gain,
-            record.accepted,
-        )
-    iterated = problem.constraints.size(p0) - sum(linear or ())
-    linear_solver = solver.choose_linear_solver(problem.m, iterated)
-    matrix_free = getattr(linear_solver, "matrix_free", False)
-    solution = Solution(
-        params=unravel(outcome.p),
-        cost=outcome.cost,
-        status=outcome.status,
-        num_steps=outcome.num_steps,
-        num_accepted=outcome.num_accepted,
-        optimality=outcome.optimality,
-        damping=outcome.damping,
-        normal_matrix=outcome.normal_matrix,
-        residual=unravel_residual(outcome.r),
-        flat_status=outcome.param_status(problem.constraints, p0),
-        start_projected=None
-        if bounds is None
-        else jnp.any(problem.constraints.project(p0) != p0),
-        history=history,
-        derivative_check=derivative.report(problem, outcome),
-        tolerances=solver.given_tolerances(),
-        engine=outcome.engine,
-        lane_steps=outcome.lane_steps,
-        linear_solver=_name(linear_solver),
-        jacobian="matrix-free" if matrix_free else problem.jacobian,
-    )
-    return solution, problem, outcome
-
-
-def _name(linear_solver):
-    function = getattr(linear_solver, "func", linear_solver)  # of a jax Partial
-    return getattr(function, "__name__", type(function).__name__)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmjax import losses
 from lmjax._derivatives.implicit import Implicit
-from lmjax._fit.least_squares import solve
+from lmjax._fit.solve import solve
 from lmjax._jax.closures import as_pytree
 from lmjax._problem.terms import LossTerm
 from lmjax._solver.settings import LevenbergMarquardt

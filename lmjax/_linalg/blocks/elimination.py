@@ -200,13 +200,7 @@ def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
     matrix, rhs = matrix + made[0], rhs + made[1] - extra_rest
     squares = structure.add_up([jnp.sum(c**2, axis=1) for c in model.columns])
     rest = jnp.concatenate([squares[: leaf.start], squares[leaf.end :]])
-    added = damping + absent(rest)
-    if pattern is not None:
-        step = sparse.factored(pattern, matrix, added, rhs)
-    elif n <= dense_cholesky.MOST:
-        step = dense_cholesky.solve(matrix, added, rhs)
-    else:
-        step = by_lapack(matrix, added, rhs)
+    step = _factored(pattern, matrix, damping + absent(rest), rhs)
     lists = [x for side, z in zip(sides, made[4:], strict=True) for x in (*side, z)]
     dp_leaf = call(
         reduced.substitution(tuple(kinds), leaf.size, str(dtype)),
@@ -214,6 +208,15 @@ def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
         *(shape, made[2], made[3], step, *lists),
     )
     return jnp.concatenate([step[: leaf.start], dp_leaf.ravel(), step[leaf.start :]])
+
+
+def _factored(pattern: SparsePattern | None, matrix, added, rhs) -> Float[Array, " n"]:
+    """Solve with the reduced matrix, however it is stored."""
+    if pattern is not None:
+        return sparse.factored(pattern, matrix, added, rhs)
+    if len(rhs) <= dense_cholesky.MOST:
+        return dense_cholesky.solve(matrix, added, rhs)
+    return by_lapack(matrix, added, rhs)
 
 
 def _with_inner(nodes: Int[Array, "k s"], inner: int | None) -> Int[Array, "k s1"]:

@@ -30,17 +30,19 @@ class Loops:
     Attributes:
         lines: Its instructions.
         declared: Functions of LLVM that it calls.
+        names: How many names were given.
+        current: Label of the block of instructions that is being written.
     """
 
     def __init__(self):
         self.lines: list[str] = []
         self.declared: set[str] = set()
-        self._count, self._block = 0, "run"
+        self.current, self.names = "run", 0
 
     def fresh(self, prefix: str = "v") -> str:
         """Return a name that nobody has."""
-        self._count += 1
-        return f"{prefix}{self._count}"
+        self.names += 1
+        return f"{prefix}{self.names}"
 
     def let(self, expression: str) -> str:
         """Return the name of the value of an instruction."""
@@ -127,7 +129,7 @@ class Loops:
     def label(self, name: str) -> None:
         """Begin a block of instructions."""
         self.lines.append(f"{name}:")
-        self._block = name
+        self.current = name
 
     def go(self, name: str) -> None:
         """Go on with a block."""
@@ -137,7 +139,7 @@ class Loops:
     def loop(self, first: Index, last: Index) -> Iterator[str]:
         """Write a loop, whose body is what is written inside; yields the index."""
         name = self.fresh("loop")
-        before = self._block
+        before = self.current
         self.go(name)
         self.label(name)
         start = len(self.lines)
@@ -146,7 +148,7 @@ class Loops:
         self.label(f"in{name}")
         yield f"%i{name}"
         following = self.index("add", f"%i{name}", 1)
-        ends = f"[{first}, %{before}], [{following}, %{self._block}]"
+        ends = f"[{first}, %{before}], [{following}, %{self.current}]"
         self.lines.insert(start, f"  %i{name} = phi i64 {ends}")
         self.go(name)
         self.label(f"out{name}")
@@ -160,7 +162,7 @@ class Loops:
         What the body puts into the list is what the next turn finds there.
         """
         names = [f"%{self.fresh('s')}" for _ in range(many)]
-        before = self._block
+        before = self.current
         with self.loop(first, last) as k:
             start, inside = len(self.lines), list(names)
             begin = next(
@@ -172,7 +174,7 @@ class Loops:
             yield k, inside
             self.lines[begin + 1 : begin + 1] = [
                 f"  {name} = phi {type_} [zeroinitializer, %{before}], "
-                f"[{value}, %{self._block}]"
+                f"[{value}, %{self.current}]"
                 for name, value in zip(names, inside, strict=True)
             ]
             totals = inside
