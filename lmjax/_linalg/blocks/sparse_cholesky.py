@@ -17,6 +17,10 @@ import numpy as np
 
 from lmjax._linalg.blocks.loops import KINDS, Loops, function
 
+# Added to the degree of each node: the last pivot of a connected graph is what all of
+# its nodes add, and must stay above rounding.
+LEAK = 1e-10
+
 
 class Pattern(NamedTuple):
     """Where the blocks of a factor are, column by column.
@@ -50,8 +54,10 @@ def pattern(n: int, i: np.ndarray, j: np.ndarray) -> Pattern:
     graph = upper + upper.T
     graph.setdiag(0.0)
     graph.data = -np.ones_like(graph.data)
-    # a matrix of such signs fills in without cancellation, and needs no pivoting
-    graph.setdiag(1.0 + np.asarray(-graph.sum(axis=1)).ravel())
+    # a matrix of such signs fills in without cancellation, and needs no pivoting; with
+    # little more than the degree on the diagonal, what a path of n nodes leaves between
+    # its ends falls like 1/n: with 1 more it would fall like 3^-n and underflow
+    graph.setdiag(LEAK + np.asarray(-graph.sum(axis=1)).ravel())
     found = splu(
         graph.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
@@ -61,7 +67,27 @@ def pattern(n: int, i: np.ndarray, j: np.ndarray) -> Pattern:
     factor = found.L.tocsc()
     factor.sort_indices()
     place = found.perm_c.astype(np.int32)
-    return Pattern(place, factor.indptr.astype(np.int32), factor.indices)
+    made = Pattern(place, factor.indptr.astype(np.int32), factor.indices)
+    if not (_is_closed(made) and np.array_equal(found.perm_r, found.perm_c)):
+        raise RuntimeError("SuperLU returned a pattern that is not one of Cholesky's")
+    return made
+
+
+def _is_closed(pattern: Pattern) -> bool:
+    """Return whether elimination needs no block that the pattern lacks.
+
+    What a column holds below its first block, that block's column must hold, too.
+    """
+    n = len(pattern.starts) - 1
+    counts = np.diff(pattern.starts)
+    columns = np.repeat(np.arange(n, dtype=np.int64), counts)
+    keys = columns * n + pattern.rows
+    first = np.where(counts > 1, pattern.starts[:-1] + 1, 0)
+    parents = pattern.rows[first].astype(np.int64)[columns]
+    below = pattern.rows > columns
+    needed = (parents * n + pattern.rows)[below]
+    at = np.minimum(np.searchsorted(keys, needed), len(keys) - 1)
+    return bool(np.all(keys[at] == needed))
 
 
 @cache

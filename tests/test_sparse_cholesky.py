@@ -1,0 +1,102 @@
+"""The sparse factorisation by blocks, against dense solves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax._linalg.blocks import dense_cholesky, sparse_cholesky
+from lmjax._linalg.blocks.loops import call
+
+RNG = np.random.default_rng(11)
+
+
+def edges(kind, count):
+    """A graph: ends of its edges."""
+    path = np.stack([np.arange(count - 1), np.arange(1, count)])
+    if kind == "path":
+        return path
+    if kind == "loop":
+        return np.hstack([path, [[0], [count - 1]]])
+    if kind == "star":
+        return np.stack([np.zeros(count - 1, int), np.arange(1, count)])
+    if kind == "apart":
+        return path[:, ::2]
+    far = RNG.integers(0, count, (2, 2 * count))
+    return np.hstack([path, far[:, far[0] != far[1]]])
+
+
+def assembled(pattern, i, j, size):
+    """A random positive definite matrix: its blocks, and the whole."""
+    n = len(pattern.place)
+    blocks = np.zeros((len(pattern.rows), size, size))
+    whole = np.zeros((n * size, n * size))
+    for a, b in zip(i, j, strict=True):
+        part = RNG.normal(size=(size, 2 * size))
+        gram = part.T @ part
+        at = np.concatenate([a * size + np.arange(size), b * size + np.arange(size)])
+        whole[np.ix_(at, at)] += gram
+    whole += 0.1 * np.eye(n * size)
+    order = np.argsort(pattern.place)
+    columns = np.repeat(np.arange(n), np.diff(pattern.starts))
+    for k, (row, column) in enumerate(zip(pattern.rows, columns, strict=True)):
+        r, c = order[row] * size, order[column] * size
+        blocks[k] = whole[r : r + size, c : c + size].T  # columns contiguous
+    return blocks, whole
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+@pytest.mark.parametrize("kind", ["path", "loop", "star", "apart", "random"])
+def test_solutions_are_those_of_a_dense_solve(kind, size):
+    i, j = edges(kind, 23)
+    pattern = sparse_cholesky.pattern(23, i, j)
+    blocks, whole = assembled(pattern, i, j, size)
+    rhs = RNG.normal(size=(23, size))
+    ordered = np.zeros_like(rhs)
+    ordered[pattern.place] = rhs
+    with jax.enable_x64(True):
+        shapes = (
+            jax.ShapeDtypeStruct(rhs.shape, np.float64),
+            jax.ShapeDtypeStruct(blocks.shape, np.float64),
+        )
+        text = sparse_cholesky.program(size, "float64")
+        given = np.array([23], np.int32), pattern.starts, pattern.rows, blocks, ordered
+        x, _ = call(text, shapes, *map(jnp.asarray, given))
+    expected = np.linalg.solve(whole, rhs.ravel()).reshape(rhs.shape)
+    np.testing.assert_allclose(np.asarray(x)[pattern.place], expected, rtol=1e-9)
+
+
+def test_long_paths_keep_what_they_leave_between_their_ends():
+    # eliminated first, three paths of 1,500 nodes each leave fill between two ends
+    count, paths = 1500, 3
+    i, j = [], []
+    for k in range(paths):
+        nodes = np.concatenate([[0], 2 + k * count + np.arange(count), [1]])
+        i.append(nodes[:-1])
+        j.append(nodes[1:])
+    pattern = sparse_cholesky.pattern(
+        2 + paths * count, np.concatenate(i), np.concatenate(j)
+    )
+    # a tree has 2 n - 1 blocks; the ends meet through each path
+    assert len(pattern.rows) >= 2 * len(pattern.place)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 4, 7, 64, 131])
+def test_dense_solutions(n, dtype):
+    root = RNG.normal(size=(n, n))
+    matrix = root @ root.T + n * np.eye(n)
+    rhs, added = RNG.normal(size=n), RNG.uniform(size=n)
+    with jax.enable_x64(True):
+        arrays = (jnp.asarray(x, dtype) for x in (np.tril(matrix), added, rhs))
+        x = dense_cholesky.solve(*arrays)
+    expected = np.linalg.solve(matrix + np.diag(added), rhs)
+    size = np.max(np.abs(expected))
+    assert x.dtype == dtype
+    assert np.max(np.abs(x - expected)) < 100 * n * np.finfo(dtype).eps * size
+
+
+def test_matrices_that_are_not_positive_definite_give_nan():
+    with jax.enable_x64(True):
+        x = dense_cholesky.solve(-jnp.eye(5), jnp.zeros(5), jnp.ones(5))
+    assert np.all(np.isnan(x))
