@@ -74,11 +74,39 @@ def test_long_paths_keep_what_they_leave_between_their_ends():
         nodes = np.concatenate([[0], 2 + k * count + np.arange(count), [1]])
         i.append(nodes[:-1])
         j.append(nodes[1:])
-    pattern = sparse_cholesky.pattern(
-        2 + paths * count, np.concatenate(i), np.concatenate(j)
-    )
-    # a tree has 2 n - 1 blocks; the ends meet through each path
-    assert len(pattern.rows) >= 2 * len(pattern.place)
+    i, j = np.concatenate(i), np.concatenate(j)
+    pattern = sparse_cholesky.pattern(2 + paths * count, i, j)
+    blocks, whole = sparse_solution(pattern, i, j)
+    np.testing.assert_allclose(blocks, whole, rtol=1e-8, atol=1e-10)
+
+
+def sparse_solution(pattern, i, j):
+    """Solve a graph's Laplacian plus a little: by blocks of 1 x 1, and by SciPy."""
+    from scipy.sparse import coo_matrix, identity
+    from scipy.sparse.linalg import spsolve
+
+    n = len(pattern.place)
+    ones = np.ones(len(i))
+    graph = coo_matrix((ones, (i, j)), shape=(n, n))
+    graph = graph + graph.T
+    whole = identity(n) * 1e-3 - graph
+    whole.setdiag(1e-3 + np.asarray(graph.sum(axis=1)).ravel())
+    rhs = RNG.normal(size=n)
+    blocks = np.zeros((len(pattern.rows), 1, 1))
+    every = np.arange(n)
+    blocks[pattern.find(every, every), 0, 0] = whole.diagonal()
+    blocks[pattern.find(i, j), 0, 0] = -1.0
+    ordered = np.zeros((n, 1))
+    ordered[pattern.place, 0] = rhs
+    with jax.enable_x64(True):
+        shapes = (
+            jax.ShapeDtypeStruct((n, 1), np.float64),
+            jax.ShapeDtypeStruct(blocks.shape, np.float64),
+        )
+        text = sparse_cholesky.program(1, "float64")
+        given = np.array([n], np.int32), pattern.starts, pattern.rows, blocks, ordered
+        x, _ = call(text, shapes, *map(jnp.asarray, given))
+    return np.asarray(x)[pattern.place, 0], spsolve(whole.tocsc(), rhs)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -88,7 +116,8 @@ def test_dense_solutions(n, dtype):
     matrix = root @ root.T + n * np.eye(n)
     rhs, added = RNG.normal(size=n), RNG.uniform(size=n)
     with jax.enable_x64(True):
-        arrays = (jnp.asarray(x, dtype) for x in (np.tril(matrix), added, rhs))
+        given = np.tril(matrix), added, rhs
+        arrays = [jnp.asarray(x.astype(dtype)) for x in given]
         x = dense_cholesky.solve(*arrays)
     expected = np.linalg.solve(matrix + np.diag(added), rhs)
     size = np.max(np.abs(expected))

@@ -33,15 +33,15 @@ def solve(
     """
     n, dtype = len(rhs), rhs.dtype
     size = -(-n // LANES) * LANES
-    pad = (0, size - n)
+    fill = lambda v, number: jnp.full((size,), number, dtype).at[:n].set(v)
     shape = jnp.array([n, size], jnp.int32)
-    one = jnp.pad(added, pad, constant_values=1.0)
     results = (
         jax.ShapeDtypeStruct((size,), dtype),
         jax.ShapeDtypeStruct((size, size), dtype),
     )
     text = _program(str(dtype))
-    return call(text, results, shape, lower, one, jnp.pad(rhs, pad))[0][:n]
+    given = lower, fill(added, 1.0), fill(rhs, 0.0)
+    return call(text, results, shape, *given)[0][:n]
 
 
 @cache

@@ -17,10 +17,6 @@ import numpy as np
 
 from lmjax._linalg.blocks.loops import KINDS, Loops, function
 
-# Added to the degree of each node: the last pivot of a connected graph is what all of
-# its nodes add, and must stay above rounding.
-LEAK = 1e-10
-
 
 class Pattern(NamedTuple):
     """Where the blocks of a factor are, column by column.
@@ -49,45 +45,49 @@ def pattern(n: int, i: np.ndarray, j: np.ndarray) -> Pattern:
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 
-    ones = np.ones(len(i))
-    upper = csc_matrix((ones, (i, j)), shape=(n, n))
+    upper = csc_matrix((np.ones(len(i)), (i, j)), shape=(n, n))
     graph = upper + upper.T
     graph.setdiag(0.0)
     graph.data = -np.ones_like(graph.data)
-    # a matrix of such signs fills in without cancellation, and needs no pivoting; with
-    # little more than the degree on the diagonal, what a path of n nodes leaves between
-    # its ends falls like 1/n: with 1 more it would fall like 3^-n and underflow
-    graph.setdiag(LEAK + np.asarray(-graph.sum(axis=1)).ravel())
+    graph.setdiag(1.0 + np.asarray(-graph.sum(axis=1)).ravel())
+    # for its order alone: of numbers that underflow it would drop the places
     found = splu(
         graph.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
-    factor = found.L.tocsc()
-    factor.sort_indices()
     place = found.perm_c.astype(np.int32)
-    made = Pattern(place, factor.indptr.astype(np.int32), factor.indices)
-    if not (_is_closed(made) and np.array_equal(found.perm_r, found.perm_c)):
-        raise RuntimeError("SuperLU returned a pattern that is not one of Cholesky's")
-    return made
+    graph = graph.tocoo()
+    rows, columns = place[graph.row], place[graph.col]
+    below = rows > columns
+    return _eliminated(place, rows[below], columns[below])
 
 
-def _is_closed(pattern: Pattern) -> bool:
-    """Return whether elimination needs no block that the pattern lacks.
+def _eliminated(place: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Pattern:
+    """Return the pattern of a factor, from entries below the diagonal.
 
-    What a column holds below its first block, that block's column must hold, too.
+    A column has its own entries and those of the columns whose first row it is.
+
+    References:
+        Davis (2006), section 4.1, equation 4.3.
     """
-    n = len(pattern.starts) - 1
-    counts = np.diff(pattern.starts)
-    columns = np.repeat(np.arange(n, dtype=np.int64), counts)
-    keys = columns * n + pattern.rows
-    first = np.where(counts > 1, pattern.starts[:-1] + 1, 0)
-    parents = pattern.rows[first].astype(np.int64)[columns]
-    below = pattern.rows > columns
-    needed = (parents * n + pattern.rows)[below]
-    at = np.minimum(np.searchsorted(keys, needed), len(keys) - 1)
-    return bool(np.all(keys[at] == needed))
+    n = len(place)
+    order = np.argsort(columns, kind="stable")
+    ends = np.searchsorted(columns[order], np.arange(n + 1))
+    own = np.split(rows[order], ends[1:-1])
+    passed: list[list] = [[] for _ in range(n)]
+    found, starts = [], [0]
+    for column in range(n):
+        below = set(own[column].tolist()).union(*passed[column])
+        below.discard(column)
+        listed = sorted(below)
+        if listed:
+            passed[listed[0]].append(listed)
+        passed[column] = []
+        found += [column, *listed]
+        starts.append(len(found))
+    return Pattern(place, np.array(starts, np.int32), np.array(found, np.int32))
 
 
 @cache
