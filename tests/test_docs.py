@@ -11,17 +11,19 @@ import quick
 from processes import ROOT, run_python
 
 import lmjax
+import lmjax.io
 import lmjax.plot
 import lmjax.scipy
 import lmjax.xarray
 
-DOCS = ("docs/clusters.md", "docs/lmfit.md")
+DOCS = ("docs/clusters.md", "docs/lmfit.md", "docs/worlds.md")
 PAGES = [ROOT / name for name in ("README.md", "examples/README.md", *DOCS)]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
     name: thing for name, thing in vars(lmjax.models).items() if inspect.isclass(thing)
 }
+IO = [getattr(lmjax.io, name) for name in lmjax.io.NAMES]
 MANIFOLDS = [getattr(lmjax.manifolds, name) for name in lmjax.manifolds.NAMES]
 LIKELIHOODS = [getattr(lmjax.likelihoods, name) for name in lmjax.likelihoods.NAMES]
 PLOTS = {n: f for n, f in vars(lmjax.plot).items() if inspect.isfunction(f)}
@@ -34,6 +36,7 @@ PUBLIC = {
         (lmjax.losses, lmjax.losses.NAMES),
         (lmjax.likelihoods, lmjax.likelihoods.NAMES),
         (lmjax.manifolds, lmjax.manifolds.NAMES),
+        (lmjax.io, lmjax.io.NAMES),
         (lmjax.models, MODELS),
         (lmjax.plot, PLOTS),
         (lmjax.scipy, SCIPY),
@@ -65,12 +68,18 @@ CALLED = [
     lmjax.CG,
     lmjax.Dual,
     lmjax.Schur,
+    lmjax.BlockCG,
+    lmjax.SparseCholesky,
+    lmjax.ResidualBlocks,
     lmjax.Implicit,
     lmjax.Unrolled,
     lmjax.OneStep,
     lmjax.Nielsen,
     lmjax.Classical,
     lmjax.Fixed,
+    lmjax.io.project,
+    lmjax.io.read_bal,
+    lmjax.io.read_g2o,
     *LIKELIHOODS,
     *MANIFOLDS,
     *MODELS.values(),
@@ -78,6 +87,7 @@ CALLED = [
 RETURNED = [
     lmjax.Solution,
     lmjax.ResidualFit,
+    lmjax.BlockSolution,
     lmjax.History,
     lmjax.CurveFit,
     lmjax.GlobalFit,
@@ -86,6 +96,8 @@ RETURNED = [
     lmjax.Profile,
     lmjax.Contour,
     lmjax.Bootstrap,
+    lmjax.io.Bundle,
+    lmjax.io.PoseGraph,
 ]
 
 MAX_NOTEBOOK_BYTES = 500_000
@@ -266,6 +278,6 @@ def test_every_public_class_that_is_called_is_listed_here():
     known |= {lmjax.ProfileStatus, lmjax.Engine}
     everything = {getattr(lmjax, name) for name in NAMES}
     public = {thing for thing in everything if not inspect.ismodule(thing)}
-    assert known == public | {*LIKELIHOODS, *MANIFOLDS, *MODELS.values()}
+    assert known == public | {*LIKELIHOODS, *MANIFOLDS, *IO, *MODELS.values()}
     classes = [thing for thing in CALLED if inspect.isclass(thing)]
     assert all(issubclass(thing, eqx.Module) for thing in classes)

@@ -109,7 +109,7 @@ def test_example_keeps_the_form(name):
         for name in ([a.name for a in node.names] if hasattr(node, "names") else [])
         if "lmjax" in (getattr(node, "module", None) or name)
     ]
-    assert modules[0] in ("lmjax", "lmjax.optax", "lmjax.xarray")
+    assert modules[0] in ("lmjax", "lmjax.io", "lmjax.optax", "lmjax.xarray")
     assert modules[1:] in ([], ["plot"], ["models"])
     assert not re.search(r"lmjax\.(\w+\.)*_", source), "uses a private name"
 
