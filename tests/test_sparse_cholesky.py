@@ -122,7 +122,8 @@ def test_dense_solutions(n, dtype):
     expected = np.linalg.solve(matrix + np.diag(added), rhs)
     size = np.max(np.abs(expected))
     assert x.dtype == dtype
-    assert np.max(np.abs(np.asarray(x) - expected)) < 100 * n * np.finfo(dtype).eps * size
+    error = np.max(np.abs(np.asarray(x) - expected))
+    assert error < 100 * n * np.finfo(dtype).eps * size
 
 
 def test_matrices_that_are_not_positive_definite_give_nan():

@@ -296,3 +296,15 @@ def test_bundle_in_float32():
         assert sol.params["points"].dtype == jnp.float32
         np.testing.assert_allclose(sol.initial_cost, 2764.22, rtol=1e-4)
         assert sol.cost < 1e-2
+
+
+def test_information_below_zero_is_left_out_with_a_warning(tmp_path):
+    path = tmp_path / "indefinite.g2o"
+    path.write_text(
+        "VERTEX_SE2 0 0 0 0\nVERTEX_SE2 1 1 0 0\nEDGE_SE2 0 1 1.5 0 0 1 2 0 1 0 1\n"
+    )
+    with pytest.warns(UserWarning, match="1 of 1 edges have information"):
+        graph = lmjax.io.read_g2o(path)
+    root = np.asarray(graph.blocks.args[1][0])
+    # the matrix [[1, 2], [2, 1]] has the eigenvalues 3 and -1
+    np.testing.assert_allclose(root.T @ root, [[1.5, 1.5, 0], [1.5, 1.5, 0], [0, 0, 1]])

@@ -12,6 +12,7 @@ from lmjax._errors.warn import warn
 from lmjax._problem.residual_blocks import ResidualBlocks
 from lmjax.io._chordal import chordal
 from lmjax.io._g2o import G2oFile, parse_g2o, write_g2o
+from lmjax.io._geometry import semidefinite
 from lmjax.io._spanning import span
 from lmjax.io._text import Name
 from lmjax.manifolds import SE2, SE3
@@ -121,6 +122,7 @@ def read_g2o(
     if not len(file.i):
         raise ValueError(f"{path}: expected at least one edge, got none")
     held = _held(file)
+    _warn_of_indefinite(path, file)
     blocks = ResidualBlocks(
         _edge_2d if file.dimension == 2 else _edge_3d,
         {"poses": np.stack([file.i, file.j], axis=1)},
@@ -136,6 +138,17 @@ def read_g2o(
         {"poses": held[:, None]},
         file,
     )
+
+
+def _warn_of_indefinite(path: Any, file: G2oFile) -> None:
+    """Warn of information that is none: a benchmark or two have such matrices."""
+    count = int(np.sum(~semidefinite(file.information)))
+    if count:
+        warn(
+            f"{path}: {count} of {len(file.i)} edges have information that is not "
+            "positive semidefinite. Of these the parts below zero are left out, so "
+            "that chi2 is not what other programs print."
+        )
 
 
 def _edge_2d(p, measured, root):
