@@ -203,9 +203,9 @@ def sizes(data):
     return {shown.get(k, k): len(data[k]) for k in names if k in data}
 
 
-def all_problems(args):
+def all_problems(args, refused):
     """Return problems by name."""
-    found = {**problems.bal_files(args.bal), **problems.g2o_files(args.g2o)}
+    found = problems.bal_files(args.bal) | problems.g2o_files(args.g2o, refused)
     if args.synthetic:
         worlds = {k: problems.world(*v) for k, v in problems.WORLDS.items()}
         found |= worlds | {"1000 small ones": problems.small_worlds()}
@@ -224,15 +224,16 @@ def main():
     parser.add_argument("--save", action="store_true")
     parser.set_defaults(synthetic=True)
     args = parser.parse_args()
-    results = {}
-    for name, data in all_problems(args).items():
+    results, refused = {}, {}
+    for name, data in all_problems(args, refused).items():
         steps = measure(data, args.peers, args.rounds)
         early = next(steps)
         early["best"] = min(early["best"], BEST.get(name, np.inf))
         results[name] = next(steps)
         show(name, results[name])
         if args.save:
-            save("worlds", {"near": NEAR, "problems": results})
+            content = {"near": NEAR, "refused": refused, "problems": results}
+            save("worlds", content)
 
 
 def show(name, result):

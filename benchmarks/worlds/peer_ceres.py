@@ -93,7 +93,7 @@ class Ceres:
         rows = [line for line in lines if len(line) == 10 and line[0].isdigit()]
         # Rejected steps leave the cost as it was; Ceres prints the cost of the trial.
         costs = np.minimum.accumulate([float(row[1]) for row in rows]).tolist()
-        preparation = seconds - summary.minimizer_time_in_seconds
+        preparation = seconds - summary.total_time_in_seconds
         times = [preparation + float(row[9]) for row in rows]
         self.done, self.made = self.made, None
         return {

@@ -115,7 +115,7 @@ class Gtsam:
     def solve(self, request):
         """Solve, and note the cost after every step."""
         options = self.options(request)
-        total, each, steps, history = 0.0, [], [], []
+        total, each, steps, history, stopped = 0.0, [], [], [], True
         for graph, start, order in self.problems:
             if order is not None:
                 options.setOrdering(order)
@@ -126,13 +126,14 @@ class Gtsam:
             for _ in range(request["max_steps"]):
                 run.iterate()
                 history.append((time.perf_counter() - began, run.error()))
-                if before - run.error() <= request["ftol"] * before:
+                small = before - run.error() <= request["ftol"] * before
+                if small:
                     break
                 before = run.error()
             total += history[-1][0]
+            stopped = stopped and small
             each.append(history[-1][1])
             steps.append(len(history) - 1)
-        stopped = before - run.error() <= request["ftol"] * before
         self.values = run.values()
         return {
             "seconds": total,

@@ -51,11 +51,15 @@ def only(bal: BalFile, kept: np.ndarray) -> BalFile:
     return BalFile(of, renamed, pixels, bal.cameras, bal.points[enough])
 
 
-def g2o_files(paths: list[str]) -> dict[str, dict]:
-    """Return pose graphs by name."""
+def g2o_files(paths: list[str], refused: dict[str, str]) -> dict[str, dict]:
+    """Return pose graphs by name; why a file is refused goes into ``refused``."""
     found = {}
     for path in paths:
-        graph = parse_g2o(path)
+        try:
+            graph = parse_g2o(path)
+        except ValueError as error:
+            refused[Path(path).name] = str(error).removeprefix(f"{path}:")
+            continue
         fields = {k: v for k, v in graph._asdict().items() if k not in ("ids", "made")}
         found[Path(path).name.removesuffix(".g2o")] = {"kind": "graph", **fields}
     return found
