@@ -147,6 +147,7 @@ def _summary(prepared: Prepared, params0, asked) -> BlockSummary:
         eliminated = names[plan.leaf]
         reduced = structure.size - leaf.rows * leaf.size
         how = "dense Cholesky" if plan.dense else "conjugate gradients"
+        how = "sparse Cholesky" if plan.pattern is not None else how
         method = f"Schur, reduced system by {how}"
     elif plan is None and not isinstance(prepared.linear_solver, BlockCG):
         method = "no pattern known beforehand: dense Cholesky or BlockCG by size"

@@ -16,19 +16,13 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Array
 
 from lmjax._jax import machine, paths, program_cache
-from lmjax._linalg.blocks import sparse
-from lmjax._linalg.blocks.elimination import Elimination
+from lmjax._linalg.blocks import elimination, sparse
 from lmjax._linalg.blocks.structure import Group, Leaf, Slot, Structure
 from lmjax._linalg.solvers import BlockCG, Schur, SparseCholesky
 from lmjax._problem.block_problem import BlockGroup, BlockProblem, ParamLeaf
 from lmjax._problem.bounds import constraints_of
 from lmjax._problem.charts import charts_of, is_manifold
 from lmjax._problem.residual_blocks import ResidualBlocks
-
-# Reduced systems of more unknowns are solved by conjugate gradients: the factorisation
-# of one of 4,000 takes 2e10 operations and 128 MB.
-MOST_DENSE = 4000
-
 
 # Reverse mode pays if it takes so many times fewer passes: for reprojections of two
 # residuals and twelve unknowns it takes 0.3 of the time.
@@ -294,8 +288,6 @@ def _eliminated(pattern: Structure, name: str | None, names: list[str]) -> int:
 def _sorted_by(leaf: int, groups, pattern: Structure, solver: Schur):
     """Return the groups in the order of the eliminated rows, and the plan."""
     kind = pattern.leaves[leaf]
-    rest = pattern.size - kind.rows * kind.size
-    dense = rest <= MOST_DENSE if solver.dense is None else solver.dense
     found, orders, starts = [], [], []
     for group in groups:
         slot = next(
@@ -316,7 +308,8 @@ def _sorted_by(leaf: int, groups, pattern: Structure, solver: Schur):
             continue
         orders.append(order)
         found.append(_reordered(group, order))
-    plan = Elimination(tuple(starts), leaf, kind.rows, dense)
+    pattern = Structure(tuple(g.pattern for g in found), None, pattern.leaves)
+    plan = elimination.plan(pattern, leaf, starts, solver.dense)
     return tuple(found), orders, plan
 
 

@@ -14,20 +14,33 @@ References:
     adjustment in the large", for the products with S and its preconditioner.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lmjax._jax import machine, sharded
 from lmjax._jax.custom_vmap import each, with_batch
-from lmjax._linalg.blocks import conjugate, dense_cholesky, reduced
+from lmjax._linalg.blocks import dense_cholesky, elimination_in_xla, reduced, sparse
+from lmjax._linalg.blocks.elimination_in_xla import by_lapack, split, without
 from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.blocks.loops import MOST_ROWS, call
-from lmjax._linalg.blocks.structure import Group, Structure, absent, sum_by_row
-from lmjax._linalg.linearization import PRECISION
+from lmjax._linalg.blocks.reduced_parts import Kind
+from lmjax._linalg.blocks.sparse import SparsePattern
+from lmjax._linalg.blocks.structure import Group, Structure, absent
+
+# A dense reduced matrix of up to so many unknowns is formed: the factorisation of one
+# of 4,000 takes 2e10 operations and 128 MB.
+MOST_DENSE = 4000
+# A sparse one is factored up to so many operations, 20 seconds of one core.
+MOST_WORK = 2e11
+# Below, looking for zeros in the reduced matrix takes longer than it saves.
+FEW = 500
+# A sparse factorisation runs at a third of the speed of a dense one.
+SPARSE_SHARE = 1.0 / 3.0
 
 
 class Elimination(eqx.Module):
@@ -36,12 +49,14 @@ class Elimination(eqx.Module):
     Attributes:
         starts: For each group where the rows of the leaf begin among its blocks, which
             are in their order; None where that is not known.
+        pattern: Pattern of the reduced matrix where it is sparse, else None.
         leaf: Number of the leaf.
         rows: How many rows it has.
-        dense: Whether the reduced matrix is formed.
+        dense: Whether a dense reduced matrix is formed.
     """
 
     starts: tuple[Int[Array, " rows1"] | None, ...]
+    pattern: SparsePattern | None
     leaf: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
     dense: bool = eqx.field(static=True)
@@ -54,24 +69,46 @@ class Elimination(eqx.Module):
         return None
 
 
-class _Part(NamedTuple):
-    """A group of blocks, its columns apart.
+def plan(structure: Structure, leaf: int, starts: list, dense: bool | None):
+    """Return how a leaf is eliminated.
 
-    Attributes:
-        inner: Columns of the eliminated leaf; None if no block sees it.
-        outer: The other columns.
-        rows: Which row of the eliminated leaf each block sees.
-        outer_rows: Which rows of the others.
-        slots: Slots of the others.
-        residual: Residual of the blocks.
+    Args:
+        structure: The pattern, blocks in the order of the rows of the leaf.
+        leaf: Number of the leaf.
+        starts: See `Elimination`.
+        dense: What the user asked for.
     """
+    kind = structure.leaves[leaf]
+    size = structure.size - kind.rows * kind.size
+    made = lambda pattern, dense: Elimination(
+        tuple(starts), pattern, leaf, kind.rows, dense
+    )
+    small = size <= MOST_DENSE
+    if dense is not None or size <= FEW or not has_program(structure, made(None, True)):
+        return made(None, small if dense is None else dense)
+    rest = without(structure, leaf)
+    seen = [made(None, True).inner(group) for group in structure.groups]
+    rows = [
+        None if k is None else np.asarray(group.rows[k])
+        for k, group in zip(seen, structure.groups, strict=True)
+    ]
+    pattern = sparse.plan(rest, lambda nodes, count: _meeting(nodes, rows, kind, count))
+    if pattern.work <= (SPARSE_SHARE * size**3 if small else MOST_WORK):
+        return made(pattern, False)
+    return made(None, small)
 
-    inner: Float[Array, "d out k"] | None
-    outer: Float[Array, "w out k"]
-    rows: Int[Array, " k"] | None
-    outer_rows: Int[Array, "s k"]
-    slots: tuple
-    residual: Float[Array, "out k"]
+
+def _meeting(nodes: list, rows: list, kind, count: int):
+    """Return the pairs of nodes that some eliminated row brings together."""
+    from scipy.sparse import csr_matrix
+
+    seen = [(n, r) for n, r in zip(nodes, rows, strict=True) if r is not None]
+    node = np.concatenate([n.ravel() for n, _ in seen])
+    row = np.concatenate([np.repeat(r, n.shape[1]) for n, r in seen])
+    shape = (kind.rows, count)
+    incidence = csr_matrix((np.ones(len(node), np.float32), (row, node)), shape=shape)
+    pairs = (incidence.T @ incidence).tocoo()
+    return pairs.row, pairs.col
 
 
 def solve(
@@ -79,12 +116,13 @@ def solve(
 ) -> Float[Array, " n"]:
     """Return the damped least-squares step.
 
-    A dense reduced matrix is made by machine code on a CPU, by one dense product
-    elsewhere and under `jax.vmap`.
+    The reduced matrix is made by machine code on a CPU, by one dense product elsewhere
+    and under `jax.vmap`.
     """
     arrays, static = eqx.partition((model, damping, tol), eqx.is_array)
-    in_xla = lambda arrays: _in_xla(*eqx.combine(arrays, static), max_steps)
-    if not _has_program(model):
+    step_in_xla = elimination_in_xla.step
+    in_xla = lambda arrays: step_in_xla(*eqx.combine(arrays, static), max_steps)
+    if not has_program(model.structure, model.structure.plan):
         return in_xla(arrays)
     compiled = lambda arrays: _compiled(*eqx.combine(arrays, static)[:2])
 
@@ -95,10 +133,9 @@ def solve(
     return with_batch(alone, batch, arrays)
 
 
-def _has_program(model: BlockLinearization) -> bool:
+def has_program(structure: Structure, plan: Elimination) -> bool:
     """Return whether machine code can form the reduced matrix."""
-    structure, plan = model.structure, model.structure.plan
-    if not plan.dense or machine.available():
+    if not (plan.dense or plan.pattern is not None) or machine.available():
         return False
     known = [
         start is not None or plan.inner(group) is None
@@ -109,245 +146,75 @@ def _has_program(model: BlockLinearization) -> bool:
     )
 
 
-def _in_xla(model: BlockLinearization, damping, tol, max_steps) -> Float[Array, " n"]:
+def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
+    """Return the step by machine code."""
     structure, plan = model.structure, model.structure.plan
-    leaf = structure.leaves[plan.leaf]
-    parts = [
-        _part(*given, plan)
-        for given in zip(
+    leaf, dtype = structure.leaves[plan.leaf], model.residual.dtype
+    shape_of = lambda *shape: jax.ShapeDtypeStruct(shape, dtype)
+    n, pattern = structure.size - leaf.rows * leaf.size, plan.pattern
+    block, stored, count = 0, [], 0
+    matrix_shape = shape_of(n, n)
+    if pattern is not None:
+        block, count = pattern.size, len(pattern.rows)
+        stored = [jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)]
+        matrix_shape = shape_of(count, block, block)
+    places_at = structure.places_without(plan.leaf)
+    kinds, given, z_shapes, sides = [], [], [], []
+    matrix, rhs = 0.0, 0.0
+    for k, (group, columns, residual) in enumerate(
+        zip(
             structure.groups,
             model.columns,
             structure.split(model.residual),
             strict=True,
         )
-    ]
-    rest = _without(structure, plan.leaf)
-    extra_leaf, extra_rest = _split(model.extra, leaf, structure)
-    factor, forward = _factor(parts, leaf, damping, extra_leaf)
-    z = [_solved(part, factor) for part in parts]
-    terms = []
-    for part, z_part in zip(parts, z, strict=True):
-        term = jnp.sum(part.outer * part.residual[None], axis=1)
-        if z_part is not None:
-            term -= jnp.sum(z_part * forward[:, None, part.rows], axis=0)
-        terms.append(term)
-    rhs = -rest.add_up(terms) - extra_rest
-    diagonal = rest.add_up([jnp.sum(part.outer**2, axis=1) for part in parts])
-    added = damping + absent(diagonal)
-    if plan.dense:
-        columns = [(part.outer, part.rows) for part in parts]
-        dp_rest = _factored(_densely(rest, columns, z, plan), added, rhs)
-    else:
-        dp_rest = _by_products(rest, parts, z, added, rhs, tol, max_steps, plan)
-    back = forward
-    for part, group, z_part in zip(parts, rest.groups, z, strict=True):
-        if z_part is not None:
-            seen = jnp.sum(z_part * rest.gather(dp_rest, group)[None], axis=1)
-            back = back + sum_by_row(seen, part.rows, leaf.rows).T
-    dp_leaf = -_backward(factor, back).T.ravel()
-    return jnp.concatenate([dp_rest[: leaf.start], dp_leaf, dp_rest[leaf.start :]])
-
-
-def _split(extra, leaf, structure: Structure):
-    """Return what is added to the gradient, of the leaf row by row, and of the rest."""
-    if extra is None:
-        extra = jnp.zeros((structure.size,))
-    rest = jnp.concatenate([extra[: leaf.start], extra[leaf.end :]])
-    return extra[leaf.start : leaf.end].reshape(leaf.rows, leaf.size), rest
-
-
-def _factored(matrix, added, rhs) -> Float[Array, " n"]:
-    """Solve with a matrix of which the lower triangle is given."""
-    index = jnp.arange(len(rhs))
-    matrix = matrix.at[index, index].add(added)
-    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((lower, True), rhs)
-
-
-def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
-    """Return the step, all but one dense factorisation by machine code."""
-    structure, plan = model.structure, model.structure.plan
-    leaf, dtype = structure.leaves[plan.leaf], model.residual.dtype
-    shape_of = lambda *shape: jax.ShapeDtypeStruct(shape, dtype)
-    n = structure.size - leaf.rows * leaf.size
-    places_at = structure.places_without(plan.leaf)
-    kinds, given, z_shapes, sides = [], [], [], []
-    matrix, rhs = 0.0, 0.0
-    for group, columns, residual, start in zip(
-        structure.groups,
-        model.columns,
-        structure.split(model.residual),
-        plan.starts,
-        strict=True,
     ):
-        jac, r = jnp.transpose(columns, (2, 1, 0)), residual.T
         places = places_at(group)
-        kind = reduced.Kind(group.sizes, group.outputs, plan.inner(group))
-        if kind.inner is None:
-            shape = jnp.array([n, group.blocks], jnp.int32)
-            more = call(
-                reduced.product(kind, str(dtype)),
-                (shape_of(n, n), shape_of(n)),
-                *(shape, places, jac, r),
-            )
+        inner = plan.inner(group)
+        nodes = places
+        if pattern is not None:
+            nodes = _with_inner(jnp.asarray(pattern.nodes[k]), inner)
+        arrays = [places, nodes, jnp.transpose(columns, (2, 1, 0)), residual.T]
+        kind = Kind(group.sizes, group.outputs, inner)
+        if inner is None:
+            shape = jnp.array([n, group.blocks, count], jnp.int32)
+            text = reduced.product(kind, block, str(dtype))
+            more = call(text, (matrix_shape, shape_of(n)), shape, *stored, *arrays)
             matrix, rhs = matrix + more[0], rhs + more[1]
             continue
         kinds.append(kind)
-        given += [jnp.asarray(start), places, jac, r]
-        sides.append((jnp.asarray(start), places))
+        start = jnp.asarray(plan.starts[k])
+        given += [start, *arrays]
+        sides.append((start, places))
         z_shapes.append(shape_of(group.blocks, leaf.size, kind.width))
-    extra_leaf, extra_rest = _split(model.extra, leaf, structure)
-    shape = jnp.array([n, leaf.rows], jnp.int32)
-    signature = tuple(kinds), leaf.size, str(dtype)
+    extra_leaf, extra_rest = split(model, leaf)
+    shape = jnp.array([n, leaf.rows, count], jnp.int32)
     own = shape_of(leaf.rows, leaf.size, leaf.size), shape_of(leaf.rows, leaf.size)
     made = call(
-        reduced.elimination(*signature),
-        (shape_of(n, n), shape_of(n), *own, *z_shapes),
-        *(shape, jnp.reshape(damping, (1,)).astype(dtype)),
-        *(extra_leaf.astype(dtype), *given),
+        reduced.elimination(tuple(kinds), leaf.size, block, str(dtype)),
+        (matrix_shape, shape_of(n), *own, *z_shapes),
+        *(shape, jnp.reshape(damping, (1,)).astype(dtype), extra_leaf),
+        *(*stored, *given),
     )
     matrix, rhs = matrix + made[0], rhs + made[1] - extra_rest
-    diagonal = structure.add_up([jnp.sum(c**2, axis=1) for c in model.columns])
-    rest = lambda v: jnp.concatenate([v[: leaf.start], v[leaf.end :]])
-    added = damping + absent(rest(diagonal))
-    by_program = n <= dense_cholesky.MOST
-    step = (dense_cholesky.solve if by_program else _factored)(matrix, added, rhs)
+    squares = structure.add_up([jnp.sum(c**2, axis=1) for c in model.columns])
+    rest = jnp.concatenate([squares[: leaf.start], squares[leaf.end :]])
+    added = damping + absent(rest)
+    if pattern is not None:
+        step = sparse.factored(pattern, matrix, added, rhs)
+    elif n <= dense_cholesky.MOST:
+        step = dense_cholesky.solve(matrix, added, rhs)
+    else:
+        step = by_lapack(matrix, added, rhs)
     lists = [x for side, z in zip(sides, made[4:], strict=True) for x in (*side, z)]
     dp_leaf = call(
-        reduced.substitution(*signature),
+        reduced.substitution(tuple(kinds), leaf.size, str(dtype)),
         shape_of(leaf.rows, leaf.size),
         *(shape, made[2], made[3], step, *lists),
     )
     return jnp.concatenate([step[: leaf.start], dp_leaf.ravel(), step[leaf.start :]])
 
 
-def _part(group: Group, columns, residual, plan: Elimination) -> _Part:
-    k = plan.inner(group)
-    if k is None:
-        return _Part(None, columns, None, group.rows, group.slots, residual)
-    start = sum(group.sizes[:k])
-    end = start + group.sizes[k]
-    outer = jnp.concatenate([columns[:start], columns[end:]])
-    rows = jnp.concatenate([group.rows[:k], group.rows[k + 1 :]])
-    slots = (*group.slots[:k], *group.slots[k + 1 :])
-    return _Part(columns[start:end], outer, group.rows[k], rows, slots, residual)
-
-
-def _without(structure: Structure, leaf: int) -> Structure:
-    """Return the pattern of the other leaves."""
-    gone = structure.leaves[leaf]
-    length = gone.rows * gone.size
-    leaves, number = [], {}
-    for k, kind in enumerate(structure.leaves):
-        if k == leaf:
-            continue
-        number[k] = len(leaves)
-        start = kind.start - length * (kind.start > gone.start)
-        leaves.append(kind._replace(start=start))
-    groups = []
-    for group in structure.groups:
-        kept = [k for k, slot in enumerate(group.slots) if slot.leaf != leaf]
-        slots = tuple(
-            group.slots[k]._replace(leaf=number[group.slots[k].leaf]) for k in kept
-        )
-        rows = group.rows[jnp.array(kept, jnp.int32)]
-        groups.append(Group(rows, slots, group.outputs))
-    return Structure(tuple(groups), None, tuple(leaves))
-
-
-def _factor(parts: list[_Part], leaf, damping, extra):
-    """Return L of the eliminated rows, entry by entry, and ``L^-1 a``."""
-    d = leaf.size
-    pairs = [(i, j) for i in range(d) for j in range(i + 1)]
-    totals = 0.0
-    for part in parts:
-        if part.inner is not None:
-            e, r = part.inner, part.residual
-            products = [jnp.sum(e[i] * e[j], axis=0) for i, j in pairs]
-            products += [jnp.sum(e[i] * r, axis=0) for i in range(d)]
-            totals += sum_by_row(jnp.stack(products), part.rows, leaf.rows)
-    entries = dict(zip(pairs, totals.T, strict=False))
-    gradient = totals.T[len(pairs) :] + extra.T
-    lower: dict = {}
-    for i, j in pairs:
-        number = entries[i, j]
-        if i == j:
-            number = jnp.where(number == 0.0, 1.0, number) + damping
-        for m in range(j):
-            number = number - lower[i, m] * lower[j, m]
-        lower[i, j] = jnp.sqrt(number) if i == j else number / lower[j, j]
-    forward: list = []
-    for i in range(d):
-        number = gradient[i]
-        for m in range(i):
-            number = number - lower[i, m] * forward[m]
-        forward.append(number / lower[i, i])
-    return lower, jnp.stack(forward)
-
-
-def _solved(part: _Part, factor: dict) -> Float[Array, "d w k"] | None:
-    """Return ``Z = L^-1 W`` of each block."""
-    if part.inner is None:
-        return None
-    d = len(part.inner)
-    seen = {place: entry[None, part.rows] for place, entry in factor.items()}
-    found: list = []
-    for i in range(d):
-        row = jnp.sum(part.inner[i][None] * part.outer, axis=1)
-        for m in range(i):
-            row = row - seen[i, m] * found[m]
-        found.append(row / seen[i, i])
-    return jnp.stack(found)
-
-
-def _backward(factor: dict, rhs: Float[Array, "d rows"]) -> Float[Array, "d rows"]:
-    d = len(rhs)
-    found: dict = {}
-    for i in reversed(range(d)):
-        number = rhs[i]
-        for m in range(i + 1, d):
-            number = number - factor[m, i] * found[m]
-        found[i] = number / factor[i, i]
-    return jnp.stack([found[i] for i in range(d)])
-
-
-def _densely(rest: Structure, columns, z, plan) -> Float[Array, "n n"]:
-    n, dtype = rest.size, columns[0][0].dtype
-    total = jnp.zeros((n, n), dtype)
-    stacked = None
-    for group, (outer, rows), z_part in zip(rest.groups, columns, z, strict=True):
-        at = rest.indices(group)
-        gram = jnp.einsum("aok,bok->abk", outer, outer, precision=PRECISION)
-        total = total.at[at[:, None], at[None]].add(gram)
-        if z_part is not None:
-            if stacked is None:
-                stacked = jnp.zeros((len(z_part), plan.rows, n), dtype)
-            inner = jnp.arange(len(z_part))[:, None, None]
-            stacked = stacked.at[inner, rows[None, None], at[None]].add(z_part)
-    if stacked is not None:
-        flat = stacked.reshape(-1, n)
-        total -= jnp.dot(flat.T, flat, precision=PRECISION)
-    return total
-
-
-def _by_products(rest, parts, z, added, rhs, tol, max_steps, plan):
-    """Return the step by conjugate gradients, from products with the reduced matrix."""
-
-    def product(x):
-        total = added * x
-        terms, sums = [], 0.0
-        seen = [rest.gather(x, group) for group in rest.groups]
-        for part, z_part, x_part in zip(parts, z, seen, strict=True):
-            effect = jnp.sum(part.outer * x_part[:, None], axis=0)
-            terms.append(jnp.sum(part.outer * effect[None], axis=1))
-            if z_part is not None:
-                along = jnp.sum(z_part * x_part[None], axis=1)
-                sums += sum_by_row(along, part.rows, plan.rows).T
-        for k, (part, z_part) in enumerate(zip(parts, z, strict=True)):
-            if z_part is not None:
-                terms[k] -= jnp.sum(z_part * sums[:, None, part.rows], axis=0)
-        return total + rest.add_up(terms)
-
-    outer = [part.outer for part in parts]
-    precondition = conjugate.block_jacobi(rest, outer, z, added)
-    return conjugate.inexact(product, precondition, rhs, tol, max_steps)
+def _with_inner(nodes: Int[Array, "k s"], inner: int | None) -> Int[Array, "k s1"]:
+    """Return nodes with a column for the eliminated slot, which has none."""
+    return nodes if inner is None else jnp.insert(nodes, inner, 0, axis=1)

@@ -22,34 +22,49 @@ MOST_DENSE = 2000
 
 
 class SparsePattern(eqx.Module):
-    """Where the blocks of the factor are; rows of all leaves are its nodes.
+    """Where the blocks of a factor are.
 
+    The rows of all leaves are its nodes, and a leaf that blocks see as a whole is one.
     Smaller nodes are padded to the size of the largest, with ones on the diagonal.
 
     Attributes:
-        place: Where each node stands in the order of elimination.
         starts: Where each column begins among the blocks.
         rows: Row of each block.
-        diagonal: Which block is the diagonal one of each node.
-        targets: For each group, for each pair of slots of a block, where their product
-            belongs; -1 if that is above the diagonal.
-        places: For each flat unknown where it stands among the padded nodes.
+        places: For each flat unknown where it stands among the padded nodes, in the
+            order of elimination.
+        nodes: For each group the nodes of the slots of its blocks, in that order.
+        targets: For each group, for each pair of slots of a block, the block where
+            their product belongs; -1 if that is above the diagonal.
         size: Rows of a block.
     """
 
-    place: Int[Array, " n"]
     starts: Int[Array, " n1"]
     rows: Int[Array, " blocks"]
-    diagonal: Int[Array, " n"]
-    targets: tuple[Int[Array, "k s s"], ...]
     places: Int[Array, " unknowns"]
+    nodes: tuple[Int[Array, "k s"], ...]
+    targets: tuple[Int[Array, "k s s"], ...]
     size: int = eqx.field(static=True)
 
+    @property
+    def columns(self) -> int:
+        """Number of columns of blocks."""
+        return len(self.starts) - 1
 
-def plan(structure: Structure) -> SparsePattern:
-    """Return the pattern for a structure whose rows are known numbers."""
-    first, sizes, places = {}, {}, []
-    count = 0
+    @property
+    def work(self) -> float:
+        """Operations of a factorisation."""
+        return float(np.sum(np.diff(self.starts).astype(float) ** 2)) * self.size**3
+
+
+def plan(structure: Structure, meeting: Any = None) -> SparsePattern:
+    """Return the pattern for a structure whose rows are known numbers.
+
+    Args:
+        structure: The structure.
+        meeting: Pairs of nodes that meet in no block: from the nodes of all groups,
+            rows and columns.
+    """
+    first, sizes, places, count = {}, {}, [], 0
     whole = {s.leaf for g in structure.groups for s in g.slots if s.whole}
     for k, leaf in enumerate(structure.leaves):
         first[k] = count
@@ -59,7 +74,7 @@ def plan(structure: Structure) -> SparsePattern:
     for k, leaf in enumerate(structure.leaves):
         index = np.arange(leaf.rows * leaf.size)
         places.append((first[k] + index // sizes[k]) * size + index % sizes[k])
-    nodes, ends = [], []
+    nodes, ends = [], [(np.arange(count), np.arange(count))]
     for group in structure.groups:
         rows = np.asarray(group.rows)
         found = [
@@ -69,6 +84,8 @@ def plan(structure: Structure) -> SparsePattern:
         nodes.append(np.stack(found, axis=1))
         a, b = np.meshgrid(range(len(found)), range(len(found)))
         ends.append((nodes[-1][:, a.ravel()].ravel(), nodes[-1][:, b.ravel()].ravel()))
+    if meeting is not None:
+        ends.append(meeting(nodes, count))
     i, j = (np.concatenate(x) for x in zip(*ends, strict=True))
     pattern = sparse_cholesky.pattern(count, i, j)
     targets = []
@@ -77,18 +94,49 @@ def plan(structure: Structure) -> SparsePattern:
         at = pattern.find(left, right)
         below = pattern.place[left] >= pattern.place[right]
         targets.append(np.where(below, at, -1).astype(np.int32))
-    every = np.arange(count)
-    place = pattern.place.astype(np.int64)
     flat = np.concatenate(places)
+    place = pattern.place.astype(np.int64)
     return SparsePattern(
-        pattern.place,
         pattern.starts,
         pattern.rows,
-        pattern.find(every, every).astype(np.int32),
-        tuple(targets),
         (place[flat // size] * size + flat % size).astype(np.int32),
+        tuple(pattern.place[found] for found in nodes),
+        tuple(targets),
         size,
     )
+
+
+def factored(
+    pattern: SparsePattern,
+    matrix: Float[Array, "blocks size size"],
+    added: Float[Array, " n"],
+    rhs: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """Solve with a matrix by machine code.
+
+    Args:
+        pattern: Where its blocks are.
+        matrix: The blocks of its lower triangle, columns contiguous.
+        added: What is added to its diagonal.
+        rhs: Right-hand side.
+    """
+    count, size = pattern.columns, pattern.size
+    spread = lambda v, other: (
+        jnp.full((count * size,), other, rhs.dtype).at[pattern.places].set(v)
+    )
+    diagonal = spread(added, 1.0).reshape(count, size)
+    index = jnp.arange(size)
+    first = jnp.asarray(pattern.starts)[:-1]
+    matrix = matrix.at[first[:, None], index, index].add(diagonal)
+    shapes = (
+        jax.ShapeDtypeStruct((count, size), rhs.dtype),
+        jax.ShapeDtypeStruct(matrix.shape, rhs.dtype),
+    )
+    text = sparse_cholesky.program(size, str(rhs.dtype))
+    given = jnp.array([count], jnp.int32), jnp.asarray(pattern.starts)
+    wanted = spread(rhs, 0.0).reshape(count, size)
+    x, _ = call(text, shapes, *given, jnp.asarray(pattern.rows), matrix, wanted)
+    return x.ravel()[pattern.places]
 
 
 def solve(model: BlockLinearization, damping: Any, fallback: Any) -> Float[Array, " n"]:
@@ -130,31 +178,10 @@ def _densely(model: BlockLinearization, damping) -> Float[Array, " n"]:
 
 
 def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
-    pattern = model.structure.plan
-    grad = model.grad
-    count, size = len(pattern.place), pattern.size
-    matrix = _matrix(model, pattern)
-    diagonal = jnp.diagonal(matrix[pattern.diagonal], axis1=1, axis2=2)
-    added = damping + absent(diagonal)
-    index = jnp.arange(size)
-    matrix = matrix.at[pattern.diagonal[:, None], index, index].add(added)
-    rhs = jnp.zeros((count * size,), grad.dtype).at[pattern.places].set(-grad)
-    shapes = (
-        jax.ShapeDtypeStruct((count, size), grad.dtype),
-        jax.ShapeDtypeStruct(matrix.shape, grad.dtype),
-    )
-    text = sparse_cholesky.program(size, str(grad.dtype))
-    columns = jnp.array([count], jnp.int32)
-    x, _ = call(
-        text,
-        shapes,
-        columns,
-        jnp.asarray(pattern.starts),
-        jnp.asarray(pattern.rows),
-        matrix,
-        rhs.reshape(count, size),
-    )
-    return x.ravel()[pattern.places]
+    structure, pattern = model.structure, model.structure.plan
+    squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
+    added = damping + absent(structure.add_up(squares))
+    return factored(pattern, _matrix(model, pattern), added, -model.grad)
 
 
 def _matrix(model: BlockLinearization, pattern: SparsePattern):
