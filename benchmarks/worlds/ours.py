@@ -194,7 +194,11 @@ def main():
         for stage in spans.values():
             stage.clear()
         request = json.loads(line)
-        answer, params = solve(request)
+        try:
+            answer, params = solve(request)
+        except Exception as error:
+            print(json.dumps({"error": repr(error)[:200]}), flush=True)
+            continue
         compiled = union(spans["compile"])
         answer["compile"] = compiled
         answer["trace"] = union(spans["trace"] + spans["compile"]) - compiled
