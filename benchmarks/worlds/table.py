@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from benchmarks._report import prose
 from benchmarks.worlds.bars import fastest_peer, near, peers_of
 
+SMALL = ("lmjax", "gtsam")
 PEERS = {
     "bal": ("gtsam", "ceres"),
     "graph": ("gtsam", "gtsam, own settings"),
@@ -15,7 +17,7 @@ HEADS = {
 
 
 def tables(content: dict) -> Iterator[str]:
-    """Return the lines of both tables."""
+    """Return the lines of both tables, and of what is said under them."""
     for kind, title in (("bal", "bundle adjustment"), ("graph", "pose graph")):
         solvers = ("lmjax", *HEADS[kind])
         heads = [f"seconds: {title}", "best cost", "first answer", *solvers]
@@ -25,6 +27,8 @@ def tables(content: dict) -> Iterator[str]:
             if result["kind"] == kind:
                 yield row(name, result)
         yield ""
+    yield prose(sentences(content))
+    yield ""
 
 
 def row(name: str, result: dict) -> str:
@@ -64,12 +68,18 @@ def ratios(result: dict) -> str:
 def sentences(content: dict) -> str:
     """Return what the tables do not hold."""
     found = content["problems"]
+    loads = [result["load"] for result in found.values() if "load" in result]
     text = """Time until the cost was within 1e-4 of the best that anybody found, the
         steps of it, and in brackets the time of the whole, warm, medians; the ratio is
         that of lmjax to the fastest peer that got there. All start at the same cost, in
         float64. For pose graphs chi2 stands in place of the cost. gtsam and Ceres leave
         out what is behind a camera: "in front" is without such observations, and with
         them lmjax is alone."""
+    if loads:
+        cores = content["environment"]["cores"]
+        text += f""" The machine was shared: a load of {min(loads):.1f} to
+        {max(loads):.1f} on {cores} cores. Times, first answers above all, are upper
+        limits."""
     if small := found.get("1000 small ones"):
         ours, peer = (small["solvers"][k]["warm_s"]["median"] for k in SMALL)
         text += f""" A thousand bundle adjustments of 2 cameras and 20 points under one
@@ -81,6 +91,3 @@ def sentences(content: dict) -> str:
     for name, why in content["refused"].items():
         text += f" {name} is left out, line {why}."
     return text
-
-
-SMALL = ("lmjax", "gtsam")
