@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks._report import prose
-from benchmarks.worlds.bars import fastest_peer, near, peers_of
+from benchmarks.worlds.bars import fastest_peer, near, own_count, peers_of
 
 SMALL = ("lmjax", "gtsam")
 PEERS = {
@@ -50,7 +50,8 @@ def cell(row: dict | None, result: dict) -> str:
     if not near(row, result):
         over = row["cost"] / result["best"]
         return f"not reached ({over:.4g} times the cost after {whole:.3g})"
-    return f"{row['reach_s']['median']:.3g} in {row['reach_steps']} ({whole:.3g})"
+    mark = "\\*" if own_count(row) else ""
+    return f"{row['reach_s']['median']:.3g} in {row['reach_steps']} ({whole:.3g}){mark}"
 
 
 def ratios(result: dict) -> str:
@@ -74,12 +75,14 @@ def sentences(content: dict) -> str:
         that of lmjax to the fastest peer that got there. All start at the same cost, in
         float64. For pose graphs chi2 stands in place of the cost. gtsam and Ceres leave
         out what is behind a camera: "in front" is without such observations, and with
-        them lmjax is alone."""
+        them lmjax is alone. A star: by the peer's own cost, which left out what went
+        behind a camera on the way; by the whole cost it did not get there."""
     if loads:
         cores = content["environment"]["cores"]
-        text += f""" The machine was shared: a load of {min(loads):.1f} to
-        {max(loads):.1f} on {cores} cores. Times, first answers above all, are upper
-        limits."""
+        text += f""" The problems were measured in several runs, two or three times
+        each, on a shared machine: its load, where noted, was {min(loads):.1f} to
+        {max(loads):.1f} on {cores} cores, other work of ours included. Times are not
+        those of a quiet machine, and ratios near 1 decide nothing."""
     if small := found.get("1000 small ones"):
         ours, peer = (small["solvers"][k]["warm_s"]["median"] for k in SMALL)
         text += f""" A thousand bundle adjustments of 2 cameras and 20 points under one
