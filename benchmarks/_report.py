@@ -6,6 +6,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 
 import jax
 
@@ -54,3 +55,8 @@ def save(name: str, results: dict) -> Path:
 def load(name: str) -> dict:
     """Return the results in ``results/<name>.json``."""
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def prose(text: str) -> str:
+    """Return a paragraph, wrapped."""
+    return fill(" ".join(text.split()), 96, break_on_hyphens=False)

@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import median
 from textwrap import fill
 
-from benchmarks._report import load
+from benchmarks._map_table import FIRST, LAST, clusters
+from benchmarks._report import load, prose
+from benchmarks.worlds import table as worlds
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -20,7 +22,6 @@ Each table is of one machine and one run, with exact Jacobians for all. lmjax ha
 default settings, the others have tolerances of 1e-15 (SciPy) and 1e-13 (optimistix).
 [Commands](README.md); each file in `results/` names hardware and versions."""
 START, END = "<!-- results -->", "<!-- end of results -->"
-FIRST, LAST = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def summary() -> str:
@@ -87,7 +88,7 @@ def markdown() -> str:
             "",
             *rows,
             "",
-            _prose(
+            prose(
                 f"""Moré-Garbow-Hillstrom from 1, 10 and 100 times the start:
                 {sum(f is not None for f in found)} of {len(found)} runs end at a known
                 stationary value, {found.count(0)} at the global minimum. Parameters
@@ -103,6 +104,7 @@ def markdown() -> str:
             *_honesty(),
             "",
             *_batches(),
+            *worlds.tables(load("worlds")),
             _first(),
             "",
             _beyond(),
@@ -128,7 +130,7 @@ def _honesty():
             cells = " | ".join(f"{counts[kind]:,}" for kind in kinds)
             yield f"| {solver}, {precision} | {cells} |"
     yield ""
-    yield _prose(
+    yield prose(
         """Successes at the best known minimum (right), at another one (local) and at
         none (false, runaways and plateaus included), by a judge in float64;
         right answers that are more than a twentieth of a standard error away (short);
@@ -166,7 +168,7 @@ def _on_gpu():
     times = load("first_answer_gpu")["median_s"]
     equal = load("ptx_gpu")["models"].values()
     same = sum(not (row["cost, 99.9 %"] or row["same steps"] < 1) for row in equal)
-    return _prose(
+    return prose(
         f"""optimistix on the same kind of GPU, in another run, at equal cost or below:
         {", ".join(rates)} fits per second of 100,000. A whole process there takes
         {times["lmjax"]["whole"]:.1f} s, optimistix {times["optimistix"]["whole"]:.1f}
@@ -192,7 +194,7 @@ def _beyond():
     linear = load("separable")
     few, many = growth[0], growth[-1]
     bad, good = linear["defeating"], linear["near"]
-    return _prose(
+    return prose(
         f"""From host to host `fit_batch` takes {few["us_per_fit"]:.2f} µs for each of
         {few["fits"]:,} fits of 5 × 5 pixels, {many["us_per_fit"]:.2f} µs for each of
         {many["fits"]:,}, and {many["us_per_fit_own_chunks"]:.2f} µs in chunks as large
@@ -214,7 +216,7 @@ def _first():
     times = content["median_s"]
     ours, peer = times["lmjax"], times["optimistix"]
     xla = times["lmjax, by XLA"]
-    return _prose(
+    return prose(
         f"""A whole process, from import to parameters, errors and statuses of 10,000
         decays of 50 points in float32, takes {ours["whole"]:.1f} s (by the XLA engine
         {xla["whole"]:.1f} s; with `Exponential.guess`
@@ -236,17 +238,13 @@ def _sums():
     for kind, row in sets.items():
         yield f"| {kind} | " + " | ".join(str(row[count]) for count in counts) + " |"
     yield ""
-    yield _prose(
+    yield prose(
         """Synthetic spectra of Gaussians or Lorentzians on a constant or sloping
         background. Found: the fit from the guess ends at a chi-square no higher, within
         1e-6, than that of the fit from the true parameters. Centres lie at least 2.5
         widths of the wider peak apart (resolved), anywhere, or apart with heights of
         either sign (dips)."""
     )
-
-
-def _prose(text):
-    return fill(" ".join(text.split()), 96, break_on_hyphens=False)
 
 
 def _ratio(times):
@@ -264,34 +262,6 @@ def _within(figures):
 
 def _claims(figures):
     return "-" if figures is None else str(len(figures["false_success"]))
-
-
-def clusters() -> str:
-    """Return what a map costs beside `fit_batch`."""
-    content = load("maps")
-    rows = [
-        "| decays of 40 points | `fit_batch` | `curvefit` | ratio |",
-        "|---|---|---|---|",
-    ]
-    store = content["store"]
-    for stack in content["in_memory"]:
-        rows.append(_map_row("{} x {} in memory".format(*stack["shape"]), stack))
-    name = f"{store['curves']:,} from Zarr to Zarr, {store['workers']} workers"
-    rows.append(_map_row(name, store))
-    text = _prose(
-        f"""Median times on {content["environment"]["cores"]} cores, in float64, and the
-        ratio of the medians (of the fastest runs). `fit_batch` has one process always.
-        No worker had more than {store["peak_mb_after_a_tenth"]} MB after a tenth of the
-        store, {store["peak_mb_after_all"]} MB after all of its {store["data_mb"]} MB,
-        {store["runs"] + 1} times over."""
-    )
-    return "\n".join([FIRST, *rows, "", text, LAST])
-
-
-def _map_row(name, row):
-    cells = (f"{1e3 * row[k]['median']:,.1f} ms" for k in ("fit_batch_s", "curvefit_s"))
-    ratio = f"{row['ratio_of_medians']:.2f} ({row['ratio_of_fastest']:.2f})"
-    return f"| {name} | {' | '.join(cells)} | {ratio} |"
 
 
 def main():
