@@ -387,3 +387,11 @@ def test_columns_in_float32_reach_the_same_minimum():
     np.testing.assert_allclose(sol.cost, double.cost, rtol=1e-9)
     points = double.params["points"]
     np.testing.assert_allclose(sol.params["points"], points, atol=1e-5)
+
+
+def test_geodesic_steps_reach_the_minimum():
+    solver = lmjax.LevenbergMarquardt(geodesic=True)
+    sol = lmjax.least_squares(views(), START, fixed=FIXED, solver=solver)
+    plain = lmjax.least_squares(views(), START, fixed=FIXED)
+    assert sol.success
+    np.testing.assert_allclose(sol.cost, plain.cost, rtol=1e-8)

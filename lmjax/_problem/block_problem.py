@@ -247,6 +247,19 @@ class BlockProblem(eqx.Module):
             join(residuals), tuple(columns), self.structure, extra
         )
 
+    def second_derivative(
+        self, p: Float[Array, " a"], direction: Float[Array, " n"]
+    ) -> Float[Array, " m"]:
+        """Return ``d^2 r(p + s direction) / ds^2`` at s = 0, weighted as J is."""
+        fn, zero = self.along(p)
+        slope = lambda v: jax.jvp(fn, (v,), (direction,))[1]
+        bend = self.structure.split(jax.jvp(slope, (zero,), (direction,))[1])
+        parts = []
+        for (group, part), own in zip(self._parts(fn(zero)), bend, strict=True):
+            weights = 1.0 if group.loss is None else group.weights(part)[None]
+            parts.append(weights * own)
+        return join(parts)
+
     def zero_linearization(self, p: Float[Array, " a"]) -> BlockLinearization:
         """Return a linear model of zeros, for a problem that has not been evaluated."""
         store = getattr(self.linear_solver, "store", None)
