@@ -395,3 +395,22 @@ def test_geodesic_steps_reach_the_minimum():
     plain = lmjax.least_squares(views(), START, fixed=FIXED)
     assert sol.success
     np.testing.assert_allclose(sol.cost, plain.cost, rtol=1e-8)
+
+
+def test_leaves_by_name():
+    sol = lmjax.least_squares(views(), START)
+    found = sol.to_dict()
+    assert found["points"].shape == (POINTS, 3)
+    assert found["cost"] < found["initial_cost"]
+    with pytest.raises(TypeError, match="make no table"):
+        sol.to_pandas()
+
+
+def test_a_fit_that_creeps_is_no_success():
+    # a camera that starts inside the scene; the fit falls slowly without end
+    inside = jax.tree.map(np.copy, START)
+    inside["cameras"][0, 3] = 0.0
+    solver = lmjax.LevenbergMarquardt(max_steps=3000)
+    sol = lmjax.least_squares(views(), inside, solver=solver)
+    again = lmjax.least_squares(views(), sol.params, solver=solver)
+    assert not sol.success or again.cost > (1.0 - 1e-6) * sol.cost

@@ -1,11 +1,14 @@
 """What minimising `ResidualBlocks` returns: `BlockSolution`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lmjax._jax import paths
 from lmjax._solver import block_report
 from lmjax._solver.solution import Solution
 
@@ -45,6 +48,23 @@ class BlockSolution(Solution):
 
     initial_cost: Float[Array, "*batch"]
     summary: BlockSummary = eqx.field(static=True)
+
+    def to_dict(self) -> dict[str, Array]:
+        """Return the parameters by leaf, and what is known of the fit, by names."""
+        found = {
+            paths.name_of(path) or "params": leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)
+        }
+        for name in ("status", "initial_cost", "cost", "num_steps"):
+            found[name] = jnp.asarray(getattr(self, name))
+        return found
+
+    def to_pandas(self) -> Any:
+        """Refuse: leaves have different numbers of rows."""
+        raise TypeError(
+            "BlockSolution: leaves of different length make no table; pandas.DataFrame("
+            "sol.params[name]) is one of a leaf"
+        )
 
     def report(self) -> str:
         """Return what was solved, how, and what came of it."""

@@ -27,6 +27,10 @@ from lmjax._solver.state import Record, State
 from lmjax._solver.status import Status
 from lmjax._solver.trial import DampedStep, Trial, damped_step, measure
 
+# The least lambda of a fit of blocks, in units of eps: products of columns round to a
+# few of them, and a world that may float has nothing else to keep its matrix definite.
+LEAST_OF_BLOCKS = 1e3
+
 
 def init(fit: Fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
     """Return the state before the first step."""
@@ -117,6 +121,8 @@ def decide_and_linearize(
     # every number of J and r enters the gradient and the norms
     accept = eligible & jnp.isfinite(size) & achieves_enough(solver.damping, gain)
     lam_new, growth = _next_damping(state, gain, accept, solver)
+    if isinstance(fit, BlockFit):
+        lam_new = jnp.maximum(lam_new, LEAST_OF_BLOCKS * jnp.finfo(lam.dtype).eps)
     fade = fading(gain, accept, scale.dtype)
     # If one parameter alone predicts a reduction that rounding does not hide, its scale
     # is too large: reset the scale to the norm of its column.
@@ -212,7 +218,10 @@ def _status_after_step(
     lam, cost, n = state.lam, state.point.cost, new.norms.shape[0]
     ftol, xtol, gtol = solver.tolerances(lam.dtype)
     model_rounding = roundoff.model_rounding(trial.residual_rounding, n, fit.m)
-    relevant = stopping.relevant_reduction(cost, fit.m, n)
+    relevant = gained = stopping.relevant_reduction(cost, fit.m, n)
+    if isinstance(fit, BlockFit):
+        relevant = jnp.maximum(ftol * cost, trial.cost_rounding)
+        gained = stopping.CREEP * cost
     # an unguarded step may predict an increase
     done = accept & (trial.predicted >= 0.0) & (trial.step_size > 0.0)
     done &= stopping.achieved_nothing(
@@ -227,7 +236,7 @@ def _status_after_step(
         trial.predicted, lam, trial.below_rounding, relevant
     )
     refused |= ~accept & stopping.stuck(lam, lam_new)
-    no_progress = state.mark - new.cost <= relevant
+    no_progress = state.mark - new.cost <= gained
     if fit.squares_condition:
         no_progress |= ~roundoff.resolves(trial.damped_pivot, n, True)
     refused |= no_progress & (num_steps % stopping.WINDOW == 0)
@@ -236,13 +245,15 @@ def _status_after_step(
     undamped_already &= ~(only_rounding & trial.cancels)
     below_xtol = (xtol > 0.0) & ((1.0 + lam) * trial.step_size <= xtol * trial.size)
     by_ftol = ftol > 0.0
+    proves = not isinstance(fit, BlockFit)  # an undamped step tells a minimum
     if isinstance(fit, BlockFit):
         undamped_already = jnp.ones_like(accept)
         small = stopping.best_coordinate_reduction(new.grad, new.norms, new.free)
-        refused_early = refused & (jnp.maximum(predicted_undamped, small) > relevant)
-        refused &= ~refused_early
-        done |= refused
-        refused = refused_early
+        # a step of NaN, whose factorisation failed, predicts nothing
+        at_minimum = jnp.maximum(predicted_undamped, small) <= relevant
+        at_minimum &= lam <= stopping.HARDLY_DAMPED
+        done = (done & (lam <= stopping.HARDLY_DAMPED)) | (refused & at_minimum)
+        refused &= ~at_minimum
     return stopping.first_of(
         (accept & (new.cost == 0.0), Status.GTOL),
         (accept & jnp.all(new.norms == 0.0, axis=0), Status.SINGULAR),
@@ -250,7 +261,7 @@ def _status_after_step(
         (by_ftol & done & undamped_already, Status.FTOL),
         (accept & below_xtol & undamped_already, Status.XTOL),
         (by_ftol & done, stopping.CANDIDATE_ACCEPTED),
-        (by_ftol & refused, stopping.CANDIDATE_REFUSED),
+        (by_ftol & refused & proves, stopping.CANDIDATE_REFUSED),
         (refused, Status.STALLED),
         (num_steps >= solver.max_steps, Status.MAX_STEPS),
     )
