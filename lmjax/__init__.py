@@ -3,6 +3,8 @@
 Write the residual once; fit one curve or a million without changing it.
 """
 
+import importlib
+
 from lmjax import _interrupt as _interrupt
 from lmjax import likelihoods as likelihoods
 from lmjax import losses as losses
@@ -59,3 +61,12 @@ from lmjax._uncertainty.profile import profile as profile
 from lmjax.models.convolve import convolve as convolve
 
 __version__ = "0.1.0"
+
+# Parts that need libraries or time of their own: loaded when they are first asked for.
+_LATER = ("io", "optax", "plot", "scipy", "xarray")
+
+
+def __getattr__(name: str):
+    if name in _LATER:
+        return importlib.import_module(f"lmjax.{name}")
+    raise AttributeError(f"module 'lmjax' has no attribute {name!r}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from lmjax.io._bal import BalFile, parse_bal
 from lmjax.io._g2o import parse_g2o
+from lmjax.io._geometry import semidefinite
 
 # Cameras, points and observations per point, in the mean.
 WORLDS = {
@@ -59,6 +60,10 @@ def g2o_files(paths: list[str], refused: dict[str, str]) -> dict[str, dict]:
             graph = parse_g2o(path)
         except ValueError as error:
             refused[Path(path).name] = str(error).removeprefix(f"{path}:")
+            continue
+        if count := int(np.sum(~semidefinite(graph.information))):
+            # every program makes something else of them
+            refused[Path(path).name] = f"{count} information matrices are indefinite"
             continue
         fields = {k: v for k, v in graph._asdict().items() if k not in ("ids", "made")}
         found[Path(path).name.removesuffix(".g2o")] = {"kind": "graph", **fields}
