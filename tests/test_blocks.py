@@ -139,6 +139,7 @@ def test_masked_blocks_may_hold_nan():
     assert np.all(np.asarray(sol.residual)[~mask] == 0.0)
 
 
+@pytest.mark.slow
 def test_sigma_scales_each_residual():
     sigma = RNG.uniform(0.5, 2.0, PIXELS.shape)
     sol = lmjax.least_squares(views(sigma=sigma), START, fixed=FIXED)
@@ -209,6 +210,7 @@ def test_what_no_block_sees_stays_where_it_is():
     assert "1 no effect" in sol.report()
 
 
+@pytest.mark.slow
 def test_a_point_seen_once_fits_its_ray():
     start = {**START, "points": np.vstack([START["points"], [[0.1, 0.2, 0.3]]])}
     rows = [np.append(v, last) for v, last in zip(VIEWS, (0, POINTS), strict=True)]
@@ -220,6 +222,7 @@ def test_a_point_seen_once_fits_its_ray():
     assert np.all(np.isfinite(sol.params["points"]))
 
 
+@pytest.mark.slow
 def test_observations_given_twice_count_twice():
     rows = [np.concatenate([v, v]) for v in VIEWS]
     twice = lmjax.least_squares(views(np.vstack([PIXELS] * 2), rows), START)
@@ -269,6 +272,7 @@ def test_parts_of_a_graph_that_do_not_meet_are_solved_both():
     assert sol.cost < 1e-12
 
 
+@pytest.mark.slow
 def test_history_and_a_solver_of_ones_own_choice():
     solver = lmjax.LevenbergMarquardt(
         linear_solver=lmjax.BlockCG(), record_history=True, max_steps=50
@@ -389,6 +393,7 @@ def test_columns_in_float32_reach_the_same_minimum():
     np.testing.assert_allclose(sol.params["points"], points, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_geodesic_steps_reach_the_minimum():
     solver = lmjax.LevenbergMarquardt(geodesic=True)
     sol = lmjax.least_squares(views(), START, fixed=FIXED, solver=solver)
@@ -406,6 +411,7 @@ def test_leaves_by_name():
         sol.to_pandas()
 
 
+@pytest.mark.slow
 def test_a_fit_that_creeps_is_no_success():
     # a camera that starts inside the scene; the fit falls slowly without end
     inside = jax.tree.map(np.copy, START)

@@ -100,6 +100,8 @@ CASES = {
 }
 GROUPS = [name for name, case in CASES.items() if case.matrix]
 EPS = {np.float32: np.finfo(np.float32).eps, np.float64: np.finfo(np.float64).eps}
+# a third of the variants by default; the slow tests have the others
+pytestmark = pytest.mark.one_of(3)
 every_manifold = pytest.mark.parametrize("name", CASES)
 every_group = pytest.mark.parametrize("name", GROUPS)
 every_dtype = pytest.mark.parametrize(

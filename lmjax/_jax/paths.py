@@ -97,13 +97,7 @@ def spread(name: str, prefix: Any, tree: Any, is_value: Callable) -> list[Any]:
     )
     if isinstance(prefix, Mapping):
         keys = [name_of(path) for path, _ in children]
-        unknown = [key for key in prefix if str(key) not in keys]
-        if unknown:
-            raise ValueError(
-                f"{name}: no parameter is called {unknown[0]!r}; the names here are "
-                + ", ".join(keys)
-            )
-        by_name = {str(key): value for key, value in prefix.items()}
+        by_name = _by_name(name, prefix, keys)
         values = [by_name.get(key) for key in keys]
     elif count == len(children) == 1 and children[0][0] == ():
         raise TypeError(f"{name}: expected another kind of value, got {prefix!r}")
@@ -158,13 +152,7 @@ def _spread(name, prefix, node, default, dtype, parts, xp):
     if _is_read_by_name(node, keys) and isinstance(prefix, Mapping):
         prefix = prefix if keys[0] in prefix else {keys[0]: prefix}
     if isinstance(prefix, Mapping):
-        unknown = [key for key in prefix if str(key) not in keys]
-        if unknown:
-            raise ValueError(
-                f"{name}: no parameter is called {unknown[0]!r}; the names here are "
-                + ", ".join(keys)
-            )
-        by_name = {str(key): value for key, value in prefix.items()}
+        by_name = _by_name(name, prefix, keys)
         gone = [
             key
             for key, (_, child) in zip(keys, children, strict=True)
@@ -183,6 +171,17 @@ def _spread(name, prefix, node, default, dtype, parts, xp):
         prefixes = _children_of(name, prefix, structure)
     for key, child_prefix, (_, child) in zip(keys, prefixes, children, strict=True):
         _spread(f"{name}[{key!r}]", child_prefix, child, default, dtype, parts, xp)
+
+
+def _by_name(name: str, prefix: Mapping, keys: list[str]) -> dict[str, Any]:
+    """Return the values of a mapping by the names of parameters, or raise."""
+    unknown = [key for key in prefix if str(key) not in keys]
+    if unknown:
+        raise ValueError(
+            f"{name}: no parameter is called {unknown[0]!r}; the names here are "
+            + ", ".join(keys)
+        )
+    return {str(key): value for key, value in prefix.items()}
 
 
 def _is_read_by_name(node, keys: list[str]) -> bool:

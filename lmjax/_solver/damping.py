@@ -31,6 +31,15 @@ FADE = 0.95
 # A gain this close to 1 says that the linear model was exact.
 EXACT = 0.05
 
+# The least lambda of a fit of blocks, in units of eps: products of columns round to a
+# few of them, and a world that may float has nothing else to keep its matrix definite.
+LEAST_OF_BLOCKS = 1e3
+
+
+def least_of_blocks(dtype) -> float:
+    """Return the least lambda of a fit of blocks."""
+    return LEAST_OF_BLOCKS * float(jnp.finfo(dtype).eps)
+
 
 def achieves_enough(rule, gain: Float[Array, "*f"]) -> Bool[Array, "*f"]:
     """Return whether a rule takes a step of this gain; an unguarded one takes all."""

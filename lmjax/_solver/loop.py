@@ -5,9 +5,8 @@ of the cost with the one that the linear model predicts:
 
     gain = actual / predicted,   predicted = -(g . dp) - ||J dp||^2 / 2
 
-The step is taken if the gain exceeds 1e-4 and refused otherwise;
-lambda then follows the damping rule. The rules for rounding are in
-`lmjax._solver.roundoff`, those for stopping in `lmjax._solver.stopping`.
+The step is taken if the gain exceeds 1e-4; lambda follows the damping rule. Rules for
+rounding are in `lmjax._solver.roundoff`, for stopping in `lmjax._solver.stopping`.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linalg.linearization import sums
 from lmjax._solver import roundoff, stopping
-from lmjax._solver.damping import achieves_enough, fading
+from lmjax._solver.damping import achieves_enough, fading, least_of_blocks
 from lmjax._solver.fit import Fit
 from lmjax._solver.point import Point, first_scale, isfinite
 from lmjax._solver.settings import LevenbergMarquardt
@@ -26,10 +25,6 @@ from lmjax._solver.single_fit import BlockFit
 from lmjax._solver.state import Record, State
 from lmjax._solver.status import Status
 from lmjax._solver.trial import DampedStep, Trial, damped_step, measure
-
-# The least lambda of a fit of blocks, in units of eps: products of columns round to a
-# few of them, and a world that may float has nothing else to keep its matrix definite.
-LEAST_OF_BLOCKS = 1e3
 
 
 def init(fit: Fit, p0: Float[Array, "n *f"], solver: LevenbergMarquardt) -> State:
@@ -122,7 +117,7 @@ def decide_and_linearize(
     accept = eligible & jnp.isfinite(size) & achieves_enough(solver.damping, gain)
     lam_new, growth = _next_damping(state, gain, accept, solver)
     if isinstance(fit, BlockFit):
-        lam_new = jnp.maximum(lam_new, LEAST_OF_BLOCKS * jnp.finfo(lam.dtype).eps)
+        lam_new = jnp.maximum(lam_new, least_of_blocks(lam.dtype))
     fade = fading(gain, accept, scale.dtype)
     # If one parameter alone predicts a reduction that rounding does not hide, its scale
     # is too large: reset the scale to the norm of its column.
