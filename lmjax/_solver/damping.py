@@ -36,6 +36,16 @@ EXACT = 0.05
 LEAST_OF_BLOCKS = 1e3
 
 
+# A fit of blocks takes no undamped step at its end. Above this lambda a damped step may
+# predict nothing because a narrow valley is hidden by the damping.
+HARDLY_DAMPED = 1e-5
+
+
+def hardly_damps(lam: Float[Array, "*f"]) -> Bool[Array, "*f"]:
+    """Return whether damping hides nothing in a fit of blocks, or cannot be less."""
+    return lam <= max(HARDLY_DAMPED, 2.0 * least_of_blocks(lam.dtype))
+
+
 def least_of_blocks(dtype) -> float:
     """Return the least lambda of a fit of blocks."""
     return LEAST_OF_BLOCKS * float(jnp.finfo(dtype).eps)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lmjax._linalg.linearization import sums
 from lmjax._solver import roundoff, stopping
-from lmjax._solver.damping import achieves_enough, fading, least_of_blocks
+from lmjax._solver.damping import achieves_enough, fading, hardly_damps, least_of_blocks
 from lmjax._solver.fit import Fit
 from lmjax._solver.point import Point, first_scale, isfinite
 from lmjax._solver.settings import LevenbergMarquardt
@@ -246,8 +246,8 @@ def _status_after_step(
         small = stopping.best_coordinate_reduction(new.grad, new.norms, new.free)
         # a step of NaN, whose factorisation failed, predicts nothing
         at_minimum = jnp.maximum(predicted_undamped, small) <= relevant
-        at_minimum &= lam <= stopping.HARDLY_DAMPED
-        done = (done & (lam <= stopping.HARDLY_DAMPED)) | (refused & at_minimum)
+        at_minimum &= hardly_damps(lam)
+        done = (done & hardly_damps(lam)) | (refused & at_minimum)
         refused &= ~at_minimum
     return stopping.first_of(
         (accept & (new.cost == 0.0), Status.GTOL),

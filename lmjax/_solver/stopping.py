@@ -34,9 +34,6 @@ WINDOW = 250
 # In a fit of blocks each window must gain this share of the cost: they have as many
 # unknowns as half of their residuals, and a standard error in each would be much.
 CREEP = 1e-4
-# A fit of blocks takes no undamped step at its end. Above this lambda a damped step may
-# predict nothing because a narrow valley is hidden by the damping.
-HARDLY_DAMPED = 1e-5
 # A predicted reduction counts if it exceeds the rounding of the cost by this: rounding
 # of the gradient adds to that of the residual.
 MARGIN = 10.0
