@@ -85,10 +85,7 @@ def block_covariance(
     given = [blocks] if isinstance(blocks, ResidualBlocks) else list(blocks)
     given = [each.native() for each in given]
     prepared = block_build.prepare(given, solution.params, manifold, None)
-    names = [
-        paths.name_of(path) or "params"
-        for path, _ in jax.tree_util.tree_leaves_with_path(solution.params)
-    ]
+    names = paths.leaf_names(solution.params)
     wanted = {}
     for name, asked in rows.items():
         if name not in names:

@@ -51,10 +51,8 @@ class BlockSolution(Solution):
 
     def to_dict(self) -> dict[str, Array]:
         """Return the parameters by leaf, and what is known of the fit, by names."""
-        found = {
-            paths.name_of(path) or "params": leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)
-        }
+        names, leaves = paths.leaf_names(self.params), jax.tree.leaves(self.params)
+        found = dict(zip(names, leaves, strict=True))
         for name in ("status", "initial_cost", "cost", "num_steps"):
             found[name] = jnp.asarray(getattr(self, name))
         return found

@@ -68,7 +68,12 @@ def fit_blocks(
     single = isinstance(given, ResidualBlocks)
     blocks = [each.native() for each in ([given] if single else given)]
     asked = solver.linear_solver
-    prepared = block_build.prepare(blocks, params0, manifold, asked)
+    if callable(solver.jac):
+        raise ValueError(
+            "solver: expected jac='fwd', 'rev' or None with ResidualBlocks, whose J is "
+            "not one matrix; got a function"
+        )
+    prepared = block_build.prepare(blocks, params0, manifold, asked, solver.jac)
     solver = dataclasses.replace(
         solver,
         linear_solver=prepared.linear_solver,
@@ -91,9 +96,7 @@ def fit_blocks(
 def _fit(
     prepared, params0, bounds, fixed, solver, derivative, single, summary
 ) -> BlockSolution:
-    dtype = paths.check_params(params0)
-    params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
-    values, structure = jax.tree.flatten(params0)
+    structure = jax.tree.structure(params0)
     problem, p0 = block_build.build(prepared, params0, bounds, fixed)
     outcome = derivative.solve(problem, p0, solver)
 
@@ -158,8 +161,7 @@ def _in_order(part, order, shape):
 
 def _summary(prepared: Prepared, params0, asked) -> BlockSummary:
     structure = prepared.structure
-    paths_of = jax.tree_util.tree_leaves_with_path(params0)
-    names = [paths.name_of(path) or "params" for path, _ in paths_of]
+    names = paths.leaf_names(params0)
     leaves = tuple(
         (name, leaf.rows, leaf.size)
         for name, leaf in zip(names, structure.leaves, strict=True)

@@ -75,6 +75,12 @@ def parameter_names(params) -> list[str]:
     return names
 
 
+def leaf_names(params) -> list[str]:
+    """Return one name per leaf: ``cameras``, ``decay.rate``; a single one is ``params``."""
+    listed = jax.tree_util.tree_leaves_with_path(params)
+    return [name_of(path) or "params" for path, _ in listed]
+
+
 def name_of(path) -> str:
     """Return a readable name for a pytree path: ``tau``, ``decay.rate``, ``[0]``."""
     return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -32,6 +32,7 @@ class Prepared(eqx.Module):
         groups: Residual blocks, in the order that the linear solver wants.
         orders: For each group the original number of each block; None if unchanged.
         outputs: For each group the shape of the residual of a block.
+        dtype: In which the fit works: that of the start, or of wider data.
         structure: The pattern.
         manifolds: Manifold of each leaf or None.
         linear_solver: The linear solver.
@@ -40,15 +41,22 @@ class Prepared(eqx.Module):
     groups: tuple[BlockGroup, ...]
     orders: tuple[Any, ...]
     outputs: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
     structure: Structure
     manifolds: tuple[Any, ...]
     linear_solver: Any
 
 
 def prepare(
-    blocks: Sequence[ResidualBlocks], params0: Any, manifold: Any, linear_solver: Any
+    blocks: Sequence[ResidualBlocks],
+    params0: Any,
+    manifold: Any,
+    linear_solver: Any,
+    jac: str | None = None,
 ) -> Prepared:
     """Return a problem whose pattern is known.
+
+    ``jac`` is "fwd" or "rev", None for what takes fewer passes.
 
     Raises:
         ValueError: If rows do not exist, or a leaf cannot be eliminated.
@@ -60,16 +68,13 @@ def prepare(
     charts_of(values, manifolds)  # checks their shapes
     leaves = leaves_of(values, manifolds)
     made = [
-        group_of(given, k, values, structure, params0, leaves)
+        group_of(given, k, values, structure, params0, leaves, jac)
         for k, given in enumerate(blocks)
     ]
-    groups, outputs = (tuple(part) for part in zip(*made, strict=True))
+    groups, returned = (tuple(part) for part in zip(*made, strict=True))
     pattern = Structure(tuple(g.pattern for g in groups), None, leaves)
-    names = [
-        paths.name_of(path) or "params"
-        for path, _ in jax.tree_util.tree_leaves_with_path(params0)
-    ]
-    linear_solver = choose(pattern, linear_solver, names)
+    names = paths.leaf_names(params0)
+    linear_solver = choose(pattern, linear_solver)
     orders: list[Any] = [None] * len(groups)
     plan = None
     if isinstance(linear_solver, Schur):
@@ -81,7 +86,13 @@ def prepare(
             plan = sparse.plan(pattern)
     pattern = Structure(tuple(g.pattern for g in groups), plan, leaves)
     return Prepared(
-        groups, tuple(orders), outputs, pattern, tuple(manifolds), linear_solver
+        groups,
+        tuple(orders),
+        tuple(out.shape for out in returned),
+        np.dtype(paths.common_dtype(dtype, *(out.dtype for out in returned))),
+        pattern,
+        tuple(manifolds),
+        linear_solver,
     )
 
 
@@ -89,8 +100,9 @@ def build(
     prepared: Prepared, params0: Any, bounds: Any, fixed: Any
 ) -> tuple[BlockProblem, Array]:
     """Return the problem and its flat start, inside a trace."""
+    dtype = prepared.dtype
+    params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
     values = jax.tree.leaves(params0)
-    dtype = jnp.result_type(*values)
     charts = charts_of(values, list(prepared.manifolds))
     constraints = constraints_of(bounds, fixed, charts, params0, dtype)
     leaves, start = [], 0
@@ -112,7 +124,7 @@ def build(
     return problem, jnp.concatenate([jnp.ravel(value) for value in values])
 
 
-def choose(pattern: Structure, linear_solver: Any, names: list[str]) -> Any:
+def choose(pattern: Structure, linear_solver: Any) -> Any:
     """Return the linear solver for a pattern.
 
     Raises:

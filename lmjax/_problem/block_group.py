@@ -19,17 +19,18 @@ def leaves_of(values: list, manifolds: list) -> tuple[Leaf, ...]:
     """Return the sizes of the leaves in a flat step."""
     found, start = [], 0
     for value, manifold in zip(values, manifolds, strict=True):
-        rows = value.shape[0] if value.ndim else 1
+        # one element on a manifold is one row, as one number is
+        rows = value.shape[0] if value.ndim > (manifold is not None) else 1
         size = value.size // max(rows, 1)
         if manifold is not None:
-            size = size // manifold.size * manifold.tangent_size
+            size = size // value.shape[-1] * manifold.tangent_size
         found.append(Leaf(start, rows, size))
         start += rows * size
     return tuple(found)
 
 
-def group_of(given, number, values, structure, params0, leaves):
-    """Return the blocks of one kind as they were given, and the shape of a residual."""
+def group_of(given, number, values, structure, params0, leaves, jac):
+    """Return the blocks of one kind as they were given, and what ``fn`` returns."""
     name = f"blocks[{number}].at"
     rows = paths.spread(name, given.at, params0, lambda x: hasattr(x, "shape"))
     k = given.blocks
@@ -72,9 +73,11 @@ def group_of(given, number, values, structure, params0, leaves):
         )
     sigma = _inverse_sigma(given.sigma, k, out)
     given = fn, args, sigma, mask, given.loss, given.loss_scale
-    reverse = FEWER * out.size <= pattern.width and _is_reversible(fn, one, first)
+    reverse = jac == "rev"
+    if jac is None and FEWER * out.size <= pattern.width:
+        reverse = _is_reversible(fn, one, first)
     group = BlockGroup(*given, pattern, tuple(spans), structure, reverse)
-    return group, out.shape
+    return group, out
 
 
 def _is_reversible(fn, one, first) -> bool:

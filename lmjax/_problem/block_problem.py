@@ -181,8 +181,8 @@ class BlockGroup(eqx.Module):
 def _moved(manifold, x: Array, v: Array) -> Array:
     if manifold is None:
         return x + v
-    elements = x.reshape(-1, manifold.size)
     steps = v.reshape(-1, manifold.tangent_size)
+    elements = x.reshape(len(steps), -1)
     if len(elements) == 1:
         return manifold.retract(elements[0], steps[0])
     return jax.vmap(manifold.retract)(elements, steps).ravel()

@@ -5,6 +5,7 @@ parameters hold one leaf after the other; the flat step holds their tangents in 
 order. Leaves without a manifold are their own tangents.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -58,96 +59,94 @@ class Charts(eqx.Module):
         last = self.leaves[-1]
         return last.tangent_start + last.rows * last.tangent_size
 
-    def _pairs(self):
-        return zip(self.leaves, self.manifolds, strict=True)
+    def _joined(self, of_leaf: Callable[[ChartLeaf, Any], Array]) -> Array:
+        """Return what a function makes of each leaf and its manifold, as one array."""
+        pairs = zip(self.leaves, self.manifolds, strict=True)
+        return jnp.concatenate([of_leaf(*pair).ravel() for pair in pairs])
 
     def shifted(self, p: Float[Array, " a"], v: Float[Array, " n"]):
         """Return where a step leads."""
-        parts = []
-        for leaf, manifold in self._pairs():
+
+        def moved(leaf, manifold):
             x, step = leaf.of(p), leaf.tangent_of(v)
-            moved = (
-                x + step if manifold is None else jax.vmap(manifold.retract)(x, step)
-            )
-            parts.append(moved.ravel())
-        return jnp.concatenate(parts)
+            return x + step if manifold is None else jax.vmap(manifold.retract)(x, step)
+
+        return self._joined(moved)
 
     def difference(self, p: Float[Array, " a"], q: Float[Array, " a"]):
         """Return the step that leads from p to q."""
-        parts = []
-        for leaf, manifold in self._pairs():
+
+        def step(leaf, manifold):
             x, y = leaf.of(p), leaf.of(q)
-            step = y - x if manifold is None else jax.vmap(manifold.local)(x, y)
-            parts.append(step.ravel())
-        return jnp.concatenate(parts)
+            return y - x if manifold is None else jax.vmap(manifold.local)(x, y)
+
+        return self._joined(step)
 
     def coordinates(self, p: Float[Array, " a"]) -> Float[Array, " n"]:
         """Return the parameters, with the size of an element for each of its tangents.
 
         For rules that ask how large a parameter is, such as those for rounding.
         """
-        parts = []
-        for leaf, manifold in self._pairs():
-            x = leaf.of(p)
-            if manifold is not None:
-                largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
-                x = jnp.broadcast_to(largest, (leaf.rows, leaf.tangent_size))
-            parts.append(x.ravel())
-        return jnp.concatenate(parts)
+        return self._spread(p, lambda x: jnp.max(jnp.abs(x), axis=1, keepdims=True))
 
     def from_here(self, p: Float[Array, " a"], q: Float[Array, " a"]):
         """Return plain parameters of q, and steps from p to q on manifolds."""
-        parts = []
-        for leaf, manifold in self._pairs():
+
+        def found(leaf, manifold):
             x, y = jax.lax.stop_gradient(leaf.of(p)), leaf.of(q)
-            step = y if manifold is None else jax.vmap(manifold.local)(x, y)
-            parts.append(step.ravel())
-        return jnp.concatenate(parts)
+            return y if manifold is None else jax.vmap(manifold.local)(x, y)
+
+        return self._joined(found)
 
     def clipped(self, p: Float[Array, " a"], box: tuple[Array, Array]):
         """Return the parameters, those without a manifold inside their bounds."""
-        parts = []
-        for leaf, manifold in self._pairs():
+
+        def inside(leaf, manifold):
             x = leaf.of(p)
-            if manifold is None:
-                x = jnp.clip(x, *(leaf.tangent_of(side) for side in box))
-            parts.append(x.ravel())
-        return jnp.concatenate(parts)
+            if manifold is not None:
+                return x
+            return jnp.clip(x, *(leaf.tangent_of(side) for side in box))
+
+        return self._joined(inside)
 
     def flags(self, flat: Bool[Array, " a"]) -> Bool[Array, " n"]:
         """Return flags of tangents: set where one is set in the element."""
-        parts = []
-        for leaf, manifold in self._pairs():
-            marks = leaf.of(flat)
-            if manifold is not None:
-                some = jnp.any(marks, axis=1, keepdims=True)
-                marks = jnp.broadcast_to(some, (leaf.rows, leaf.tangent_size))
-            parts.append(marks.ravel())
-        return jnp.concatenate(parts)
+        return self._spread(flat, lambda x: jnp.any(x, axis=1, keepdims=True))
 
     def bounds(self, flat: Float[Array, " a"], none: float) -> Float[Array, " n"]:
         """Return bounds of the tangents: ``none`` on manifolds."""
-        parts = []
-        for leaf, manifold in self._pairs():
-            side = leaf.of(flat)
-            if manifold is not None:
-                side = jnp.full((leaf.rows, leaf.tangent_size), none, flat.dtype)
-            parts.append(side.ravel())
-        return jnp.concatenate(parts)
+        return self._spread(flat, lambda x: jnp.full((len(x), 1), none, x.dtype))
+
+    def _spread(self, flat: Array, of_element: Callable[[Array], Array]) -> Array:
+        """Return values of parameters; on a manifold one per element, for each tangent.
+
+        Args:
+            flat: A value per parameter.
+            of_element: From the values of elements (rows, size) to one each (rows, 1).
+        """
+
+        def spread(leaf, manifold):
+            x = leaf.of(flat)
+            if manifold is None:
+                return x
+            return jnp.broadcast_to(of_element(x), (leaf.rows, leaf.tangent_size))
+
+        return self._joined(spread)
 
     def of_elements(self, status: Int[Array, " n"]) -> Int[Array, " a"]:
         """Return a status per parameter from one per tangent: the least of an element.
 
         FREE is the least: an element of which some tangents are held is free.
         """
-        parts = []
-        for leaf, manifold in self._pairs():
+
+        def least(leaf, manifold):
             codes = leaf.tangent_of(status)
-            if manifold is not None:
-                least = jnp.min(codes, axis=1, keepdims=True)
-                codes = jnp.broadcast_to(least, (leaf.rows, leaf.size))
-            parts.append(codes.ravel())
-        return jnp.concatenate(parts)
+            if manifold is None:
+                return codes
+            codes = jnp.min(codes, axis=1, keepdims=True)
+            return jnp.broadcast_to(codes, (leaf.rows, leaf.size))
+
+        return self._joined(least)
 
 
 def charts_of(leaves: list[Any], manifolds: list[Any]) -> Charts | None:
@@ -165,7 +164,8 @@ def charts_of(leaves: list[Any], manifolds: list[Any]) -> Charts | None:
             rows, size = int(jnp.size(leaf)), 1
             tangent_size = 1
         else:
-            size, tangent_size = manifold.size, manifold.tangent_size
+            tangent_size = manifold.tangent_size
+            size = element_size(manifold, shape)
             if not shape or shape[-1] != size:
                 raise ValueError(
                     f"manifold: expected a last axis of {size} for {manifold!r}, got "
@@ -176,6 +176,11 @@ def charts_of(leaves: list[Any], manifolds: list[Any]) -> Charts | None:
         start += rows * size
         tangent_start += rows * tangent_size
     return Charts(tuple(manifolds), tuple(found))
+
+
+def element_size(manifold: Any, shape: tuple[int, ...]) -> int:
+    """Return the numbers of an element: what a manifold says, or the last axis."""
+    return getattr(manifold, "size", shape[-1] if shape else 1)
 
 
 def is_manifold(x: Any) -> bool:

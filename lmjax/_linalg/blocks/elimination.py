@@ -25,11 +25,11 @@ from jaxtyping import Array, Float, Int
 from lmjax._jax import machine, sharded
 from lmjax._jax.custom_vmap import each, with_batch
 from lmjax._linalg.blocks import dense_cholesky, elimination_in_xla, reduced, sparse
-from lmjax._linalg.blocks.elimination_in_xla import by_lapack, split, without
+from lmjax._linalg.blocks.elimination_in_xla import split, without
 from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.blocks.loops import MOST_ROWS, call
 from lmjax._linalg.blocks.reduced_parts import Kind
-from lmjax._linalg.blocks.sparse import SparsePattern
+from lmjax._linalg.blocks.sparse import SparsePattern, by_lapack
 from lmjax._linalg.blocks.structure import Group, Structure, absent
 
 # A dense reduced matrix of up to so many unknowns is formed: the factorisation of one

@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._linalg.blocks import conjugate
 from lmjax._linalg.blocks.linearization import BlockLinearization
+from lmjax._linalg.blocks.sparse import by_lapack
 from lmjax._linalg.blocks.structure import Group, Structure, absent, sum_by_row
 from lmjax._linalg.linearization import PRECISION
 
@@ -19,16 +19,12 @@ class _Part(NamedTuple):
         inner: Columns of the eliminated leaf; None if no block sees it.
         outer: The other columns.
         rows: Which row of the eliminated leaf each block sees.
-        outer_rows: Which rows of the others.
-        slots: Slots of the others.
         residual: Residual of the blocks.
     """
 
     inner: Float[Array, "d out k"] | None
     outer: Float[Array, "w out k"]
     rows: Any
-    outer_rows: Any
-    slots: tuple
     residual: Float[Array, "out k"]
 
 
@@ -61,8 +57,7 @@ def step(
     diagonal = rest.add_up([jnp.sum(part.outer**2, axis=1) for part in parts])
     added = damping + absent(diagonal)
     if plan.dense:
-        columns = [(part.outer, part.rows) for part in parts]
-        dp_rest = by_lapack(_densely(rest, columns, z, plan), added, rhs)
+        dp_rest = by_lapack(_densely(rest, parts, z, plan), added, rhs)
     else:
         dp_rest = _by_products(rest, parts, z, added, rhs, tol, max_steps, plan)
     back = forward
@@ -83,24 +78,14 @@ def split(model: BlockLinearization, leaf: Any) -> tuple[Array, Array]:
     return extra[leaf.start : leaf.end].reshape(leaf.rows, leaf.size), rest
 
 
-def by_lapack(matrix, added, rhs) -> Float[Array, " n"]:
-    """Solve with a matrix of which the lower triangle is given."""
-    index = jnp.arange(len(rhs))
-    matrix = matrix.at[index, index].add(added)
-    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((lower, True), rhs)
-
-
 def _part(group: Group, columns, residual, plan: Any) -> _Part:
     k = plan.inner(group)
     if k is None:
-        return _Part(None, columns, None, group.rows, group.slots, residual)
+        return _Part(None, columns, None, residual)
     start = sum(group.sizes[:k])
     end = start + group.sizes[k]
     outer = jnp.concatenate([columns[:start], columns[end:]])
-    rows = jnp.concatenate([group.rows[:k], group.rows[k + 1 :]])
-    slots = (*group.slots[:k], *group.slots[k + 1 :])
-    return _Part(columns[start:end], outer, group.rows[k], rows, slots, residual)
+    return _Part(columns[start:end], outer, group.rows[k], residual)
 
 
 def without(structure: Structure, leaf: int) -> Structure:
@@ -181,21 +166,19 @@ def _backward(factor: dict, rhs: Float[Array, "d rows"]) -> Float[Array, "d rows
     return jnp.stack([found[i] for i in range(d)])
 
 
-def _densely(rest: Structure, columns, z, plan) -> Float[Array, "n n"]:
-    n, dtype = rest.size, columns[0][0].dtype
-    total = jnp.zeros((n, n), dtype)
+def _densely(rest: Structure, parts, z, plan) -> Float[Array, "n n"]:
+    """Return the reduced matrix, without damping."""
+    total = rest.normal_matrix([part.outer for part in parts])
     stacked = None
-    for group, (outer, rows), z_part in zip(rest.groups, columns, z, strict=True):
-        at = rest.indices(group)
-        gram = jnp.einsum("aok,bok->abk", outer, outer, precision=PRECISION)
-        total = total.at[at[:, None], at[None]].add(gram)
+    for part, group, z_part in zip(parts, rest.groups, z, strict=True):
         if z_part is not None:
             if stacked is None:
-                stacked = jnp.zeros((len(z_part), plan.rows, n), dtype)
+                stacked = jnp.zeros((len(z_part), plan.rows, rest.size), total.dtype)
             inner = jnp.arange(len(z_part))[:, None, None]
-            stacked = stacked.at[inner, rows[None, None], at[None]].add(z_part)
+            at = inner, part.rows[None, None], rest.indices(group)[None]
+            stacked = stacked.at[at].add(z_part)
     if stacked is not None:
-        flat = stacked.reshape(-1, n)
+        flat = stacked.reshape(-1, rest.size)
         total -= jnp.dot(flat.T, flat, precision=PRECISION)
     return total
 

@@ -138,20 +138,8 @@ class Loops:
     @contextmanager
     def loop(self, first: Index, last: Index) -> Iterator[str]:
         """Write a loop, whose body is what is written inside; yields the index."""
-        name = self.fresh("loop")
-        before = self.current
-        self.go(name)
-        self.label(name)
-        start = len(self.lines)
-        test = self.let(f"icmp slt i64 %i{name}, {last}")
-        self.lines.append(f"  br i1 {test}, label %in{name}, label %out{name}")
-        self.label(f"in{name}")
-        yield f"%i{name}"
-        following = self.index("add", f"%i{name}", 1)
-        ends = f"[{first}, %{before}], [{following}, %{self.current}]"
-        self.lines.insert(start, f"  %i{name} = phi i64 {ends}")
-        self.go(name)
-        self.label(f"out{name}")
+        with self.sums(first, last, "", 0) as (index, _):
+            yield index
 
     @contextmanager
     def sums(
@@ -159,26 +147,32 @@ class Loops:
     ) -> Iterator[tuple[str, list[str]]]:
         """Write a loop that adds up; yields the index and the sums so far.
 
-        What the body puts into the list is what the next turn finds there.
+        What the body puts into the list is what the next turn finds there, and after
+        the loop it has the totals.
         """
-        names = [f"%{self.fresh('s')}" for _ in range(many)]
-        before = self.current
-        with self.loop(first, last) as k:
-            start, inside = len(self.lines), list(names)
-            begin = next(
-                i for i in reversed(range(start)) if self.lines[i].endswith(":")
-            )
-            begin = next(
-                i for i in reversed(range(begin)) if self.lines[i].endswith(":")
-            )
-            yield k, inside
-            self.lines[begin + 1 : begin + 1] = [
-                f"  {name} = phi {type_} [zeroinitializer, %{before}], "
-                f"[{value}, %{self.current}]"
-                for name, value in zip(names, inside, strict=True)
-            ]
-            totals = inside
-        totals[:] = names
+        name, before = self.fresh("loop"), self.current
+        held = [f"%{self.fresh('s')}" for _ in range(many)]
+        self.go(name)
+        self.label(name)
+        head = len(self.lines)
+        test = self.let(f"icmp slt i64 %i{name}, {last}")
+        self.lines.append(f"  br i1 {test}, label %in{name}, label %out{name}")
+        self.label(f"in{name}")
+        values = list(held)
+        yield f"%i{name}", values
+        following = self.index("add", f"%i{name}", 1)
+        ends = f"[{first}, %{before}], [{following}, %{self.current}]"
+        self.lines[head:head] = [
+            f"  %i{name} = phi i64 {ends}",
+            *(
+                f"  {old} = phi {type_} [zeroinitializer, %{before}], "
+                f"[{new}, %{self.current}]"
+                for old, new in zip(held, values, strict=True)
+            ),
+        ]
+        self.go(name)
+        self.label(f"out{name}")
+        values[:] = held
 
     @contextmanager
     def when(self, test: str) -> Iterator[None]:

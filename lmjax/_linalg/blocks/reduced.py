@@ -109,9 +109,9 @@ def product(kind_of: Kind, block: int, dtype: str) -> str:
 def substitution(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
     """Return the function that finds the step of the eliminated rows.
 
-    Its arguments: number of rows, L, ``L^-1 a``, the step of the others, and for each
-    group where each row begins, where each slot begins, and Z. Its result is
-    ``-L^-T (L^-1 a + sum Z y)`` (rows, size).
+    Its arguments: how many rows and blocks there are, as for `elimination`, L,
+    ``L^-1 a``, the step of the others, and for each group where each row begins, where
+    each slot begins, and Z. Its result is ``-L^-T (L^-1 a + sum Z y)`` (rows, size).
     """
     kind = KINDS[dtype]
 

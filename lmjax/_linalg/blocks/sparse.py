@@ -1,6 +1,5 @@
 """The damped step by a sparse factorisation of the whole normal matrix."""
 
-from functools import cache
 from typing import Any
 
 import equinox as eqx
@@ -11,11 +10,11 @@ from jaxtyping import Array, Float, Int
 
 from lmjax._jax import machine, sharded
 from lmjax._jax.custom_vmap import each, with_batch
-from lmjax._linalg.blocks import sparse_cholesky
+from lmjax._linalg.blocks import reduced, sparse_cholesky
 from lmjax._linalg.blocks.linearization import BlockLinearization
-from lmjax._linalg.blocks.loops import KINDS, Loops, call, function, spans
+from lmjax._linalg.blocks.loops import call
+from lmjax._linalg.blocks.reduced_parts import Kind
 from lmjax._linalg.blocks.structure import Structure, absent
-from lmjax._linalg.linearization import PRECISION
 
 # Without machine code, problems of up to this many unknowns are factored as a whole.
 MOST_DENSE = 2000
@@ -33,8 +32,6 @@ class SparsePattern(eqx.Module):
         places: For each flat unknown where it stands among the padded nodes, in the
             order of elimination.
         nodes: For each group the nodes of the slots of its blocks, in that order.
-        targets: For each group, for each pair of slots of a block, the block where
-            their product belongs; -1 if that is above the diagonal.
         size: Rows of a block.
     """
 
@@ -42,7 +39,6 @@ class SparsePattern(eqx.Module):
     rows: Int[Array | np.ndarray, " blocks"]
     places: Int[Array | np.ndarray, " unknowns"]
     nodes: tuple[Int[Array | np.ndarray, "k s"], ...]
-    targets: tuple[Int[Array | np.ndarray, "k s s"], ...]
     size: int = eqx.field(static=True)
 
     @property
@@ -76,24 +72,18 @@ def plan(structure: Structure, meeting: Any = None) -> SparsePattern:
         places.append((first[k] + index // sizes[k]) * size + index % sizes[k])
     nodes, ends = [], [(np.arange(count), np.arange(count))]
     for group in structure.groups:
-        rows = np.asarray(group.rows)
-        found = [
-            first[slot.leaf] + (0 * row if slot.whole else row)
-            for slot, row in zip(group.slots, rows, strict=True)
-        ]
-        nodes.append(np.stack(found, axis=1))
-        a, b = np.meshgrid(range(len(found)), range(len(found)))
+        found = np.zeros((group.blocks, len(group.slots)), np.int32)
+        for k, slot in enumerate(group.slots):
+            found[:, k] = first[slot.leaf]
+            if not slot.whole:
+                found[:, k] += np.asarray(group.rows[k])
+        nodes.append(found)
+        a, b = np.meshgrid(*[np.arange(len(group.slots))] * 2)
         ends.append((nodes[-1][:, a.ravel()].ravel(), nodes[-1][:, b.ravel()].ravel()))
     if meeting is not None:
         ends.append(meeting(nodes, count))
     i, j = (np.concatenate(x) for x in zip(*ends, strict=True))
     pattern = sparse_cholesky.pattern(count, i, j)
-    targets = []
-    for found in nodes:
-        left, right = np.broadcast_arrays(found[:, :, None], found[:, None, :])
-        at = pattern.find(left, right)
-        below = pattern.place[left] >= pattern.place[right]
-        targets.append(np.where(below, at, -1).astype(np.int32))
     flat = np.concatenate(places)
     place = pattern.place.astype(np.int64)
     return SparsePattern(
@@ -101,7 +91,6 @@ def plan(structure: Structure, meeting: Any = None) -> SparsePattern:
         pattern.rows,
         (place[flat // size] * size + flat % size).astype(np.int32),
         tuple(pattern.place[found] for found in nodes),
-        tuple(targets),
         size,
     )
 
@@ -164,84 +153,45 @@ def solve(model: BlockLinearization, damping: Any, fallback: Any) -> Float[Array
 
 def _densely(model: BlockLinearization, damping) -> Float[Array, " n"]:
     """Return the step by a dense factorisation."""
-    structure = model.structure
-    n, dtype = structure.size, model.residual.dtype
-    matrix = jnp.zeros((n, n), dtype)
-    for group, columns in zip(structure.groups, model.columns, strict=True):
-        at = structure.indices(group)
-        gram = jnp.einsum("aok,bok->abk", columns, columns, precision=PRECISION)
-        matrix = matrix.at[at[:, None], at[None]].add(gram)
-    index = jnp.arange(n)
-    matrix = matrix.at[index, index].add(damping + absent(jnp.diagonal(matrix)))
-    lower = jnp.linalg.cholesky(matrix)
-    return jax.scipy.linalg.cho_solve((lower, True), -model.grad)
+    matrix = model.structure.normal_matrix(model.columns)
+    added = damping + absent(jnp.diagonal(matrix))
+    return by_lapack(matrix, added, -model.grad)
 
 
 def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
+    """Return the step by machine code."""
     structure, pattern = model.structure, model.structure.plan
+    dtype, size, count = model.residual.dtype, pattern.size, len(pattern.rows)
+    out = (
+        jax.ShapeDtypeStruct((count, size, size), dtype),
+        jax.ShapeDtypeStruct((structure.size,), dtype),
+    )
+    stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
+    matrix, rhs = 0.0, 0.0 if model.extra is None else -model.extra
+    for group, columns, residual, nodes in zip(
+        structure.groups,
+        model.columns,
+        structure.split(model.residual),
+        pattern.nodes,
+        strict=True,
+    ):
+        kind = Kind(group.sizes, group.outputs, None)
+        shape = jnp.array([structure.size, group.blocks, count], jnp.int32)
+        more = call(
+            reduced.product(kind, size, str(dtype)),
+            out,
+            *(shape, *stored, structure.places(group).T, jnp.asarray(nodes)),
+            *(jnp.transpose(columns, (2, 1, 0)), residual.T),
+        )
+        matrix, rhs = matrix + more[0], rhs + more[1]
     squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
     added = damping + absent(structure.add_up(squares))
-    return factored(pattern, _matrix(model, pattern), added, -model.grad)
+    return factored(pattern, matrix, added, rhs)
 
 
-def _matrix(model: BlockLinearization, pattern: SparsePattern):
-    """Return the blocks of the lower triangle of ``J^T J``, columns contiguous."""
-    size, blocks = pattern.size, len(pattern.rows)
-    dtype = model.residual.dtype
-    out = jax.ShapeDtypeStruct((blocks, size, size), dtype)
-    total: Any = 0.0
-    for group, columns, targets in zip(
-        model.structure.groups, model.columns, pattern.targets, strict=True
-    ):
-        text = _product(group.sizes, group.outputs, size, str(dtype))
-        shape = jnp.array([blocks, group.blocks], jnp.int32)
-        jac = jnp.transpose(columns, (2, 1, 0))
-        total += call(text, out, shape, jnp.asarray(targets), jac)
-    return total
-
-
-@cache
-def _product(sizes: tuple[int, ...], outputs: int, size: int, dtype: str) -> str:
-    """Return the function that adds ``J^T J`` of a group to blocks of the matrix.
-
-    Its arguments: number of blocks of the matrix and of the group, the targets, and J
-    (blocks, outputs, width).
-    """
-    kind, parts, width = KINDS[dtype], spans(sizes), sum(sizes)
-    many = len(sizes)
-
-    def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, targets, jac = arguments
-        count, blocks = code.integer(shape, 0), code.integer(shape, 1)
-        code.clear(kind, results[0], code.index("mul", count, size * size))
-        with code.loop(0, blocks) as k:
-            base = code.index("mul", k, outputs * width)
-            first = code.index("mul", k, many * many)
-            for s, (s0, s1) in enumerate(parts):
-                for t, (t0, t1) in enumerate(parts):
-                    at = code.integer(targets, code.index("add", first, s * many + t))
-                    with code.when(code.let(f"icmp sge i64 {at}, 0")):
-                        target = code.index("mul", at, size * size)
-                        rows = [
-                            code.load(
-                                kind,
-                                jac,
-                                code.index("add", base, o * width + s0),
-                                s1 - s0,
-                            )
-                            for o in range(outputs)
-                        ]
-                        for j in range(t1 - t0):
-                            here = code.index("add", target, j * size)
-                            total = code.load(kind, results[0], here, s1 - s0)
-                            for o in range(outputs):
-                                place = code.index("add", base, o * width + t0 + j)
-                                number = code.load(kind, jac, place)
-                                splat = code.splat(kind, number, s1 - s0)
-                                term = code.binary(
-                                    "fmul", kind, splat, rows[o], s1 - s0
-                                )
-                                total = code.binary("fadd", kind, total, term, s1 - s0)
-                            code.store(kind, results[0], here, total, s1 - s0)
-
-    return function(body, 3, 1)
+def by_lapack(matrix, added, rhs) -> Float[Array, " n"]:
+    """Solve with a matrix of which the lower triangle is given."""
+    index = jnp.arange(len(rhs))
+    matrix = matrix.at[index, index].add(added)
+    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    return jax.scipy.linalg.cho_solve((lower, True), rhs)

@@ -5,7 +5,7 @@ A *group* is many blocks of residuals of the same kind; each block sees some row
 some leaves, its *slots*. Inside a group blocks are the last axis of every array.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from lmjax._linalg.linearization import PRECISION
 
 
 class Leaf(NamedTuple):
@@ -102,11 +104,13 @@ class Structure(eqx.Module):
 
     def places(self, group: Group) -> Int[Array, "s k"]:
         """Return where each slot of a block begins in a flat vector."""
-        found = []
-        for slot, rows in zip(group.slots, group.rows, strict=True):
-            leaf = self.leaves[slot.leaf]
-            found.append(leaf.start + (0 * rows if slot.whole else rows * leaf.size))
-        return jnp.stack(found).astype(jnp.int32)
+        pairs = zip(group.slots, group.rows, strict=True)
+        return jnp.stack([self._first(*pair) for pair in pairs])
+
+    def _first(self, slot: Slot, rows: Int[Array, " k"]) -> Int[Array, " k"]:
+        leaf = self.leaves[slot.leaf]
+        first = leaf.start + (0 * rows if slot.whole else rows * leaf.size)
+        return jnp.asarray(first, jnp.int32)
 
     def places_without(self, gone: int) -> Callable[[Group], Int[Array, "k s"]]:
         """Return a function that does so for a vector without one leaf, blocks first.
@@ -124,17 +128,15 @@ class Structure(eqx.Module):
 
     def indices(self, group: Group) -> Int[Array, "w k"]:
         """Return where each number that a block sees is in a flat vector."""
-        places = self.places(group)
-        return jnp.concatenate(
-            [
-                place[None] + jnp.arange(size, dtype=jnp.int32)[:, None]
-                for place, size in zip(places, group.sizes, strict=True)
-            ]
-        )
+        parts = [jnp.zeros((0, group.blocks), jnp.int32)]  # it may see nothing
+        for slot, rows in zip(group.slots, group.rows, strict=True):
+            within = jnp.arange(slot.size, dtype=jnp.int32)[:, None]
+            parts.append(self._first(slot, rows)[None] + within)
+        return jnp.concatenate(parts)
 
     def gather(self, v: Float[Array, " n"], group: Group) -> Float[Array, "w k"]:
         """Return what each block of a group sees of a flat vector."""
-        parts = []
+        parts = [jnp.zeros((0, group.blocks), v.dtype)]  # it may see nothing
         for slot, rows in zip(group.slots, group.rows, strict=True):
             part = self.part(v, slot.leaf)
             if slot.whole:
@@ -166,6 +168,15 @@ class Structure(eqx.Module):
             for total, leaf in zip(totals, self.leaves, strict=True)
         ]
         return jnp.concatenate(every)
+
+    def normal_matrix(self, columns: Sequence[Array]) -> Float[Array, "n n"]:
+        """Return ``J^T J`` as a dense matrix, from the columns of each group."""
+        matrix = jnp.zeros((self.size, self.size), columns[0].dtype)
+        for group, jac in zip(self.groups, columns, strict=True):
+            at = self.indices(group)
+            gram = jnp.einsum("aok,bok->abk", jac, jac, precision=PRECISION)
+            matrix = matrix.at[at[:, None], at[None]].add(gram)
+        return matrix
 
     def split(self, r: Float[Array, " m"]) -> list[Float[Array, "out k"]]:
         """Return the residuals of each group."""
