@@ -76,7 +76,7 @@ def parameter_names(params) -> list[str]:
 
 
 def leaf_names(params) -> list[str]:
-    """Return one name per leaf: ``cameras``, ``decay.rate``; a single one is ``params``."""
+    """Return one name per leaf: ``cameras``, ``decay.rate``; ``params`` for all."""
     listed = jax.tree_util.tree_leaves_with_path(params)
     return [name_of(path) or "params" for path, _ in listed]
 
