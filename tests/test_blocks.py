@@ -352,6 +352,37 @@ REFUSED = {
         lambda: lmjax.least_squares(views(), START, manifold={"cameras": SE2()}),
         "last axis of 3",
     ),
+    "a function for J": (
+        lambda: lmjax.least_squares(
+            views(), START, solver=lmjax.LevenbergMarquardt(jac=jax.jacfwd(whole))
+        ),
+        "solver: expected jac='fwd', 'rev' or None",
+    ),
+    "a sparse solver for one matrix": (
+        lambda: lmjax.least_squares(
+            whole,
+            START,
+            solver=lmjax.LevenbergMarquardt(linear_solver=lmjax.SparseCholesky()),
+        ),
+        "got SparseCholesky, which is for lmjax.ResidualBlocks",
+    ),
+    "a solver of blocks for one matrix": (
+        lambda: lmjax.least_squares(
+            whole, START, solver=lmjax.LevenbergMarquardt(linear_solver=lmjax.BlockCG())
+        ),
+        "got BlockCG, which is for lmjax.ResidualBlocks",
+    ),
+    "a solver of blocks for curves": (
+        lambda: lmjax.global_fit(
+            lambda p, x: p["a"] + p["b"] * x,
+            jnp.arange(3.0),
+            jnp.ones((2, 3)),
+            {"a": 0.0, "b": 0.0},
+            shared={"b": True},
+            solver=lmjax.LevenbergMarquardt(linear_solver=lmjax.BlockCG()),
+        ),
+        "expected linear_solver=Schur",
+    ),
     "rows of no leaf": (
         lambda: lmjax.block_covariance(
             views(), lmjax.least_squares(views(), START), {"lines": [0]}
@@ -420,3 +451,88 @@ def test_a_fit_that_creeps_is_no_success():
     sol = lmjax.least_squares(views(), inside, solver=solver)
     again = lmjax.least_squares(views(), sol.params, solver=solver)
     assert not sol.success or again.cost > (1.0 - 1e-6) * sol.cost
+
+
+def prior(**options):
+    """Blocks that see points alone, of which the elimination leaves nothing."""
+    return lmjax.ResidualBlocks(
+        lambda p, x: 0.5 * (p["points"] - x),
+        {"points": np.arange(POINTS)},
+        (START["points"] + 0.01,),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "linear_solver",
+    [
+        None,
+        lmjax.Schur(eliminate="points", dense=True),
+        lmjax.Schur(eliminate="points", dense=False),
+        lmjax.SparseCholesky(),
+        lmjax.BlockCG(),
+    ],
+    ids=repr,
+)
+def test_blocks_may_see_nothing_but_what_is_eliminated(linear_solver):
+    solver = lmjax.LevenbergMarquardt(linear_solver=linear_solver, ftol=1e-12)
+    every = [views(), prior()]
+    sol = lmjax.least_squares(every, START, fixed=FIXED, solver=solver)
+    both = lambda p: (whole(p), 0.5 * (p["points"] - START["points"] - 0.01))
+    dense = lmjax.least_squares(both, START, fixed=FIXED)
+    assert bool(sol.success)
+    np.testing.assert_allclose(sol.cost, dense.cost, rtol=1e-9)
+
+
+def test_a_batch_of_such_blocks():
+    starts = jnp.stack([START["points"] + 0.01, START["points"] - 0.02])
+
+    def one(x):
+        given = lmjax.ResidualBlocks(prior().fn, prior().at, (x,))
+        return lmjax.least_squares([views(), given], START, fixed=FIXED).cost
+
+    np.testing.assert_allclose(
+        jax.vmap(one)(starts), [one(x) for x in starts], rtol=1e-7
+    )
+
+
+def test_a_start_in_float32_does_not_narrow_the_data():
+    narrow = jax.tree.map(np.float32, START)
+    with jax.numpy_dtype_promotion("standard"):  # the residual mixes both itself
+        sol = lmjax.least_squares(views(), narrow, fixed=FIXED)
+    assert sol.cost.dtype == sol.params["points"].dtype == np.float64
+    wide = lmjax.least_squares(views(), START, fixed=FIXED)
+    # the cameras that are held keep their rounded start: the cost is close, not equal
+    np.testing.assert_allclose(sol.cost, wide.cost, rtol=1e-4)
+
+
+@pytest.mark.parametrize("jac", ["fwd", "rev"])
+def test_the_mode_of_j_may_be_chosen(jac):
+    solver = lmjax.LevenbergMarquardt(jac=jac)
+    sol = lmjax.least_squares(views(), START, fixed=FIXED, solver=solver)
+    wanted = lmjax.least_squares(views(), START, fixed=FIXED)
+    np.testing.assert_allclose(sol.cost, wanted.cost, rtol=1e-12)
+
+
+def test_the_mode_of_j_is_the_one_that_was_chosen():
+    @jax.custom_vjp
+    def forward_fails(x):
+        return 2.0 * x
+
+    forward_fails.defvjp(lambda x: (2.0 * x, None), lambda _, g: (2.0 * g,))
+    blocks = lmjax.ResidualBlocks(
+        lambda p, y: forward_fails(p["x"]) - y, {"x": np.arange(4)}, (np.ones((4, 1)),)
+    )
+    start = {"x": np.zeros((4, 1))}
+    reverse = lmjax.LevenbergMarquardt(jac="rev")
+    sol = lmjax.least_squares(blocks, start, solver=reverse)
+    np.testing.assert_allclose(sol.params["x"], 0.5)
+    with pytest.raises(TypeError, match="forward-mode"):
+        lmjax.least_squares(blocks, start, solver=lmjax.LevenbergMarquardt(jac="fwd"))
+
+
+def test_a_table_of_solutions_has_their_outcome():
+    sol = lmjax.least_squares(views(), START, fixed=FIXED)
+    lines = lmjax.table({"scene": sol}).splitlines()
+    assert lines[0].split() == ["fit", "status", "steps", "cost"]
+    assert lines[1].split()[0] == "scene"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lmjax._fit.block_result import BlockSolution
+from lmjax._fit.validate import resolve_manifold
 from lmjax._jax import paths
 from lmjax._linalg.linearization import PRECISION
 from lmjax._problem import block_build
@@ -84,7 +85,8 @@ def block_covariance(
     """
     given = [blocks] if isinstance(blocks, ResidualBlocks) else list(blocks)
     given = [each.native() for each in given]
-    prepared = block_build.prepare(given, solution.params, manifold, None)
+    manifolds = resolve_manifold(manifold, solution.params, None)
+    prepared = block_build.prepare(given, solution.params, manifolds, None)
     names = paths.leaf_names(solution.params)
     wanted = {}
     for name, asked in rows.items():

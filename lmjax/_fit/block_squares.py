@@ -9,7 +9,13 @@ import jax.numpy as jnp
 
 from lmjax._derivatives.implicit import Implicit
 from lmjax._fit.block_result import BlockSolution, BlockSummary
-from lmjax._fit.validate import check_feasible, check_pair, check_solver
+from lmjax._fit.solve import of_outcome
+from lmjax._fit.validate import (
+    check_feasible,
+    check_pair,
+    resolve_manifold,
+)
+from lmjax._fit.validate_solver import check_solver
 from lmjax._jax import arrays, paths
 from lmjax._linalg.blocks.elimination import Elimination
 from lmjax._linalg.solvers import BlockCG
@@ -18,7 +24,6 @@ from lmjax._problem.block_build import Prepared
 from lmjax._problem.residual_blocks import ResidualBlocks
 from lmjax._solver.damping import Nielsen
 from lmjax._solver.settings import LevenbergMarquardt
-from lmjax._solver.solution import History
 
 # Relative change of the cost that ends a fit of blocks, unless one is given.
 FTOL = 1e-8
@@ -73,7 +78,8 @@ def fit_blocks(
             "solver: expected jac='fwd', 'rev' or None with ResidualBlocks, whose J is "
             "not one matrix; got a function"
         )
-    prepared = block_build.prepare(blocks, params0, manifold, asked, solver.jac)
+    manifolds = resolve_manifold(manifold, params0, bounds)
+    prepared = block_build.prepare(blocks, params0, manifolds, asked, solver.jac)
     solver = dataclasses.replace(
         solver,
         linear_solver=prepared.linear_solver,
@@ -104,19 +110,7 @@ def _fit(
         parts = [leaf.of(p).reshape(leaf.shape) for leaf in problem.leaves]
         return jax.tree.unflatten(structure, parts)
 
-    history = None
-    if outcome.record is not None:
-        record = outcome.record
-        history = History(
-            jax.vmap(unravel)(record.p),
-            record.cost,
-            record.damping,
-            record.gain,
-            record.accepted,
-        )
-    constraints = problem.constraints
-    start = constraints.project(p0)
-    status = outcome.param_status(constraints, start)
+    start = problem.constraints.project(p0)
     residuals = [
         _in_order(part, order, out)
         for part, order, out in zip(
@@ -128,22 +122,10 @@ def _fit(
     ]
     initial = jax.lax.stop_gradient(problem.half_terms(problem.residual_fn(start)))
     return BlockSolution(
-        params=unravel(outcome.p),
-        cost=outcome.cost,
-        status=outcome.status,
-        num_steps=outcome.num_steps,
-        num_accepted=outcome.num_accepted,
-        optimality=outcome.optimality,
-        damping=outcome.damping,
+        **of_outcome(outcome, problem.constraints, p0, solver, unravel),
         normal_matrix=None,
         residual=residuals[0] if single else residuals,
-        flat_status=status,
-        start_projected=None if bounds is None else jnp.any(start != p0),
-        history=history,
         derivative_check=derivative.report(problem, outcome),
-        tolerances=solver.given_tolerances(),
-        engine=outcome.engine,
-        lane_steps=outcome.lane_steps,
         linear_solver=type(solver.linear_solver).__name__,
         jacobian="blocks",
         initial_cost=jnp.sum(initial),

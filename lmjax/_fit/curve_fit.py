@@ -15,7 +15,8 @@ from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resol
 from lmjax._fit.objective import objective, statistics_of
 from lmjax._fit.solve import solve
 from lmjax._fit.tie import tied
-from lmjax._fit.validate import check_affine, check_solver, resolve_linear
+from lmjax._fit.validate import check_affine, resolve_linear
+from lmjax._fit.validate_solver import check_solver
 from lmjax._jax import arrays
 from lmjax._jax.constant_indices import traced_shapes
 from lmjax._jax.types import Params

@@ -14,7 +14,8 @@ from lmjax._fit.global_result import GlobalFit
 from lmjax._fit.inputs import check_choices, completed, convert, dtype_of, resolved
 from lmjax._fit.objective import objective, statistics_of
 from lmjax._fit.solve import solve
-from lmjax._fit.validate import check_curve_solver, check_curves, check_solver
+from lmjax._fit.validate import check_curves
+from lmjax._fit.validate_solver import check_curve_solver, check_solver
 from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.constant_indices import traced_shapes
 from lmjax._jax.types import Params

@@ -18,15 +18,16 @@ from lmjax._fit.validate import (
     check_affine,
     check_feasible,
     check_pair,
-    check_solver,
+    check_with_manifold,
     name_refused_argument,
     resolve_linear,
     resolve_loss,
+    resolve_manifold,
 )
-from lmjax._jax import arrays, paths, program_cache
+from lmjax._fit.validate_solver import check_solver
+from lmjax._jax import arrays, program_cache
 from lmjax._jax.closures import Program
 from lmjax._jax.types import Params, ResidualFn
-from lmjax._problem.charts import is_manifold
 from lmjax._problem.precision import warn_of_rounded
 from lmjax._problem.residual_blocks import ResidualBlocks
 from lmjax._solver.settings import LevenbergMarquardt
@@ -158,9 +159,10 @@ def least_squares(
     )
     warn_of_rounded(args=args)
     term = resolve_loss(loss, loss_scale)
-    charts = None
+    manifolds = None
     if manifold is not None:
-        charts = tuple(paths.spread("manifold", manifold, params0, is_manifold))
+        check_with_manifold(linear, derivative)
+        manifolds = resolve_manifold(manifold, params0, bounds)
     marked = resolve_linear(
         linear,
         params0,
@@ -184,7 +186,7 @@ def least_squares(
             derivative,
             marked,
             jac,
-            charts,
+            manifolds,
         )
     except (TypeError, OverflowError) as error:
         named = {"params0": params0, "args": args, "bounds": bounds, "fixed": fixed}
@@ -214,7 +216,7 @@ def _fit(
     if isinstance(residual_fn, Program):
         params0 = residual_fn.cast(params0)
     called = advice.calling(residual_fn, "residual_fn(params, *args)")
-    solution, _, _ = solve(
+    solution, problem, _ = solve(
         lambda params: called(params, *args),
         params0,
         bounds=bounds,
@@ -226,4 +228,6 @@ def _fit(
         manifold=manifold,
         jac=(lambda params: jac(params, *args)) if callable(jac) else jac,
     )
-    return ResidualFit(**vars(solution))
+    charts = problem.constraints.charts
+    tangents = None if charts is None else charts.leaves
+    return ResidualFit(**vars(solution), tangents=tangents)

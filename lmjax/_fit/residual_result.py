@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from lmjax._jax.types import Params
 from lmjax._linalg.normal_inverse import from_matrix
+from lmjax._problem.charts import ChartLeaf
 from lmjax._solver.solution import Solution
 from lmjax._statistics.statistics import dof_of, has_error, is_free, scaled
 
@@ -17,7 +18,26 @@ class ResidualFit(Solution):
 
     They take residuals for independent and of the same variance, which is estimated
     from what is left: ``2 cost / dof``. Nothing is computed before it is asked for.
+
+    With ``manifold=`` errors, covariance and degrees of freedom are those of a step
+    from ``params``: of a pose, the six numbers that `SE3.retract` takes.
+
+    Attributes:
+        tangents: Where each leaf stands in a flat step; None without manifolds.
     """
+
+    tangents: tuple[ChartLeaf, ...] | None = eqx.field(static=True)
+
+    @property
+    def step_status(self) -> Int[Array, "*batch n"]:
+        """The `ParamStatus` of each number of a step; without manifolds of ``params``.
+
+        Each number of an element has the status of the element.
+        """
+        if self.tangents is None:
+            return self.flat_status
+        parts = [leaf.repeated(self.flat_status) for leaf in self.tangents]
+        return jnp.concatenate(parts, axis=-1)
 
     @property
     def num_residuals(self) -> int:
@@ -28,7 +48,7 @@ class ResidualFit(Solution):
     @property
     def dof(self) -> Int[Array, "*batch"]:
         """Degrees of freedom: residuals less the parameters that are not fixed."""
-        return dof_of(self.num_residuals, self.flat_status)
+        return dof_of(self.num_residuals, self.step_status)
 
     @property
     def covariance(self) -> Float[Array, "*batch n n"]:
@@ -42,14 +62,16 @@ class ResidualFit(Solution):
         References:
             Nocedal and Wright (2006), "Numerical Optimization", section 10.1.
         """
-        size = self.flat_status.shape
+        size = self.step_status.shape
         if self.normal_matrix is None:
             return jnp.full((*size, size[-1]), jnp.nan, self.cost.dtype)
-        return _covariance(self.normal_matrix, self.flat_status, self.cost, self.dof)
+        return _covariance(self.normal_matrix, self.step_status, self.cost, self.dof)
 
     @property
     def stderr(self) -> Params:
         """Standard errors, a pytree like ``params``; NaN where there is none.
+
+        With manifolds the last axis of such a leaf is as long as a step.
 
         Example:
             >>> import jax.numpy as jnp, lmjax
@@ -59,9 +81,17 @@ class ResidualFit(Solution):
             2.500 +- 0.645
         """
         variance = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        known = has_error(self.flat_status) & (variance >= 0.0)
+        known = has_error(self.step_status) & (variance >= 0.0)
         flat = jnp.where(known, jnp.sqrt(jnp.where(known, variance, 0.0)), jnp.nan)
-        return self.unravel(flat)
+        if self.tangents is None:
+            return self.unravel(flat)
+        leaves, structure = jax.tree.flatten(self.params)
+        parts = []
+        for value, leaf in zip(leaves, self.tangents, strict=True):
+            lead = value.shape if leaf.size == 1 else value.shape[:-1]
+            last = () if leaf.size == 1 else (leaf.tangent_size,)
+            parts.append(leaf.tangent_of(flat).reshape(*lead, *last))
+        return jax.tree.unflatten(structure, parts)
 
 
 @eqx.filter_jit

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from lmjax._derivatives.unrolled import Derivative
-from lmjax._engines import dispatch
+from lmjax._fit.validate_solver import check_dense_solver
 from lmjax._jax.types import Params
 from lmjax._linalg.arrowhead import Arrow
-from lmjax._linalg.solvers import Schur
+from lmjax._problem.bounds import Constraints
 from lmjax._problem.problem import Problem, build
+from lmjax._solver.outcome import Outcome
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.solution import History, Solution
 
@@ -29,14 +30,11 @@ def solve(
     whiten: Callable | None = None,
     linear: tuple[bool, ...] | None = None,
     arrow: Arrow | None = None,
-    manifold: tuple[Any, ...] | None = None,
-) -> tuple[Solution, Problem, dispatch.Outcome]:
+    manifold: list[Any] | None = None,
+) -> tuple[Solution, Problem, Outcome]:
     """Solve inside a trace; return the solution and what it was made from."""
-    if arrow is None and isinstance(solver.linear_solver, Schur):
-        raise ValueError(
-            "solver: expected a linear solver for one set of parameters, got Schur(), "
-            "which is that of lmjax.global_fit"
-        )
+    if arrow is None:
+        check_dense_solver(solver)
     problem, p0, unravel, unravel_residual = build(
         residual_fn,
         params0,
@@ -50,9 +48,26 @@ def solve(
         manifold=manifold,
     )
     outcome = derivative.solve(problem, p0, solver)
-    history = None
-    if outcome.record is not None:
-        record = outcome.record
+    iterated = problem.constraints.size(p0) - sum(linear or ())
+    linear_solver = solver.choose_linear_solver(problem.m, iterated)
+    matrix_free = getattr(linear_solver, "matrix_free", False)
+    solution = Solution(
+        **of_outcome(outcome, problem.constraints, p0, solver, unravel),
+        normal_matrix=outcome.normal_matrix,
+        residual=unravel_residual(outcome.r),
+        derivative_check=derivative.report(problem, outcome),
+        linear_solver=_name(linear_solver),
+        jacobian="matrix-free" if matrix_free else problem.jacobian,
+    )
+    return solution, problem, outcome
+
+
+def of_outcome(
+    outcome: Outcome, constraints: Constraints, p0, solver, unravel: Callable
+) -> dict[str, Any]:
+    """Return the fields of a `Solution` that all kinds of problems fill alike."""
+    history, record = None, outcome.record
+    if record is not None:
         history = History(
             jax.vmap(unravel)(record.p),
             record.cost,
@@ -60,32 +75,24 @@ def solve(
             record.gain,
             record.accepted,
         )
-    iterated = problem.constraints.size(p0) - sum(linear or ())
-    linear_solver = solver.choose_linear_solver(problem.m, iterated)
-    matrix_free = getattr(linear_solver, "matrix_free", False)
-    solution = Solution(
-        params=unravel(outcome.p),
-        cost=outcome.cost,
-        status=outcome.status,
-        num_steps=outcome.num_steps,
-        num_accepted=outcome.num_accepted,
-        optimality=outcome.optimality,
-        damping=outcome.damping,
-        normal_matrix=outcome.normal_matrix,
-        residual=unravel_residual(outcome.r),
-        flat_status=outcome.param_status(problem.constraints, p0),
-        start_projected=None
-        if bounds is None
-        else jnp.any(problem.constraints.project(p0) != p0),
-        history=history,
-        derivative_check=derivative.report(problem, outcome),
-        tolerances=solver.given_tolerances(),
-        engine=outcome.engine,
-        lane_steps=outcome.lane_steps,
-        linear_solver=_name(linear_solver),
-        jacobian="matrix-free" if matrix_free else problem.jacobian,
-    )
-    return solution, problem, outcome
+    projected = None
+    if constraints.box is not None:
+        projected = jnp.any(constraints.project(p0) != p0)
+    return {
+        "params": unravel(outcome.p),
+        "cost": outcome.cost,
+        "status": outcome.status,
+        "num_steps": outcome.num_steps,
+        "num_accepted": outcome.num_accepted,
+        "optimality": outcome.optimality,
+        "damping": outcome.damping,
+        "flat_status": outcome.param_status(constraints, p0),
+        "start_projected": projected,
+        "history": history,
+        "tolerances": solver.given_tolerances(),
+        "engine": outcome.engine,
+        "lane_steps": outcome.lane_steps,
+    }
 
 
 def _name(linear_solver):

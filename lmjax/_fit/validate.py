@@ -11,14 +11,14 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from lmjax import likelihoods, losses
-from lmjax._derivatives.unrolled import Derivative, Unrolled
+from lmjax._derivatives.implicit import Implicit
+from lmjax._derivatives.unrolled import Unrolled
 from lmjax._errors.checks import check_real, is_real
 from lmjax._jax import paths
 from lmjax._jax.arrays import leaves_of
 from lmjax._jax.closures import as_pytree
-from lmjax._linalg.solvers import CG, QR, SVD, Cholesky, Dual
+from lmjax._problem.charts import charts_of, is_manifold
 from lmjax._problem.terms import LossTerm
-from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.status import Status
 from lmjax.likelihoods import Likelihood
 
@@ -138,6 +138,12 @@ def resolve_linear(
             "solver: expected geodesic=False together with linear, whose elimination "
             "leaves no second derivatives"
         )
+    check_unbounded(flags, bounds, params0, "a parameter marked linear")
+    return tuple(flags.tolist())
+
+
+def check_unbounded(flags: np.ndarray, bounds: Any, params0: Any, what: str) -> None:
+    """Raise if some of the flagged parameters have a bound, known or traced."""
     for side, bound in enumerate(bounds or ()):
         none = (-np.inf, np.inf)[side]
         given = jax.tree.map(
@@ -149,10 +155,40 @@ def resolve_linear(
         both = flags & _spread(f"bounds[{side}]", given, params0, False)
         if both.any():
             name = paths.parameter_names(params0)[int(np.argmax(both))]
-            raise ValueError(
-                f"bounds: expected none on a parameter marked linear, got one on {name}"
-            )
-    return tuple(flags.tolist())
+            raise ValueError(f"bounds: expected none on {what}, got one on {name}")
+
+
+def check_with_manifold(linear: Any, derivative: Any) -> None:
+    """Refuse what takes parameters for plain numbers."""
+    if linear is not None:
+        raise ValueError(f"linear: expected none together with manifold, got {linear}")
+    if not isinstance(derivative, Implicit):
+        raise ValueError(
+            "derivative: expected Implicit(...) together with manifold, got "
+            f"{derivative!r}"
+        )
+
+
+def resolve_manifold(manifold: Any, params0: Any, bounds: Any) -> list[Any]:
+    """Return the manifold of each leaf or None.
+
+    Raises:
+        TypeError: If something else than manifolds is given.
+        ValueError: If a leaf does not hold elements, or has bounds.
+    """
+    kind = "an object of lmjax.manifolds, such as SE3()"
+    found = paths.spread("manifold", manifold, params0, is_manifold, kind)
+    leaves = jax.tree.leaves(params0)
+    charts_of(leaves, found)  # checks their shapes
+    flags = np.concatenate(
+        [
+            np.full(jnp.size(leaf), kind is not None)
+            for leaf, kind in zip(leaves, found, strict=True)
+        ]
+    )
+    if flags.any():
+        check_unbounded(flags, bounds, params0, "a leaf with a manifold")
+    return found
 
 
 def _spread(name, prefix, params0, default) -> np.ndarray:
@@ -205,25 +241,6 @@ def check_feasible(status, bounds, params0) -> None:
     )
 
 
-def check_solver(solver: Any, derivative: Any) -> None:
-    """Raise unless there are a solver and a derivative."""
-    if not isinstance(solver, LevenbergMarquardt):
-        raise TypeError(f"solver: expected LevenbergMarquardt(...), got {solver!r}")
-    if not isinstance(derivative, Derivative):
-        raise TypeError(
-            "derivative: expected Implicit(...), Unrolled(...) or OneStep(), "
-            f"got {derivative!r}"
-        )
-    given = vars(solver)  # three times as fast as attributes of a Module
-    for name in ("ftol", "xtol", "gtol"):
-        value = given[name]
-        if value is not None and jnp.ndim(value):
-            raise ValueError(
-                f"solver: expected a number for {name}, got an array of shape "
-                f"{jnp.shape(value)}; one per fit goes through jax.vmap"
-            )
-
-
 def name_refused_argument(error: Exception, named: dict[str, Any]) -> Exception:
     """Return an error that names the argument which jax refused, or jax's own."""
     if isinstance(error, jax.errors.TracerArrayConversionError):
@@ -243,21 +260,6 @@ def name_refused_argument(error: Exception, named: dict[str, Any]) -> Exception:
                     f"{name}: expected numbers or arrays, got {leaf!r} at {where}"
                 )
     return error
-
-
-def check_curve_solver(solver: Any) -> None:
-    """Refuse solvers that cannot work on curves with shared parameters."""
-    if not isinstance(solver, LevenbergMarquardt):
-        return  # another check says so
-    if isinstance(solver.linear_solver, QR | Cholesky | SVD | Dual | CG):
-        raise ValueError(
-            "solver: expected linear_solver=Schur() (or None, or a function of an "
-            f"arrow linearization), got {solver.linear_solver!r}"
-        )
-    if solver.jac not in (None, "fwd"):
-        raise ValueError(
-            f"solver: expected jac='fwd' (or None) for curves, got {solver.jac!r}"
-        )
 
 
 def check_curves(y: Array, sigma: Any) -> None:

@@ -86,7 +86,9 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def spread(name: str, prefix: Any, tree: Any, is_value: Callable) -> list[Any]:
+def spread(
+    name: str, prefix: Any, tree: Any, is_value: Callable, expected: str
+) -> list[Any]:
     """Return what a prefix pytree says about each leaf of a tree, None if nothing.
 
     Args:
@@ -94,6 +96,7 @@ def spread(name: str, prefix: Any, tree: Any, is_value: Callable) -> list[Any]:
         prefix: Values for leaves and subtrees; mappings may leave out keys.
         tree: The tree.
         is_value: Whether an object is such a value.
+        expected: What such values are called in messages.
     """
     count = len(jax.tree.leaves(tree))
     if prefix is None or is_value(prefix):
@@ -106,13 +109,13 @@ def spread(name: str, prefix: Any, tree: Any, is_value: Callable) -> list[Any]:
         by_name = _by_name(name, prefix, keys)
         values = [by_name.get(key) for key in keys]
     elif count == len(children) == 1 and children[0][0] == ():
-        raise TypeError(f"{name}: expected another kind of value, got {prefix!r}")
+        raise TypeError(f"{name}: expected {expected}, got {prefix!r}")
     else:
         values = _children_of(name, prefix, structure)
     found = []
     for value, (path, child) in zip(values, children, strict=True):
         below = f"{name}{jax.tree_util.keystr(path)}"
-        found += spread(below, value, child, is_value)
+        found += spread(below, value, child, is_value, expected)
     return found
 
 

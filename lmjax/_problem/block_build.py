@@ -21,7 +21,7 @@ from lmjax._linalg.solvers import BlockCG, Schur, SparseCholesky
 from lmjax._problem.block_group import group_of, leaves_of
 from lmjax._problem.block_problem import BlockGroup, BlockProblem, ParamLeaf
 from lmjax._problem.bounds import constraints_of
-from lmjax._problem.charts import charts_of, is_manifold
+from lmjax._problem.charts import charts_of
 from lmjax._problem.residual_blocks import ResidualBlocks
 
 
@@ -50,13 +50,14 @@ class Prepared(eqx.Module):
 def prepare(
     blocks: Sequence[ResidualBlocks],
     params0: Any,
-    manifold: Any,
+    manifolds: list[Any],
     linear_solver: Any,
     jac: str | None = None,
 ) -> Prepared:
     """Return a problem whose pattern is known.
 
-    ``jac`` is "fwd" or "rev", None for what takes fewer passes.
+    ``manifolds`` has one or None for each leaf. ``jac`` is "fwd", "rev", or None for
+    what takes fewer passes.
 
     Raises:
         ValueError: If rows do not exist, or a leaf cannot be eliminated.
@@ -64,8 +65,6 @@ def prepare(
     dtype = paths.check_params(params0)
     params0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params0)
     values, structure = jax.tree.flatten(params0)
-    manifolds = paths.spread("manifold", manifold, params0, is_manifold)
-    charts_of(values, manifolds)  # checks their shapes
     leaves = leaves_of(values, manifolds)
     made = [
         group_of(given, k, values, structure, params0, leaves, jac)

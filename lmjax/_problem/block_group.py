@@ -32,7 +32,8 @@ def leaves_of(values: list, manifolds: list) -> tuple[Leaf, ...]:
 def group_of(given, number, values, structure, params0, leaves, jac):
     """Return the blocks of one kind as they were given, and what ``fn`` returns."""
     name = f"blocks[{number}].at"
-    rows = paths.spread(name, given.at, params0, lambda x: hasattr(x, "shape"))
+    is_rows = lambda x: hasattr(x, "shape")
+    rows = paths.spread(name, given.at, params0, is_rows, "an array of rows")
     k = given.blocks
     for leaf, (value, at) in enumerate(zip(values, rows, strict=True)):
         if at is not None:

@@ -34,12 +34,19 @@ class ChartLeaf(NamedTuple):
     def of(self, p: Array) -> Array:
         """Return the leaf from the flat parameters, an element per row."""
         end = self.start + self.rows * self.size
-        return p[self.start : end].reshape(self.rows, self.size)
+        return p[..., self.start : end].reshape(*p.shape[:-1], self.rows, self.size)
 
     def tangent_of(self, v: Array) -> Array:
         """Return the leaf from a flat step, an element per row."""
         end = self.tangent_start + self.rows * self.tangent_size
-        return v[self.tangent_start : end].reshape(self.rows, self.tangent_size)
+        part = v[..., self.tangent_start : end]
+        return part.reshape(*v.shape[:-1], self.rows, self.tangent_size)
+
+    def repeated(self, flat: Array) -> Array:
+        """Return the first value of each element, flat, once per number of its step."""
+        first = self.of(flat)[..., :1]
+        spread = jnp.repeat(first, self.tangent_size, axis=-1)
+        return spread.reshape(*flat.shape[:-1], self.rows * self.tangent_size)
 
 
 class Charts(eqx.Module):

@@ -43,9 +43,14 @@ def to_dict(sol: Any) -> dict[str, Array]:
     params, errors = sol.params, sol.stderr
     if hasattr(sol, "all_params"):  # those that are tied, too
         params, errors = sol.all_params, sol.all_stderr
+    if getattr(sol, "tangents", None):  # an element has errors, its numbers have none
+        of_numbers = lambda p, error: error if jnp.shape(p) == error.shape else None
+        errors = jax.tree.map(of_numbers, params, errors)
     errors = columns(errors, axes)
     for name, value in columns(params, axes).items():
-        found[name], found[f"{name}_stderr"] = value, errors[name]
+        found[name] = value
+        if name in errors:
+            found[f"{name}_stderr"] = errors[name]
     for name in ("status", "cost", "num_steps", "chi2", "reduced_chi2"):
         if hasattr(sol, name):
             found[name] = jnp.asarray(getattr(sol, name))

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from lmjax._solver import records
 from lmjax._solver.solution import Solution
 from lmjax._solver.status import Status
 
@@ -81,7 +80,7 @@ def _listed(fits: Any, rows: int) -> tuple[list[tuple[str, Solution]], np.ndarra
 
 def _cells(label: str, fit: Solution) -> dict[str, str]:
     """Return the cells of a line by the names of their columns."""
-    found = {name: np.asarray(value) for name, value in records.to_dict(fit).items()}
+    found = {name: np.asarray(value) for name, value in fit.to_dict().items()}
     cells = {"fit": label}
     for name, value in found.items():
         if name + "_stderr" in found:

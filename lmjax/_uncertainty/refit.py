@@ -18,10 +18,10 @@ from lmjax._fit.curve_fit import curve_fit
 from lmjax._fit.curve_result import CurveFit
 from lmjax._fit.validate import (
     check_pair,
-    check_solver,
     resolve_likelihood,
     resolve_loss,
 )
+from lmjax._fit.validate_solver import check_solver
 from lmjax._jax import arrays, paths, program_cache
 from lmjax._jax.closures import unwrapped
 from lmjax._jax.types import Flag, Params, Scalar

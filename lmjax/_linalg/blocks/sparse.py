@@ -167,7 +167,8 @@ def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
         jax.ShapeDtypeStruct((structure.size,), dtype),
     )
     stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
-    matrix, rhs = 0.0, 0.0 if model.extra is None else -model.extra
+    matrix: Any = 0.0
+    rhs: Any = 0.0 if model.extra is None else -model.extra
     for group, columns, residual, nodes in zip(
         structure.groups,
         model.columns,
