@@ -35,7 +35,7 @@ class ResidualBlocks(eqx.Module):
 
     Reprojections, odometry, loop closures, priors: what `least_squares` takes in place
     of a residual function, alone or as a list. J is never formed as a matrix; its
-    blocks come from forward-mode autodiff of ``fn``.
+    blocks come from autodiff of ``fn``, in the mode that takes fewer passes.
 
     Args:
         fn: ``fn(params, *args)`` is the residual of ONE block, an array. ``params`` has

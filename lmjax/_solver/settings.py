@@ -49,10 +49,12 @@ class LevenbergMarquardt(eqx.Module):
         linear_solver: `QR`, `Cholesky`, `SVD`, `Dual`, `CG`, or a callable of your own
             ``(linearization, damping) -> dp``. None chooses `QR` up to 1,000 parameters
             and `CG` beyond; with fewer residuals than parameters `SVD` and `Dual`;
-            `Schur` in `global_fit`.
+            `Schur` in `global_fit`. With `ResidualBlocks` one of `Schur`,
+            `SparseCholesky` and `BlockCG`, chosen by the pattern.
         jac: "fwd", "rev", or a function ``jac(params, *args)`` (``jac(params, x)`` in
             `curve_fit`) that returns what ``jax.jacfwd`` would. None takes forward
-            mode, or reverse mode with more parameters than residuals.
+            mode, or reverse mode with more parameters than residuals (of a block, with
+            `ResidualBlocks`, which take no function).
         geodesic: Add the second-order correction of geodesic acceleration: fewer steps
             in narrow curved valleys for one more solve per step.
         record_history: Return every proposed step in ``Solution.history``.
