@@ -126,7 +126,6 @@ def _fit(
             strict=True,
         )
     ]
-    initial = jax.lax.stop_gradient(problem.half_terms(problem.residual_fn(start)))
     return BlockSolution(
         params=unravel(outcome.p),
         cost=outcome.cost,
@@ -146,7 +145,7 @@ def _fit(
         lane_steps=outcome.lane_steps,
         linear_solver=type(solver.linear_solver).__name__,
         jacobian="blocks",
-        initial_cost=jnp.sum(initial),
+        initial_cost=outcome.start_cost,
         summary=summary,
     )
 
