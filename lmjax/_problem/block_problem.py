@@ -58,6 +58,7 @@ class BlockGroup(eqx.Module):
             whether ``fn`` sees several rows at once.
         structure: Structure of the parameters.
         reverse: Whether J comes from reverse mode, a pass per residual of a block.
+        engine: What evaluates a function of one block under `jax.vmap`; None for XLA.
     """
 
     fn: Callable
@@ -70,6 +71,7 @@ class BlockGroup(eqx.Module):
     spans: tuple[tuple[int, int, int, bool], ...] = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
     reverse: bool = eqx.field(static=True)
+    engine: Callable | None = eqx.field(default=None, static=True)
 
     def _seen(self, p, leaves):
         """Return what the slots see of the flat parameters, numbers first."""
@@ -79,12 +81,12 @@ class BlockGroup(eqx.Module):
             found.append(part.ravel() if slot.whole else part[rows].T)
         return found
 
-    def _one(self, p, leaves, manifolds):
+    def _one(self, fn, leaves, manifolds, dtype) -> Callable:
         """Return the residual of one block, from a step, its slots and its data."""
-        plain = [leaf.of(p).reshape(leaf.shape) for leaf in leaves]
 
         def residual(step, seen, args):
-            values = list(plain)
+            # leaves that it does not see have no part in it
+            values = [jnp.zeros(leaf.shape, dtype) for leaf in leaves]
             moved, start = [], 0
             for slot, x in zip(self.pattern.slots, seen, strict=True):
                 if step is not None:
@@ -100,47 +102,60 @@ class BlockGroup(eqx.Module):
                 rows = [x.reshape(shape[1:]) for x in moved[first:last]]
                 values[leaf] = jnp.stack(rows) if several else rows[0]
             params = jax.tree.unflatten(self.structure, values)
-            params = self.fn.cast(params) if isinstance(self.fn, Program) else params
-            out = self.fn(params, *args)
-            return jnp.ravel(out).astype(p.dtype)
+            params = fn.cast(params) if isinstance(fn, Program) else params
+            out = fn(params, *args)
+            return jnp.ravel(out).astype(dtype)
 
         return residual
 
-    def _axes(self):
-        return [None if slot.whole else -1 for slot in self.pattern.slots]
-
     def residual(self, p, leaves, manifolds) -> Float[Array, "out k"]:
         """Return the residuals of all blocks."""
-        one = self._one(p, leaves, manifolds)
-        every = jax.vmap(
-            lambda seen, args: one(None, seen, args),
-            in_axes=(self._axes(), 0),
-            out_axes=-1,
-            axis_size=self.pattern.blocks,
-        )
-        return self._counted(every(self._seen(p, leaves), self.args))
+        of_one = lambda one, seen, args: one(None, seen, args)
+        return self._counted(self.mapped(of_one, p, leaves, manifolds))
 
     def columns(self, p, leaves, manifolds) -> Float[Array, "w out k"]:
         """Return the derivatives of all blocks by what they see."""
-        one = self._one(p, leaves, manifolds)
         width, outputs = self.pattern.width, self.pattern.outputs
-        zero = jnp.zeros((width,), p.dtype)
 
-        def forward(seen, args):
+        def forward(one, seen, args):
+            zero = jnp.zeros((width,), p.dtype)
             along = lambda v: jax.jvp(lambda v: one(v, seen, args), (zero,), (v,))[1]
             return jax.vmap(along)(jnp.eye(width, dtype=p.dtype))
 
-        def backward(seen, args):
+        def backward(one, seen, args):
+            zero = jnp.zeros((width,), p.dtype)
             back = jax.vjp(lambda v: one(v, seen, args), zero)[1]
             return jax.vmap(back, out_axes=1)(jnp.eye(outputs, dtype=p.dtype))[0]
 
+        of_one = backward if self.reverse else forward
+        return self._counted(self.mapped(of_one, p, leaves, manifolds))
+
+    def mapped(
+        self, of_one: Callable, p, leaves, manifolds
+    ) -> Float[Array, "*numbers k"]:
+        """Return what a function makes of each block.
+
+        Args:
+            of_one: From the residual of one block (of a step, slots and data), the
+                slots and the data.
+            p: Flat parameters.
+            leaves: Their leaves.
+            manifolds: Manifold of each leaf or None.
+        """
+        held, rest = eqx.partition((self.fn, manifolds), eqx.is_array)
+
+        def of_block(held, seen, args):
+            fn, manifolds = eqx.combine(held, rest)
+            return of_one(self._one(fn, leaves, manifolds, p.dtype), seen, args)
+
+        axes = [None if slot.whole else -1 for slot in self.pattern.slots]
         every = jax.vmap(
-            backward if self.reverse else forward,
-            in_axes=(self._axes(), 0),
+            of_block if self.engine is None else self.engine(of_block),
+            in_axes=(None, axes, 0),
             out_axes=-1,
             axis_size=self.pattern.blocks,
         )
-        return self._counted(every(self._seen(p, leaves), self.args))
+        return every(held, self._seen(p, leaves), self.args)
 
     def _counted(self, values: Float[Array, "*w out k"]) -> Float[Array, "*w out k"]:
         """Return values in units of sigma, zero where masked."""
