@@ -23,7 +23,11 @@ MOST_ELEMENTS = 20_000
 def by_programs(problem: BlockProblem) -> BlockProblem:
     """Return a problem whose residual has no derivatives by autodiff, but is fast."""
     groups = [dataclasses.replace(g, engine=by_program) for g in problem.groups]
-    return dataclasses.replace(problem, groups=tuple(groups))
+    constraints = problem.constraints
+    if constraints.charts is not None:
+        charts = dataclasses.replace(constraints.charts, engine=by_program)
+        constraints = dataclasses.replace(constraints, charts=charts)
+    return dataclasses.replace(problem, groups=tuple(groups), constraints=constraints)
 
 
 def by_program(fn: Callable) -> Callable:
