@@ -8,7 +8,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from lmjax._jax import paths, program_cache
 from lmjax._linalg.blocks.structure import Group, Leaf, Slot
-from lmjax._problem.block_problem import BlockGroup
+from lmjax._problem.block_residual import BlockGroup
 
 # Reverse mode pays if it takes so many times fewer passes: for reprojections of two
 # residuals and twelve unknowns it takes 0.3 of the time.

@@ -220,7 +220,7 @@ class Kernel(Passes):
         wanted: list[list[Place]] = [
             list(elements(*both)) for both in zip(shapes, halves, strict=True)
         ]
-        found = evaluate(listing, readers, wanted, code, self.plan.elements)
+        found = evaluate(listing, readers, wanted, code)
         return [value for values in found for value in values]
 
     def _laid_out(self) -> list[str]:

@@ -43,7 +43,7 @@ class Passes(Module):
     def __init__(
         self, plan: Plan, leaves: list[tuple[tuple[int, ...], Any, bool]], width: int
     ):
-        super().__init__(width, plan.points)
+        super().__init__(width, plan.points, plan.most)
         self.plan = plan
         self.scratch = 0
         self.regions: dict[str, tuple[int, int]] = {}

@@ -15,7 +15,6 @@ from jax.extend.core import ClosedJaxpr, Primitive
 from jaxtyping import Array
 
 from lmjax._engines.block import FitBlock
-from lmjax._engines.fused.scalars import MOST_ELEMENTS
 from lmjax._linalg.algebra import Algebra
 from lmjax._linalg.linearization import (
     UNROLL_UP_TO,
@@ -194,7 +193,7 @@ class Plan(NamedTuple):
         results: Shapes and dtypes of the results of the last loop, a pytree.
         start: Shape and dtype of the parameters.
         points: Number of residuals.
-        elements: Up to how many a function of scalars is written out.
+        most: Up to how many instructions it is worth it, None for any number.
     """
 
     name: str
@@ -203,7 +202,7 @@ class Plan(NamedTuple):
     results: Any
     start: jax.ShapeDtypeStruct
     points: int
-    elements: int = MOST_ELEMENTS
+    most: int | None = None
 
 
 def loop(begin: Any, going: Any, turn: Any, finish: Any, *given: Any):
