@@ -37,11 +37,11 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     for leaf, (value, at) in enumerate(zip(values, rows, strict=True)):
         if at is not None:
             rows[leaf] = _checked(name, at, value, leaf, params0)
-    pick = lambda value, at: value if at is None else value[at[0]]
+    pick = lambda value, at: value if at is None else _row_like(value)
     one = jax.tree.unflatten(
         structure, [pick(v, at) for v, at in zip(values, rows, strict=True)]
     )
-    first = jax.tree.map(lambda x: x[0], tuple(given.args))
+    first = jax.tree.map(_row_like, tuple(given.args))
     fn = program_cache.model("fn", given.fn, one, *first)
     used, out = _used(fn, one, first)
     slots, picked, spans = [], [], []
@@ -78,6 +78,15 @@ def group_of(given, number, values, structure, params0, leaves, jac):
         reverse = _is_reversible(fn, one, first)
     group = BlockGroup(*given, pattern, tuple(spans), structure, reverse)
     return group, out
+
+
+def _row_like(x):
+    """Return something of the shape of a row, for a trace, which sees no numbers.
+
+    To take a row of an array on a device, XLA compiles six programs.
+    """
+    plain = isinstance(x.dtype, np.dtype)  # keys of random numbers have another
+    return np.zeros(x.shape[1:], x.dtype) if plain else x[0]
 
 
 def _is_reversible(fn, one, first) -> bool:
