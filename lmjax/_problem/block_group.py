@@ -37,7 +37,7 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     for leaf, (value, at) in enumerate(zip(values, rows, strict=True)):
         if at is not None:
             rows[leaf] = _checked(name, at, value, leaf, params0)
-    pick = lambda value, at: value if at is None else _row_like(value)
+    pick = lambda value, at: value if at is None else _row_like(value, at.shape[1:])
     one = jax.tree.unflatten(
         structure, [pick(v, at) for v, at in zip(values, rows, strict=True)]
     )
@@ -80,13 +80,18 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     return group, out
 
 
-def _row_like(x):
+def _row_like(x, several: tuple[int, ...] = ()):
     """Return something of the shape of a row, for a trace, which sees no numbers.
 
-    To take a row of an array on a device, XLA compiles six programs.
+    To take a row of an array on a device, XLA compiles up to six programs.
+
+    Args:
+        x: Rows.
+        several: How many rows, if not one: their shape.
     """
-    plain = isinstance(x.dtype, np.dtype)  # keys of random numbers have another
-    return np.zeros(x.shape[1:], x.dtype) if plain else x[0]
+    if not isinstance(x.dtype, np.dtype):  # keys of random numbers
+        return x[0]
+    return np.zeros((*several, *x.shape[1:]), x.dtype)
 
 
 def _is_reversible(fn, one, first) -> bool:
