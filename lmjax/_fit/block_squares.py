@@ -120,7 +120,6 @@ def _fit(
             strict=True,
         )
     ]
-    initial = jax.lax.stop_gradient(problem.half_terms(problem.residual_fn(start)))
     return BlockSolution(
         **of_outcome(outcome, problem.constraints, p0, solver, unravel),
         normal_matrix=None,
@@ -128,7 +127,7 @@ def _fit(
         derivative_check=derivative.report(problem, outcome),
         linear_solver=type(solver.linear_solver).__name__,
         jacobian="blocks",
-        initial_cost=jnp.sum(initial),
+        initial_cost=outcome.start_cost,
         summary=summary,
     )
 
