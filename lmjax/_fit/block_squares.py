@@ -110,7 +110,6 @@ def _fit(
         parts = [leaf.of(p).reshape(leaf.shape) for leaf in problem.leaves]
         return jax.tree.unflatten(structure, parts)
 
-    start = problem.constraints.project(p0)
     residuals = [
         _in_order(part, order, out)
         for part, order, out in zip(
