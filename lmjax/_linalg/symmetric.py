@@ -204,19 +204,20 @@ def solve_dense(
 
 
 def solve_by_products(
-    product: Callable, precondition: Callable, rhs: Float[Array, " n"]
+    product: Callable, preconditioner: Callable, rhs: Float[Array, " n"]
 ) -> Float[Array, " n"]:
     """Solve with a positive semidefinite matrix that is known by its products only.
 
     Args:
         product: ``v -> H v``, linear.
-        precondition: ``v -> M v`` with M close to the inverse of H.
+        preconditioner: Returns ``v -> M v`` with M close to the inverse of H. What it
+            works out is worked out once per solve, and needs no derivative.
         rhs: Right-hand side.
     """
     return jax.lax.custom_linear_solve(
         product,
         rhs,
-        lambda product, b: conjugate_gradients(product, precondition, b),
+        lambda product, b: conjugate_gradients(product, preconditioner(), b),
         symmetric=True,
     )
 

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmjax._jax import machine
+from lmjax._jax import machine, sharded
+from lmjax._jax.custom_vmap import each, with_batch
 
 Index = str | int
 
@@ -233,6 +234,19 @@ def assembled(text: str) -> str:
 def call(text: str, results: Any, *arrays: Any) -> Any:
     """Return what a function makes of arrays."""
     return jax.ffi.ffi_call(assembled(text), results)(*arrays)
+
+
+def on_cpu(compiled: Callable, otherwise: Callable, arrays: Any) -> Any:
+    """Return ``compiled(arrays)`` on a CPU, ``otherwise(arrays)`` elsewhere.
+
+    Under `jax.vmap` it is the latter, too: machine code handles one system at a time.
+    """
+
+    def alone(arrays):
+        return sharded.platform_dependent(arrays, cpu=compiled, default=otherwise)
+
+    batch = lambda size, flags, arrays: each(otherwise, size, flags, arrays)
+    return with_batch(alone, batch, arrays)
 
 
 def spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
