@@ -7,7 +7,7 @@ import pytest
 
 import lmjax
 from lmjax._linalg.blocks import elimination
-from lmjax._linalg.solvers import blocks
+from lmjax._linalg.solvers.blocks import factored
 from lmjax._problem import block_build
 
 RNG = np.random.default_rng(7)
@@ -174,13 +174,13 @@ def test_one_factorisation_serves_many_right_hand_sides(name, monkeypatch):
 
     @jax.jit
     def alone(model, rhs):
-        known = blocks.factored(solver, model, damping)
+        known = factored(solver, model, damping)
         step = solver(model.with_gradient(-rhs[0]), damping)
         return jax.lax.map(known.solve, rhs), step
 
     @jax.jit
     def together(model, rhs):
-        return jax.vmap(blocks.factored(solver, model, damping).solve)(rhs)
+        return jax.vmap(factored(solver, model, damping).solve)(rhs)
 
     solved, step = alone(model, rhs)
     assert close(solved)

@@ -79,7 +79,9 @@ class Curvature(eqx.Module):
     def _preconditioner(self) -> Callable:
         squares = jax.lax.stop_gradient(self.norms**2)
         jacobi = lambda v: v / jnp.where(squares > 0.0, squares, 1.0)
-        inverse = self.inverse() if callable(self.inverse) else self.inverse
+        inverse: Any = self.inverse
+        if callable(inverse):
+            inverse = inverse()
         if inverse is None:
             return jacobi
         return lambda v: jnp.where(

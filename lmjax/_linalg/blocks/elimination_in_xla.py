@@ -118,7 +118,7 @@ def _solution(structure: Structure, lower, z: list, rhs, reduced: Callable):
     plan = structure.plan
     leaf, rest = structure.leaves[plan.leaf], without(structure, plan.leaf)
     rows = [
-        None if z_part is None else group.rows[plan.inner(group)]
+        None if z_part is None else jnp.asarray(group.rows[plan.inner(group)])
         for group, z_part in zip(structure.groups, z, strict=True)
     ]
     solved = _triangular(lower, rows_of(rhs, leaf).T)
@@ -131,7 +131,7 @@ def _solution(structure: Structure, lower, z: list, rhs, reduced: Callable):
     y = reduced(others(rhs, leaf) - rest.add_up(terms))
     left = solved
     for group, z_part, at in zip(rest.groups, z, rows, strict=True):
-        if z_part is not None:
+        if z_part is not None and at is not None:
             seen = contract(z_part, rest.gather(y, group)[None], 1)
             left = left - sum_by_row(seen, at, leaf.rows).T
     x = _triangular(jnp.swapaxes(lower, 0, 1)[::-1, ::-1], left[::-1])[::-1]

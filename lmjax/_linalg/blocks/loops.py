@@ -4,7 +4,7 @@ XLA has no fast way to add many small blocks into places of a matrix: it moves o
 number at a time. A function written here does, one vector per row of a block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -111,6 +111,30 @@ class Loops:
         name = f"@llvm.vector.reduce.fadd.v{size}{_SHORT[kind]}"
         self.declared.add(f"declare {kind} {name}({kind}, {vector})")
         return self.let(f"call reassoc {kind} {name}({kind} -0.0, {vector} {a})")
+
+    def triangular(
+        self,
+        kind: str,
+        numbers: list[str],
+        order: Iterable[int],
+        entry: Callable[[int, int], str],
+    ) -> dict[int, str]:
+        """Return the solution of a small triangular system.
+
+        Args:
+            kind: Of the numbers.
+            numbers: The right-hand side.
+            order: In which the unknowns follow from those before.
+            entry: Returns an entry of the matrix.
+        """
+        found: dict[int, str] = {}
+        for i in order:
+            number = numbers[i]
+            for m, known in found.items():
+                product = self.binary("fmul", kind, entry(i, m), known)
+                number = self.binary("fsub", kind, number, product)
+            found[i] = self.binary("fdiv", kind, number, entry(i, i))
+        return found
 
     def clear(self, kind: str, base: str, many: Index) -> None:
         """Fill an array with zeros."""

@@ -120,7 +120,7 @@ def forward(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
             entry = lambda i, m: code.load(
                 kind, factor, code.index("add", matrix, i * size + m)
             )
-            found = _triangular(code, kind, numbers, range(size), entry)
+            found = code.triangular(kind, numbers, range(size), entry)
             for i, number in found.items():
                 code.store(kind, solved, code.index("add", base, i), number)
             for group in groups:
@@ -155,7 +155,7 @@ def backward(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
             entry = lambda i, m: code.load(
                 kind, factor, code.index("add", matrix, m * size + i)
             )
-            found = _triangular(code, kind, numbers, range(size)[::-1], entry)
+            found = code.triangular(kind, numbers, range(size)[::-1], entry)
             for i, number in found.items():
                 code.store(kind, results[0], places[i], number)
 
@@ -170,15 +170,3 @@ def _solving(code: Loops, kind: str, kinds, size: int, given: list[str]) -> list
         named = {"starts": starts, "places": places}
         groups.append(GroupBlocks(code, kind, k, size, named, z))
     return groups
-
-
-def _triangular(code: Loops, kind, numbers: list[str], order, entry) -> dict[int, str]:
-    """Write the solution of a small triangular system, in the order of its rows."""
-    found: dict[int, str] = {}
-    for i in order:
-        number = numbers[i]
-        for m, known in found.items():
-            product = code.binary("fmul", kind, entry(i, m), known)
-            number = code.binary("fsub", kind, number, product)
-        found[i] = code.binary("fdiv", kind, number, entry(i, i))
-    return found

@@ -230,7 +230,7 @@ def _factored(model: BlockLinearization, damping) -> Array:
     dtype, size, count = model.residual.dtype, pattern.size, len(pattern.rows)
     out = jax.ShapeDtypeStruct((count, size, size), dtype)
     stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
-    matrix = 0.0
+    matrix = jnp.zeros((), dtype)
     for group, columns, nodes in zip(
         structure.groups, model.columns, pattern.nodes, strict=True
     ):

@@ -260,17 +260,7 @@ class _Columns:
         """Write: ``x_j = L_jj^-1 x_j``, and take it off the rows below."""
         code, size, kind = self.code, self.size, self.kind
         first, end = self._blocks_of(j)
-        base = code.index("mul", j, size)
-        block = code.index("mul", first, size * size)
-        found: list[str] = []
-        for r in range(size):
-            at = code.index("add", base, r)
-            number = code.load(kind, x, at)
-            for m in range(r):
-                product = self._op("fmul", self._number(block, r, m), found[m])
-                number = self._op("fsub", number, product)
-            found.append(self._op("fdiv", number, self._number(block, r, r)))
-            code.store(kind, x, at, found[r])
+        found = self._solved(x, j, first, range(size), lambda r, m: (r, m))
         with code.loop(code.index("add", first, 1), end) as q:
             block = code.index("mul", q, size * size)
             at = code.index("mul", code.integer(self.rows, q), size)
@@ -294,13 +284,17 @@ class _Columns:
                 here = code.index("add", base, c)
                 old = code.load(kind, x, here)
                 code.store(kind, x, here, self._op("fsub", old, dot))
-        block = code.index("mul", first, size * size)
-        found: dict[int, str] = {}
-        for r in reversed(range(size)):
-            at = code.index("add", base, r)
-            number = code.load(kind, x, at)
-            for m in range(r + 1, size):
-                product = self._op("fmul", self._number(block, m, r), found[m])
-                number = self._op("fsub", number, product)
-            found[r] = self._op("fdiv", number, self._number(block, r, r))
-            code.store(kind, x, at, found[r])
+        self._solved(x, j, first, range(size)[::-1], lambda r, m: (m, r))
+
+    def _solved(self, x: str, j: str, block: str, order, place) -> dict[int, str]:
+        """Write x_j solved with the diagonal block, or with its transpose."""
+        code = self.code
+        diagonal = code.index("mul", block, self.size * self.size)
+        base = code.index("mul", j, self.size)
+        places = [code.index("add", base, r) for r in range(self.size)]
+        numbers = [code.load(self.kind, x, at) for at in places]
+        entry = lambda r, m: self._number(diagonal, *place(r, m))
+        found = code.triangular(self.kind, numbers, order, entry)
+        for r, number in found.items():
+            code.store(self.kind, x, places[r], number)
+        return found
