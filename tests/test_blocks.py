@@ -197,7 +197,9 @@ def test_hypergradients_in_float32_come_close():
         for dtype in (jnp.float32, jnp.float64)
     )
     assert single.dtype == jnp.float32
-    error = np.linalg.norm(np.asarray(single) - double) / np.linalg.norm(double)
+    error = np.linalg.norm(np.asarray(single) - np.asarray(double)) / np.linalg.norm(
+        double
+    )
     assert error < 1e-2
 
 
