@@ -7,6 +7,7 @@ import pytest
 
 import lmjax
 from lmjax._engines.fused.blocks import by_programs
+from lmjax._fit.validate import resolve_manifold
 from lmjax._jax import machine
 from lmjax._problem import block_build
 from lmjax.manifolds import SE2, SE3
@@ -55,7 +56,9 @@ def graph(pose):
 
 
 def problem_of(blocks, start, manifold, jac=None):
-    prepared = block_build.prepare([blocks], start, manifold, None, jac)
+    prepared = block_build.prepare(
+        [blocks], start, resolve_manifold(manifold, start, None), None, jac
+    )
     return block_build.build(prepared, start, None, None)
 
 

@@ -88,7 +88,7 @@ def _x64():
 
 
 def linearized(blocks, solver):
-    prepared = block_build.prepare(blocks, START, None, solver)
+    prepared = block_build.prepare(blocks, START, [None] * len(START), solver)
     params = jax.tree.map(jnp.asarray, START)
     problem, p = block_build.build(prepared, params, None, None)
     r = problem.residual_fn(p)
