@@ -1,10 +1,31 @@
 """What is claimed is what the committed results say."""
 
+import re
+
 from benchmarks import table
 
+DOCS = table.COMPARISON.parent
+QUOTES = re.compile(
+    r"<!-- quoted from results -->(.*?)<!-- end of quotes -->", re.DOTALL
+)
 
-def test_readme_shows_the_committed_results():
+
+def test_readme_and_comparison_show_the_committed_results():
     assert table.summary() in table.README.read_text()
+    assert table.summary() in table.COMPARISON.read_text()
+
+
+def test_figures_that_pages_quote_are_in_the_tables():
+    results = numbers(table.RESULTS.read_text())
+    quoting = [path for path in DOCS.rglob("*.md") if QUOTES.search(path.read_text())]
+    assert quoting
+    for path in quoting:
+        for quoted in QUOTES.findall(path.read_text()):
+            assert numbers(quoted) <= results, path
+
+
+def numbers(text):
+    return set(re.findall(r"\d[\d,.]*\d|\d", text))
 
 
 def test_page_on_clusters_shows_the_committed_results():
