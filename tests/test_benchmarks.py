@@ -1,6 +1,7 @@
 """What is claimed is what the committed results say."""
 
 import re
+import statistics
 
 from benchmarks import table
 
@@ -22,6 +23,18 @@ def test_figures_that_pages_quote_are_in_the_tables():
     for path in quoting:
         for quoted in QUOTES.findall(path.read_text()):
             assert numbers(quoted) <= results, path
+
+
+def test_gpu_is_as_busy_with_a_hundred_fits_as_the_page_on_precision_says():
+    rows = table.load("batch_engines_gpu")["rows"]
+    few, many = (
+        statistics.median(row["seconds"]["fused"])
+        for fits in (100, 100_000)
+        for row in rows
+        if (row["fits"], row["points"]) == (fits, 20) and row["dtype"] == "float32"
+    )
+    assert many < 2 * few
+    assert "less\n  than twice the time" in (DOCS / "precision.md").read_text()
 
 
 def numbers(text):
