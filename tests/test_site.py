@@ -20,9 +20,7 @@ NAMED = {
     for name, thing in test_docs.PUBLIC.items()
     if hasattr(thing, "__qualname__")  # modules have pages of their own
 }
-MODELS = {
-    name for name in test_docs.MODELS if name not in ("Model", "Sum", "Product")
-}
+MODELS = {name for name in test_docs.MODELS if name not in ("Model", "Sum", "Product")}
 
 
 def test_every_public_name_is_in_the_reference_once():
@@ -36,7 +34,10 @@ def test_index_of_the_reference_names_all():
 
 
 def test_every_page_of_a_field_is_in_the_table_and_in_the_menu():
-    menu, table = (ROOT / "mkdocs.yml").read_text(), (DOCS / "fields/index.md").read_text()
+    menu, table = (
+        (ROOT / "mkdocs.yml").read_text(),
+        (DOCS / "fields/index.md").read_text(),
+    )
     for page in (DOCS / "fields").glob("[!i]*.md"):
         assert f"fields/{page.name}" in menu
         assert f"]({page.name})" in table

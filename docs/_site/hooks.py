@@ -39,7 +39,8 @@ FORMULA = re.compile(
 )
 BLOCK = {"span": "inline", "div": "block"}
 IN_TITLE = re.compile(r"\\\((.*?)\\\)")
-# Code that begins with a name, such as a call; or what holds a link or a heading already.
+# Code that begins with a name, such as a call. The first part skips what is a link, a
+# heading or a block.
 NAME = re.compile(
     r"<(?P<tag>a|autoref|h\d|pre)\b.*?</(?P=tag)>|<code>(?P<name>[\w.]+)[^<]*</code>",
     re.DOTALL,

@@ -1,4 +1,4 @@
-"""Signatures of Modules for the reference: their fields are what they take."""
+"""Signatures for the reference: what Modules take, and defaults as users know them."""
 
 import importlib
 import inspect
@@ -15,13 +15,22 @@ KINDS = {
 
 
 class Signatures(griffe.Extension):
-    """Gives each Module that users build the signature that Python knows."""
+    """Gives Modules their fields as arguments, and functions their default values."""
 
     def on_object(self, *, obj: griffe.Object, **rest) -> None:
         """Call a section as griffe does, or its code would be read as Markdown."""
         if obj.docstring:
             text = obj.docstring.value
             obj.docstring.value = text.replace("\nExample:\n", "\nExamples:\n")
+
+    def on_function(self, *, func: griffe.Function, **rest) -> None:
+        """Write what a private constant stands for; Any says nothing."""
+        for parameter in func.parameters:
+            name = str(parameter.default)
+            if name.startswith("_") and name in func.module.members:
+                parameter.default = func.module.members[name].value
+            if str(parameter.annotation) == "Any":
+                parameter.annotation = None
 
     def on_class(self, *, cls: griffe.Class, **rest) -> None:
         """Add ``__init__``, and drop the fields: the arguments explain them."""
