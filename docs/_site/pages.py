@@ -2,7 +2,7 @@
 
 ``python docs/_site/pages.py PAGE ...`` runs pages and puts what they print into the
 ``text`` blocks below, and what they save, where the page shows it, into docs/figures.
-``tests/test_docs.py`` runs all pages and compares.
+``tests/test_pages.py`` runs all pages and compares.
 """
 
 import json
