@@ -309,6 +309,11 @@ def test_rescue_keeps_the_lower_cost_of_two_failures(curves):
     np.testing.assert_array_equal(worse.cost, fits.cost)
 
 
+def test_a_function_that_returns_nothing_is_refused(curves):
+    with pytest.raises(TypeError, match="fit_one: .* returns nothing"):
+        lmjax.fit_batch(lambda y: None, curves)
+
+
 def test_rescue_may_omit_points_that_the_first_try_used(curves):
     y = curves[:3].copy()
     y[1, 4] = np.nan

@@ -1,5 +1,6 @@
 """What the pages show runs, prints what they say, and draws what they show."""
 
+import codeop
 import json
 import re
 
@@ -14,6 +15,10 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "examples" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
+]
+TUTORIAL = [
+    ROOT / "docs" / "index.md",
+    *sorted((ROOT / "docs" / "tutorial").glob("*.md")),
 ]
 RUNNING = [path for path in PAGES if pages.blocks(path.read_text())]
 
@@ -51,6 +56,21 @@ def test_blocks_of_a_page_run_in_order(path, tmp_path):
         stored = matplotlib.image.imread(pages.FIGURES / name)
         assert drawn.shape == stored.shape, name
         assert np.abs(drawn - stored).mean() < MAX_DIFFERENCE, name
+
+
+@pytest.mark.parametrize("path", TUTORIAL, ids=by_path)
+def test_blocks_of_the_tutorial_can_be_pasted_into_the_prompt(path):
+    """A prompt ends a function at an empty line, and a loop at nothing else."""
+    for first, block in pages.blocks(path.read_text()):
+        waiting = []
+        for number, line in enumerate(block.splitlines(), first + 1):
+            waiting.append(line)
+            try:
+                complete = codeop.compile_command("\n".join(waiting))
+            except SyntaxError as error:
+                raise AssertionError(f"{path}:{number}: {error}") from error
+            if complete:
+                waiting = []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_path)
