@@ -37,6 +37,15 @@ def test_gpu_is_as_busy_with_a_hundred_fits_as_the_page_on_precision_says():
     assert "less\n  than twice the time" in (DOCS / "precision.md").read_text()
 
 
+def test_page_names_the_pose_graphs_on_which_a_peer_is_faster():
+    graphs = table.RESULTS.read_text().split("| seconds: pose graph")[1].split("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in graphs.splitlines()[2:]]
+    slower = {row[0] for row in rows if row[-1] > "1." and row[-1] != "- (-)"}
+    told = table.COMPARISON.read_text().split("**Pose graphs.**")[1].split("- **")[0]
+    assert {name for name in slower if name not in told} == set()
+    assert all(row[0] in slower or row[0] not in told.split() for row in rows)
+
+
 def numbers(text):
     return set(re.findall(r"\d[\d,.]*\d|\d", text))
 

@@ -49,8 +49,11 @@ ENTRY = re.compile(r"^::: (lmjax[\w.]+)", re.M)
 
 
 def page_of(path: str) -> str:
-    """Return where a file of the repository stands in the site."""
-    path = path.removeprefix("docs/")
+    """Return where a file of the repository stands in the site.
+
+    A README would be the front page of its part of the menu, and no entry there.
+    """
+    path = path.removeprefix("docs/").replace("README.md", "overview.md")
     return re.sub(r"\.(ipynb|py)$", ".md", path)
 
 
