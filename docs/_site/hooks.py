@@ -32,6 +32,8 @@ PAGES = (
 )
 # Its sections stand on pages of their own.
 README = {"": "index.md", "did-it-work": "status.md"}
+# How a search weighs pages: explanations come before records, such as the changelog.
+GUIDES, RECORDS = 2.0, 0.3
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(?:#([^)\s]*))?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.M)
 FORMULA = re.compile(
@@ -86,6 +88,8 @@ def on_page_markdown(markdown, page, config, files):
     own = page.file.src_uri
     generated = page.file.generated_by is not None
     folder = posixpath.dirname(own if generated else f"docs/{own}")
+    boost = RECORDS if generated else GUIDES if "/" not in own else 1.0
+    page.meta["search"] = {"boost": boost}
 
     def moved(match):
         path, anchor = match.groups()
