@@ -1,7 +1,7 @@
 """The comparison with peers, made from the committed results.
 
 ``python -m benchmarks.table`` prints it; ``--write`` puts the tables into RESULTS.md,
-three lines of figures into the README, and some into the page on clusters.
+three lines of figures into the README and the comparison, some into the clusters.
 """
 
 import sys
@@ -15,6 +15,7 @@ from benchmarks.worlds import table as worlds
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
+COMPARISON = README.parent / "docs" / "comparison.md"
 CLUSTERS = README.parent / "docs" / "clusters.md"
 TITLE = """# Results
 
@@ -269,8 +270,9 @@ def main():
     if "--write" not in sys.argv:
         print(markdown())
         return
-    before, rest = README.read_text().split(START)
-    README.write_text(before + summary() + rest.split(END)[1])
+    for page in (README, COMPARISON):
+        before, rest = page.read_text().split(START)
+        page.write_text(before + summary() + rest.split(END)[1])
     RESULTS.write_text(markdown())
     before, rest = CLUSTERS.read_text().split(FIRST)
     CLUSTERS.write_text(before + clusters() + rest.split(LAST)[1])

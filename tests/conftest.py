@@ -52,7 +52,7 @@ def keep_compilations():
 keep_compilations()
 
 # A worker takes a file at a time: the longest first, or the others wait for it.
-LONGEST = ("test_examples", "test_reference", "test_docs")
+LONGEST = ("test_examples", "test_reference", "test_docs", "test_pages")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,4 +1,4 @@
-"""Whatever the documentation shows runs, and every public name is documented."""
+"""Docstrings and notebooks run, and every public name is documented."""
 
 import base64
 import inspect
@@ -16,8 +16,6 @@ import lmjax.plot
 import lmjax.scipy
 import lmjax.xarray
 
-DOCS = ("docs/clusters.md", "docs/lmfit.md", "docs/worlds.md")
-PAGES = [ROOT / name for name in ("README.md", "examples/README.md", *DOCS)]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = sorted(name for name in dir(lmjax) if not name.startswith("_"))
 MODELS = {
@@ -105,15 +103,6 @@ RETURNED = [
 MAX_NOTEBOOK_BYTES = 500_000
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|usr|mnt)/|\b[A-Z]:\\")
 
-# Runs the blocks in one namespace, with tracebacks that name the line of the page.
-RUN_BLOCKS = """
-import json, sys
-namespace = {"__name__": "__main__"}
-page, blocks = json.load(sys.stdin)
-for line, block in blocks:
-    code = compile("\\n" * line + block, page, "exec")
-    exec(code, namespace)
-"""
 # Line breaks in expected output may follow the width of the source.
 RUN_DOCTESTS = """
 import doctest, importlib, pkgutil, sys, lmjax
@@ -134,32 +123,6 @@ print(f"{attempted} attempted, {failed} failed")
 
 def by_stem(path):
     return path.stem
-
-
-def by_folder(path):
-    return path.parent.name
-
-
-@pytest.mark.parametrize("path", PAGES, ids=by_folder)
-def test_blocks_of_a_page_run_in_order(path, tmp_path):
-    page = path.read_text()
-    blocks = [
-        (page.count("\n", 0, match.start(1)), match.group(1))
-        for match in re.finditer(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
-    ]
-    assert blocks
-    text = json.dumps([str(path), blocks])
-    settings = quick.environment()
-    run_python("-c", RUN_BLOCKS, cwd=tmp_path, text=text, **settings)
-
-
-@pytest.mark.parametrize("path", PAGES, ids=by_folder)
-def test_links_of_a_page_lead_to_files(path):
-    links = re.findall(r"\]\(([^)#\s]+)", path.read_text())
-    files = [link for link in links if not re.match(r"https?:|mailto:", link)]
-    assert files
-    for target in files:
-        assert (path.parent / target).exists(), f"{path} links to {target}"
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,24 @@ def test_rescue_keeps_the_lower_cost_of_two_failures(curves):
     np.testing.assert_array_equal(worse.cost, fits.cost)
 
 
+def test_a_function_that_returns_nothing_is_refused(curves):
+    with pytest.raises(TypeError, match="fit_one: .* returns nothing"):
+        lmjax.fit_batch(lambda y: None, curves)
+
+
+def test_rescue_may_omit_points_that_the_first_try_used(curves):
+    y = curves[:3].copy()
+    y[1, 4] = np.nan
+    fits = jax.vmap(whole_fit)(y)
+    start = {"a": 1.0, "k": 1.0}
+    again = lambda row: lmjax.curve_fit(decay, T, row, start, nan_policy="omit")
+    saved = lmjax.rescue(fits, again, y)
+    assert saved.success.all()
+    assert saved.num_points.tolist() == [T.size, T.size - 1, T.size]
+    alone = again(y[1])
+    np.testing.assert_allclose(saved.params["k"][1], alone.params["k"], rtol=1e-9)
+
+
 def test_multi_start_finds_the_deepest_valley():
     # many local minima; the deepest at 2
     wavy = lambda p: jnp.stack([p - 2.0, 3.0 * jnp.sin(2.0 * (p - 2.0))])

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
-from processes import ROOT
 from tolerances import assert_close
 
 import lmjax
@@ -126,19 +125,6 @@ def test_every_status_says_what_happened_and_what_to_do(status):
 def test_every_failure_gives_its_own_advice():
     failures = [status for status in Status if status < 0]
     assert len({status.advice for status in failures}) == len(failures)
-
-
-def test_readme_gives_the_same_advice():
-    rows = {}
-    for line in (ROOT / "README.md").read_text().splitlines():
-        if line.startswith("| `") and line.count("|") == 4:
-            names, *cells = line.strip("|").split("|")
-            text = " ".join(cell.strip() for cell in cells).replace("`", "").strip()
-            rows |= {name.strip(" `"): text for name in names.split(",")}
-    ended = [status for status in Status if status != Status.RUNNING]
-    assert {s.name: rows.get(s.name) for s in ended} == {
-        s.name: s.advice for s in ended
-    }
 
 
 def test_only_free_parameters_have_an_error_bar():

@@ -108,6 +108,11 @@ def result_type(fit_of: Callable, numbers: Any, row: RowType) -> RowType:
         return tuple(plain(out))
 
     leaves = jax.eval_shape(results, numbers, list(row.leaves))
+    if not leaves:
+        raise TypeError(
+            "fit_one: expected a function that returns a fit or arrays, got one that "
+            "returns nothing (is its return missing?)"
+        )
     return RowType(leaves=leaves, **seen)
 
 

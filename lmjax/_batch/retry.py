@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,7 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         return whole
     rows = data.row.restore([leaf[failed] for leaf in data.leaves])
     again = fit_batch(fit_one, rows, **options)
+    whole, again = _counted(whole, again), _counted(again, whole)
     old_cost = np.nan_to_num(np.asarray(whole.cost)[failed], nan=np.inf)
     new_cost = np.nan_to_num(np.asarray(again.cost), nan=np.inf)
     better = (np.asarray(again.status) > 0) | (new_cost < old_cost)
@@ -79,6 +81,22 @@ def rescue(fits: Any, fit_one: Callable[[Any], Any], data: Any, **options: Any) 
         return old
 
     return jax.tree.map(merge, whole, again)
+
+
+def _counted(fits: Any, others: Any) -> Any:
+    """Return fits with the number of points that count, if the others have it.
+
+    It is None where all points count, such as before a second try that omits some.
+    """
+    known = getattr(fits, "num_used", ())
+    if known is not None or others.num_used is None:
+        return fits
+    return eqx.tree_at(
+        lambda these: these.num_used,
+        fits,
+        np.array(fits.num_points),
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def multi_start(fit_one: Callable[[Params], Any], starts: Params) -> Any:
