@@ -24,11 +24,13 @@ PAGES = (
     "benchmarks/README.md",
     "benchmarks/RESULTS.md",
     "benchmarks/batch/README.md",
+    "benchmarks/data/README.md",
     "examples/*.py",
     "examples/README.md",
     "notebooks/*.ipynb",
     "notebooks/*.png",
     "tests/SCIPY.md",
+    "tests/data/README.md",
 )
 # Its sections stand on pages of their own.
 README = {"": "index.md", "did-it-work": "status.md"}
