@@ -183,6 +183,26 @@ def test_hypergradients_are_exact():
     np.testing.assert_allclose(forward, jnp.vdot(gradient, along), rtol=1e-7)
 
 
+def test_hypergradients_in_float32_come_close():
+    def goal(weights, dtype):
+        cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+        fn = lambda p, pixel, w: w * reprojection(p, pixel)
+        at = {"cameras": VIEWS[0], "points": VIEWS[1]}
+        blocks = lmjax.ResidualBlocks(fn, at, (cast(PIXELS), weights))
+        sol = lmjax.least_squares(blocks, cast(START), fixed=FIXED)
+        return jnp.sum(sol.params["points"] ** 2)
+
+    single, double = (
+        jax.grad(goal)(jnp.ones(len(PIXELS), dtype), dtype)
+        for dtype in (jnp.float32, jnp.float64)
+    )
+    assert single.dtype == jnp.float32
+    error = np.linalg.norm(np.asarray(single) - np.asarray(double)) / np.linalg.norm(
+        double
+    )
+    assert error < 1e-2
+
+
 def test_a_batch_is_each_fit_alone():
     shifts = 0.1 * RNG.normal(size=(3, *PIXELS.shape))
     fit = lambda pixels: lmjax.least_squares(views(pixels), START, fixed=FIXED).cost

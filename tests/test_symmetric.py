@@ -114,9 +114,9 @@ def of_scale(solve):
 
 
 def by_products(matrix, inverse, rhs):
-    precondition = lambda v: v / jnp.diagonal(matrix)
+    preconditioner = lambda: lambda v: v / jnp.diagonal(matrix)
     product = lambda v: jnp.dot(matrix, v)
-    return symmetric.solve_by_products(product, precondition, rhs)
+    return symmetric.solve_by_products(product, preconditioner, rhs)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from lmjax._derivatives.block_inverse import BlockInverse
+from lmjax._derivatives.block_inverse import block_inverse
 from lmjax._engines.fused import engine as fused
 from lmjax._engines.fused.hessian import plan
 from lmjax._jax import sharded
@@ -52,7 +52,9 @@ class Curvature(eqx.Module):
         grad: Gradient there, zero for parameters that are not free.
         matrix: H as a matrix, the identity where not free; None where it is too large
             or an arrow, of which ``inverse`` knows the blocks.
-        inverse: Its inverse, or one of a matrix close to H for a preconditioner.
+        inverse: Its inverse, or one of a matrix close to H for a preconditioner; or a
+            function without arguments that makes it, of numbers that have no
+            derivative.
         product: ``v -> H v``.
         norms: Norms of the columns of J.
     """
@@ -68,18 +70,23 @@ class Curvature(eqx.Module):
         """Return ``H^-1 rhs`` for a right-hand side that is zero where not free."""
         if self.matrix is not None and isinstance(self.inverse, Inverse):
             return solve_dense(self.matrix, self.inverse.matrix, rhs)
-        return solve_by_products(self.product, self._precondition, rhs)
+        return solve_by_products(self.product, self._preconditioner, rhs)
 
     def newton_step(self) -> Float[Array, " n"]:
         """Return ``-H^-1 g``."""
         return -self.solve(self.grad)
 
-    def _precondition(self, v):
+    def _preconditioner(self) -> Callable:
         squares = jax.lax.stop_gradient(self.norms**2)
-        jacobi = v / jnp.where(squares > 0.0, squares, 1.0)
-        if self.inverse is None:
+        jacobi = lambda v: v / jnp.where(squares > 0.0, squares, 1.0)
+        inverse: Any = self.inverse
+        if callable(inverse):
+            inverse = inverse()
+        if inverse is None:
             return jacobi
-        return jnp.where(self.inverse.well_conditioned, self.inverse.times(v), jacobi)
+        return lambda v: jnp.where(
+            inverse.well_conditioned, inverse.times(v), jacobi(v)
+        )
 
 
 def without_user_jacobian(problem: Problem, n: int) -> Problem:
@@ -169,8 +176,8 @@ def _of_blocks(
     free, norms = place.free, place.norms
     usable = free & (norms > 0.0)
     inverse_norms = jnp.where(usable, 1.0 / jnp.where(usable, norms, 1.0), 0.0)
-    fixed = jax.lax.stop_gradient((linearization.rescale(inverse_norms), inverse_norms))
-    inverse = BlockInverse(*fixed, problem.linear_solver, jnp.array(True))
+    known = jax.lax.stop_gradient((linearization, inverse_norms))
+    inverse = lambda: block_inverse(*known, problem.linear_solver)
 
     def masked(v):
         return jnp.where(usable, product(jnp.where(usable, v, 0.0)), v)

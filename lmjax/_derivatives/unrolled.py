@@ -174,7 +174,7 @@ def _attached_step(problem: Problem, p, lam, scale, free) -> Float[Array, " n"]:
             inside = jnp.where(free, v, 0.0)
             return jnp.where(free, rmv(mv(inside)) + damping * inside, v)
 
-        dp = -solve_by_products(product, lambda v: v / squares, grad)
+        dp = -solve_by_products(product, lambda: lambda v: v / squares, grad)
     return problem.constraints.project(p + dp)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from lmjax._engines import xla
 from lmjax._engines.block import Ended, Ran
 from lmjax._engines.fused import engine as fused
+from lmjax._engines.fused.blocks import by_programs
 from lmjax._engines.fused.fit import plan as fit_plan
 from lmjax._engines.xla import Batch
 from lmjax._jax.custom_vmap import each, with_batch
@@ -131,6 +132,8 @@ def _obstacle(problem: Problem, n: int, solver: LevenbergMarquardt) -> str | Non
 
 
 def _alone(problem, p0, solver, linear_solver: Callable) -> Outcome:
+    if problem.jacobian == "blocks" and not solver.geodesic:
+        problem = by_programs(problem)
     state = run(problem, p0, solver, linear_solver)
     outcome = outcome_of(state, problem, solver)
     fit = fit_of(problem, linear_solver, p0)

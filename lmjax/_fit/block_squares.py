@@ -110,7 +110,6 @@ def _fit(
         parts = [leaf.of(p).reshape(leaf.shape) for leaf in problem.leaves]
         return jax.tree.unflatten(structure, parts)
 
-    start = problem.constraints.project(p0)
     residuals = [
         _in_order(part, order, out)
         for part, order, out in zip(
@@ -120,7 +119,6 @@ def _fit(
             strict=True,
         )
     ]
-    initial = jax.lax.stop_gradient(problem.half_terms(problem.residual_fn(start)))
     return BlockSolution(
         **of_outcome(outcome, problem.constraints, p0, solver, unravel),
         normal_matrix=None,
@@ -128,7 +126,7 @@ def _fit(
         derivative_check=derivative.report(problem, outcome),
         linear_solver=type(solver.linear_solver).__name__,
         jacobian="blocks",
-        initial_cost=jnp.sum(initial),
+        initial_cost=outcome.start_cost,
         summary=summary,
     )
 

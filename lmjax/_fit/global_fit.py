@@ -54,8 +54,9 @@ def global_fit(
 ) -> GlobalFit:
     """Fit ``model(params, x)`` to many curves at once, some parameters shared by all.
 
-    One fit of one cost, with all errors and correlations of a joint fit, in the time of
-    as many independent fits: own parameters are eliminated curve by curve (`Schur`).
+    One fit of one cost, with all errors and correlations of a joint fit. Own parameters
+    are eliminated curve by curve (`Schur`): time and memory grow like the number of
+    curves.
     Works under ``jax.jit`` and ``jax.vmap``; every number may be traced.
 
     All curves share one damping: a curve that starts far from its minimum slows down

@@ -19,7 +19,8 @@ from lmjax._linalg.blocks import elimination, sparse
 from lmjax._linalg.blocks.structure import Group, Structure
 from lmjax._linalg.solvers import BlockCG, Schur, SparseCholesky
 from lmjax._problem.block_group import group_of, leaves_of
-from lmjax._problem.block_problem import BlockGroup, BlockProblem, ParamLeaf
+from lmjax._problem.block_problem import BlockProblem
+from lmjax._problem.block_residual import BlockGroup, ParamLeaf
 from lmjax._problem.bounds import constraints_of
 from lmjax._problem.charts import charts_of
 from lmjax._problem.residual_blocks import ResidualBlocks

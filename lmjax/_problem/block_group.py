@@ -8,7 +8,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from lmjax._jax import paths, program_cache
 from lmjax._linalg.blocks.structure import Group, Leaf, Slot
-from lmjax._problem.block_problem import BlockGroup
+from lmjax._problem.block_residual import BlockGroup
 
 # Reverse mode pays if it takes so many times fewer passes: for reprojections of two
 # residuals and twelve unknowns it takes 0.3 of the time.
@@ -38,11 +38,11 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     for leaf, (value, at) in enumerate(zip(values, rows, strict=True)):
         if at is not None:
             rows[leaf] = _checked(name, at, value, leaf, params0)
-    pick = lambda value, at: value if at is None else value[at[0]]
+    pick = lambda value, at: value if at is None else _row_like(value, at.shape[1:])
     one = jax.tree.unflatten(
         structure, [pick(v, at) for v, at in zip(values, rows, strict=True)]
     )
-    first = jax.tree.map(lambda x: x[0], tuple(given.args))
+    first = jax.tree.map(_row_like, tuple(given.args))
     fn = program_cache.model("fn", given.fn, one, *first)
     used, out = _used(fn, one, first)
     slots, picked, spans = [], [], []
@@ -79,6 +79,20 @@ def group_of(given, number, values, structure, params0, leaves, jac):
         reverse = _is_reversible(fn, one, first)
     group = BlockGroup(*given, pattern, tuple(spans), structure, reverse)
     return group, out
+
+
+def _row_like(x, several: tuple[int, ...] = ()):
+    """Return something of the shape of a row, for a trace, which sees no numbers.
+
+    To take a row of an array on a device, XLA compiles up to six programs.
+
+    Args:
+        x: Rows.
+        several: How many rows, if not one: their shape.
+    """
+    if not isinstance(x.dtype, np.dtype):  # keys of random numbers
+        return x[0]
+    return np.zeros((*several, *x.shape[1:]), x.dtype)
 
 
 def _is_reversible(fn, one, first) -> bool:

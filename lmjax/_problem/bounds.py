@@ -50,6 +50,12 @@ class Constraints(eqx.Module):
         """Return the step that leads from ``p`` to ``q``."""
         return q - p if self.charts is None else self.charts.difference(p, q)
 
+    def moved(
+        self, p: Float[Array, "a *f"], q: Float[Array, "a *f"]
+    ) -> Bool[Array, "n *f"]:
+        """Return which numbers of the step from ``p`` to ``q`` may not be zero."""
+        return p != q if self.charts is None else self.charts.flags(p != q)
+
     def coordinates(self, p: Float[Array, "a *f"]) -> Float[Array, "n *f"]:
         """Return the size of the parameters, one number for each of a step."""
         return p if self.charts is None else self.charts.coordinates(p)

@@ -55,10 +55,12 @@ class Charts(eqx.Module):
     Attributes:
         manifolds: The manifold of each leaf, None for plain numbers.
         leaves: What is known of their sizes.
+        engine: What evaluates a function of one element under `jax.vmap`; None for XLA.
     """
 
     manifolds: tuple[Any, ...]
     leaves: tuple[ChartLeaf, ...] = eqx.field(static=True)
+    engine: Callable | None = eqx.field(default=None, static=True)
 
     @property
     def size(self) -> int:
@@ -76,7 +78,12 @@ class Charts(eqx.Module):
 
         def moved(leaf, manifold):
             x, step = leaf.of(p), leaf.tangent_of(v)
-            return x + step if manifold is None else jax.vmap(manifold.retract)(x, step)
+            if manifold is None:
+                return x + step
+            held, rest = eqx.partition(manifold, eqx.is_array)
+            one = lambda held, x, v: eqx.combine(held, rest).retract(x, v)
+            one = one if self.engine is None else self.engine(one)
+            return jax.vmap(one, in_axes=(None, 0, 0))(held, x, step)
 
         return self._joined(moved)
 

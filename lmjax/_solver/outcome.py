@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
         lane_steps: Steps that were computed for this fit, its share of what other fits
             made it wait included.
         record: History or None.
+        start_cost: Cost at the start of a fit of blocks, else None.
     """
 
     p: Float[Array, " n"]
@@ -49,6 +50,7 @@ class Outcome(NamedTuple):
     engine: Int[Array, ""]
     lane_steps: Float[Array, ""]
     record: Record | None
+    start_cost: Float[Array, ""] | None = None
 
     @property
     def idle(self) -> Bool[Array, " n"]:
@@ -59,8 +61,8 @@ class Outcome(NamedTuple):
         self, constraints: Constraints, p0: Float[Array, " a"]
     ) -> Int[Array, " a"]:
         """Return what became of each parameter; on a manifold, of each element."""
-        step = constraints.difference(p0, self.p)
-        status = jnp.where(step == 0.0, ParamStatus.UNMOVED, ParamStatus.FREE)
+        moved = constraints.moved(p0, self.p)
+        status = jnp.where(moved, ParamStatus.FREE, ParamStatus.UNMOVED)
         status = jnp.where(self.lost, ParamStatus.UNDETERMINED, status)
         status = jnp.where(self.idle, ParamStatus.IDLE, status)
         if constraints.box is not None:
@@ -97,4 +99,5 @@ def outcome_of(state: State, problem: Problem, solver) -> Outcome:
         engine=jnp.int32(Engine.LOOP),
         lane_steps=state.num_steps.astype(point.p.dtype),
         record=state.record,
+        start_cost=state.start_cost,
     )

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from lmjax._jax import sharded
 from lmjax._problem.problem import Problem
 from lmjax._solver import loop, stopping
+from lmjax._solver.point import point_at
 from lmjax._solver.settings import LevenbergMarquardt
 from lmjax._solver.single_fit import BlockFit, fit_of
 from lmjax._solver.state import State
@@ -33,14 +34,18 @@ def run(
 
 def _unstarted(fit: BlockFit, p0: Float[Array, " a"], solver) -> State:
     """Return the state of a fit of blocks whose start has not been linearised."""
-    shapes = jax.eval_shape(lambda p: loop.init(fit, p, solver), p0)
-    zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-    state = jax.tree.map(zeros, shapes)
     problem: Any = fit.problem
     zero = problem.zero_linearization(p0)
-    point = state.point._replace(p=p0, linearization=zero)
+
+    def first():
+        cost = jnp.zeros((), p0.dtype)
+        point = point_at(fit.constraints, p0, zero.residual, zero, cost)
+        return loop.begin(point, None, fit, solver)._replace(start_cost=cost)
+
+    # nothing of the residual is traced for its shapes
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(first))
     return state._replace(
-        point=point,
+        point=state.point._replace(p=p0, linearization=zero),
         lam=jnp.ones_like(state.lam),
         status=jnp.int32(stopping.UNSTARTED),
     )
@@ -57,6 +62,8 @@ def _start_or_step(state: State, fit: BlockFit, solver) -> State:
     after, linearized = loop.decide_and_linearize(
         state, proposed, evaluated, fit, solver
     )
+    after = after._replace(start_cost=state.start_cost)
     started = loop.begin(linearized, None, fit, solver)
+    started = started._replace(start_cost=linearized.cost)
     unstarted = state.status == stopping.UNSTARTED
     return sharded.choose(unstarted, lambda: started, lambda: after)

@@ -30,6 +30,7 @@ class State(NamedTuple):
         num_accepted: Steps taken.
         status: A `Status` value.
         record: History or None.
+        start_cost: Cost at the start of a fit of blocks, else None.
     """
 
     point: Point
@@ -41,3 +42,4 @@ class State(NamedTuple):
     num_accepted: Int[Array, "*f"]
     status: Int[Array, "*f"]
     record: Record | None
+    start_cost: Float[Array, ""] | None = None

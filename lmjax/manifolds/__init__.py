@@ -8,10 +8,10 @@ quaternion, and moves it by a step of ``tangent_size`` numbers, which are free:
 - ``local(x, y)`` is the v that leads from x to y: ``retract(x, local(x, y)) == y``.
 
 These are what Ceres calls Plus and Minus (https://ceres-solver.org, "Manifold"). Any
-`equinox.Module` with these two methods and ``tangent_size`` is a manifold. All functions
-take one element, a 1-D array; `jax.vmap` maps them over several. The formulas are those
-of Sola, Deray and Atchuthan (2018), "A micro Lie theory for state estimation in
-robotics", arXiv:1812.01537, cited as [Sola]. Values and derivatives are finite for
+`equinox.Module` with these two methods and ``tangent_size`` is a manifold. All
+functions take one element, a 1-D array; `jax.vmap` maps them over several. The formulas
+are those of Sola, Deray and Atchuthan (2018), "A micro Lie theory for state estimation
+in robotics", arXiv:1812.01537, cited as [Sola]. Values and derivatives are finite for
 equal elements, at the identity and for half turns.
 
 >>> import jax.numpy as jnp, lmjax

@@ -68,6 +68,8 @@ class Program:
             Unsupported: If the platform has none; says why.
         """
         kernel = self.kernel
+        if platform == "cuda" and kernel.plan.name == "blocks":
+            raise Unsupported("a GPU shares out the operations of many blocks")
         wanted = range(len(kernel.results)) if wanted is None else wanted
         if platform == "cuda":
             if not self.must and kernel.points > FEW_POINTS and size < MANY_FITS:

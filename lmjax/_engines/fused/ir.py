@@ -64,8 +64,7 @@ class Code:
 
     def fresh(self) -> str:
         """Return a name that nobody has."""
-        self.module.count += 1
-        return f"%{self.prefix}{self.module.count}"
+        return f"%{self.prefix}{self.module.next()}"
 
     def add(self, expression: str, dtype: Any = "bool") -> Name:
         """Return the value of an instruction, which is written unless it is there."""

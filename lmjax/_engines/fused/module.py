@@ -24,13 +24,25 @@ class Module:
         width: Lanes in a vector.
         points: Residuals of a fit.
         count: Names given so far.
+        most: How many may be given, None for any number.
         parts: The functions as text, by name.
     """
 
-    def __init__(self, width: int, points: int = 0):
+    def __init__(self, width: int, points: int = 0, most: int | None = None):
         self.width, self.points = width, points
-        self.count = 0
+        self.count, self.most = 0, most
         self.parts: dict[str, str] = {}
+
+    def next(self) -> int:
+        """Return the number of a new name.
+
+        Raises:
+            Unsupported: If the program has become too long.
+        """
+        self.count += 1
+        if self.most is not None and self.count > self.most:
+            raise Unsupported(f"it has more than {self.most} instructions")
+        return self.count
 
     def declare(self, full: str, result: str, arguments: list[str]) -> None:
         """Declare a function that is LLVM's or the C library's."""

@@ -43,7 +43,7 @@ class Passes(Module):
     def __init__(
         self, plan: Plan, leaves: list[tuple[tuple[int, ...], Any, bool]], width: int
     ):
-        super().__init__(width, plan.points)
+        super().__init__(width, plan.points, plan.most)
         self.plan = plan
         self.scratch = 0
         self.regions: dict[str, tuple[int, int]] = {}
@@ -57,7 +57,7 @@ class Passes(Module):
         # the numbers of the fits of a block; then the queue: how many, their numbers
         self.rows_offset = self._reserve(width * 8)
         self.queue_offset = self._reserve(8 + 2 * width * 8)
-        most = max(one.given for one in plan.passes.values())
+        most = max([one.given for one in plan.passes.values()], default=0)
         self.p_offset = self._reserve(most * self.vector_bytes)
         schedules: dict[int, Schedule] = {}
         for name, one in plan.passes.items():

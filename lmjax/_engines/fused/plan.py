@@ -193,6 +193,7 @@ class Plan(NamedTuple):
         results: Shapes and dtypes of the results of the last loop, a pytree.
         start: Shape and dtype of the parameters.
         points: Number of residuals.
+        most: Up to how many instructions it is worth it, None for any number.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Plan(NamedTuple):
     results: Any
     start: jax.ShapeDtypeStruct
     points: int
+    most: int | None = None
 
 
 def loop(begin: Any, going: Any, turn: Any, finish: Any, *given: Any):

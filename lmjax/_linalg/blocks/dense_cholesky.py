@@ -21,36 +21,45 @@ MOST = 2000
 TILE = LANES = 4
 
 
-def solve(
-    lower: Float[Array, "n n"], added: Float[Array, " n"], rhs: Float[Array, " n"]
-) -> Float[Array, " n"]:
-    """Solve with a positive definite matrix; NaN if it is not.
+def padded(n: int) -> int:
+    """Return the size of the factor: whole vectors, with ones on the diagonal."""
+    return -(-n // LANES) * LANES
+
+
+def factor(
+    lower: Float[Array, "n n"], added: Float[Array, " n"]
+) -> Float[Array, "size size"]:
+    """Return the factor of a positive definite matrix; NaN if it is not.
 
     Args:
         lower: Its lower triangle; what stands above is not read.
         added: What is to be added to its diagonal.
-        rhs: Right-hand side.
     """
-    n, dtype = len(rhs), rhs.dtype
-    size = -(-n // LANES) * LANES
-    fill = lambda v, number: jnp.full((size,), number, dtype).at[:n].set(v)
+    n, dtype = len(added), added.dtype
+    size = padded(n)
     shape = jnp.array([n, size], jnp.int32)
-    results = (
-        jax.ShapeDtypeStruct((size,), dtype),
-        jax.ShapeDtypeStruct((size, size), dtype),
-    )
-    text = _program(str(dtype))
-    given = lower, fill(added, 1.0), fill(rhs, 0.0)
-    return call(text, results, shape, *given)[0][:n]
+    added = jnp.full((size,), 1.0, dtype).at[:n].set(added)
+    result = jax.ShapeDtypeStruct((size, size), dtype)
+    return call(_factorization(str(dtype)), result, shape, lower, added)
+
+
+def substitute(
+    lower: Float[Array, "size size"], rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Solve with a factor."""
+    n, size, dtype = len(rhs), len(lower), rhs.dtype
+    given = lower, jnp.zeros((size,), dtype).at[:n].set(rhs)
+    result, shape = jax.ShapeDtypeStruct((size,), dtype), jnp.array([size], jnp.int32)
+    return call(_substitution(str(dtype)), result, shape, *given)[:n]
 
 
 @cache
-def _program(dtype: str) -> str:
+def _factorization(dtype: str) -> str:
     kind = KINDS[dtype]
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, matrix, added, rhs = arguments
-        x, factor = results
+        shape, matrix, added = arguments
+        factor = results[0]
         n, size = code.integer(shape, 0), code.integer(shape, 1)
         code.clear(kind, factor, code.index("mul", size, size))
         with code.loop(0, n) as i, code.loop(0, code.index("add", i, 1)) as j:
@@ -61,16 +70,28 @@ def _program(dtype: str) -> str:
             number = code.load(kind, factor, at)
             number = code.binary("fadd", kind, number, code.load(kind, added, i))
             code.store(kind, factor, at, number)
-            code.store(kind, x, i, code.load(kind, rhs, i))
         tiles = code.let(f"sdiv i64 {size}, {TILE}")
         with code.loop(0, tiles) as p:
             i = code.index("mul", p, TILE)
             with code.loop(0, p) as q:
                 _tile(code, kind, factor, size, i, code.index("mul", q, TILE), False)
             _tile(code, kind, factor, size, i, i, True)
+
+    return function(body, 3, 1)
+
+
+@cache
+def _substitution(dtype: str) -> str:
+    kind = KINDS[dtype]
+
+    def body(code: Loops, arguments: list[str], results: list[str]) -> None:
+        shape, factor, rhs = arguments
+        x, size = results[0], code.integer(shape, 0)
+        with code.loop(0, size) as i:
+            code.store(kind, x, i, code.load(kind, rhs, i))
         _substitute(code, kind, factor, x, size)
 
-    return function(body, 4, 2)
+    return function(body, 3, 1)
 
 
 def _tile(code: Loops, kind, factor, size, i, j, diagonal: bool) -> None:

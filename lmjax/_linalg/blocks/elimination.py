@@ -1,12 +1,12 @@
-r"""The damped step by elimination of one leaf of parameters, row by row.
+r"""The damped normal matrix, solved by elimination of one leaf, row by row.
 
 No block sees two rows of that leaf, so its part V of ``J^T J`` is block diagonal. With
 ``V = L L^T`` and ``Z = L^-1 W``, W being the product with the other columns,
 
-    S y = -(b - Z^T L^-1 a),  S = U - Z^T Z,     x = -L^-T (L^-1 a + Z y)
+    S y = b - Z^T L^-1 a,  S = U - Z^T Z,     x = L^-T (L^-1 a - Z y)
 
-for the gradient a of the leaf and b of the rest. S is formed and factored, or its
-products are, where it is large.
+for the right-hand sides a of the leaf and b of the rest, and U of ``J^T J`` of the
+rest. S is formed and factored, or multiplied with, where it is large.
 
 References:
     Triggs, McLauchlan, Hartley, Fitzgibbon (1999), "Bundle adjustment: a modern
@@ -14,6 +14,7 @@ References:
     adjustment in the large", for the products with S and its preconditioner.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lmjax._jax import machine, sharded
-from lmjax._jax.custom_vmap import each, with_batch
-from lmjax._linalg.blocks import dense_cholesky, elimination_in_xla, reduced, sparse
-from lmjax._linalg.blocks.elimination_in_xla import split, without
+from lmjax._jax import machine
+from lmjax._linalg.blocks import elimination_in_xla, reduced, sparse
+from lmjax._linalg.blocks.elimination_in_xla import Factors, others, rows_of, without
 from lmjax._linalg.blocks.linearization import BlockLinearization
-from lmjax._linalg.blocks.loops import MOST_ROWS, call
+from lmjax._linalg.blocks.loops import MOST_ROWS, call, on_cpu
 from lmjax._linalg.blocks.reduced_parts import Kind
-from lmjax._linalg.blocks.sparse import SparsePattern, by_lapack
+from lmjax._linalg.blocks.sparse import SparsePattern
 from lmjax._linalg.blocks.structure import Group, Structure, absent
 
 # A dense reduced matrix of up to so many unknowns is formed: the factorisation of one
@@ -111,27 +111,64 @@ def _meeting(nodes: list, rows: list, kind, count: int):
     return pairs.row, pairs.col
 
 
-def solve(
-    model: BlockLinearization, damping: Any, tol: Any, max_steps: int
-) -> Float[Array, " n"]:
-    """Return the damped least-squares step.
+def has_factor(structure: Structure) -> bool:
+    """Return whether the reduced matrix is factored, not only multiplied with."""
+    return structure.plan.dense or has_program(structure, structure.plan)
+
+
+def factor(model: BlockLinearization, damping: Any) -> Factors:
+    """Return the factors of the damped normal matrix.
 
     The reduced matrix is made by machine code on a CPU, by one dense product elsewhere
-    and under `jax.vmap`.
+    and under `jax.vmap`. A sparse one is not made there: its numbers are zero.
     """
-    arrays, static = eqx.partition((model, damping, tol), eqx.is_array)
-    in_xla = lambda arrays: elimination_in_xla.step(
-        *eqx.combine(arrays, static), max_steps=max_steps
-    )
+    arrays, static = eqx.partition((model, damping), eqx.is_array)
+    compiled = lambda arrays: _factored(*eqx.combine(arrays, static))
+
+    def in_xla(arrays):
+        model, damping = eqx.combine(arrays, static)
+        if model.structure.plan.dense:
+            return elimination_in_xla.factor(model, damping)
+        return jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compiled, arrays)
+        )
+
     if not has_program(model.structure, model.structure.plan):
         return in_xla(arrays)
-    compiled = lambda arrays: _compiled(*eqx.combine(arrays, static)[:2])
+    return on_cpu(compiled, in_xla, arrays)
 
-    def alone(arrays):
-        return sharded.platform_dependent(arrays, cpu=compiled, default=in_xla)
 
-    batch = lambda size, flags, arrays: each(in_xla, size, flags, arrays)
-    return with_batch(alone, batch, arrays)
+def solve(
+    model: BlockLinearization,
+    damping: Any,
+    factors: Factors,
+    rhs: Float[Array, " n"],
+    by_products: Callable,
+) -> Float[Array, " n"]:
+    """Solve with the damped normal matrix.
+
+    Args:
+        model: The linear model.
+        damping: What was added to the diagonal.
+        factors: What `factor` made of both.
+        rhs: Right-hand side.
+        by_products: ``(model, damping, rhs)`` to the solution, where a sparse reduced
+            matrix was not made.
+    """
+    structure = model.structure
+    given = (factors, rhs) if structure.plan.dense else (factors, rhs, model, damping)
+    arrays, static = eqx.partition((structure, *given), eqx.is_array)
+    compiled = lambda arrays: _substituted(*eqx.combine(arrays, static)[:3])
+
+    def in_xla(arrays):
+        structure, factors, rhs, *rest = eqx.combine(arrays, static)
+        if rest:
+            return by_products(*rest, rhs)
+        return elimination_in_xla.substitute(structure, factors, rhs)
+
+    if not has_program(structure, structure.plan):
+        return in_xla(arrays)
+    return on_cpu(compiled, in_xla, arrays)
 
 
 def has_program(structure: Structure, plan: Elimination) -> bool:
@@ -147,8 +184,8 @@ def has_program(structure: Structure, plan: Elimination) -> bool:
     )
 
 
-def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
-    """Return the step by machine code."""
+def _factored(model: BlockLinearization, damping) -> Factors:
+    """Return the factors by machine code."""
     structure, plan = model.structure, model.structure.plan
     leaf, dtype = structure.leaves[plan.leaf], model.residual.dtype
     shape_of = lambda *shape: jax.ShapeDtypeStruct(shape, dtype)
@@ -160,63 +197,62 @@ def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
         stored = [jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)]
         matrix_shape = shape_of(count, block, block)
     places_at = structure.places_without(plan.leaf)
-    kinds, given, z_shapes, sides = [], [], [], []
-    matrix, rhs = 0.0, 0.0
-    for k, (group, columns, residual) in enumerate(
-        zip(
-            structure.groups,
-            model.columns,
-            structure.split(model.residual),
-            strict=True,
-        )
+    kinds, given, z_shapes, matrix = [], [], [], 0.0
+    for k, (group, columns) in enumerate(
+        zip(structure.groups, model.columns, strict=True)
     ):
-        places = places_at(group)
         inner = plan.inner(group)
-        nodes = places
-        if pattern is not None:
+        if pattern is None:
+            nodes = places_at(group)
+        else:
             nodes = _with_inner(jnp.asarray(pattern.nodes[k]), inner)
-        arrays = [places, nodes, jnp.transpose(columns, (2, 1, 0)), residual.T]
+        arrays = nodes, jnp.transpose(columns, (2, 1, 0))
         kind = Kind(group.sizes, group.outputs, inner)
         if inner is None:
             shape = jnp.array([n, group.blocks, count], jnp.int32)
             text = reduced.product(kind, block, str(dtype))
-            more = call(text, (matrix_shape, shape_of(n)), shape, *stored, *arrays)
-            matrix, rhs = matrix + more[0], rhs + more[1]
+            matrix = matrix + call(text, matrix_shape, shape, *stored, *arrays)
             continue
         kinds.append(kind)
-        start = jnp.asarray(plan.starts[k])
-        given += [start, *arrays]
-        sides.append((start, places))
+        given += [jnp.asarray(plan.starts[k]), *arrays]
         z_shapes.append(shape_of(group.blocks, leaf.size, kind.width))
-    extra_leaf, extra_rest = split(model, leaf)
-    shape = jnp.array([n, leaf.rows, count], jnp.int32)
-    own = shape_of(leaf.rows, leaf.size, leaf.size), shape_of(leaf.rows, leaf.size)
-    made = call(
+    made, lower, *z = call(
         reduced.elimination(tuple(kinds), leaf.size, block, str(dtype)),
-        (matrix_shape, shape_of(n), *own, *z_shapes),
-        *(shape, jnp.reshape(damping, (1,)).astype(dtype), extra_leaf),
-        *(*stored, *given),
+        (matrix_shape, shape_of(leaf.rows, leaf.size, leaf.size), *z_shapes),
+        jnp.array([n, leaf.rows, count], jnp.int32),
+        *(jnp.reshape(damping, (1,)).astype(dtype), *stored, *given),
     )
-    matrix, rhs = matrix + made[0], rhs + made[1] - extra_rest
-    squares = structure.add_up([jnp.sum(c**2, axis=1) for c in model.columns])
-    rest = jnp.concatenate([squares[: leaf.start], squares[leaf.end :]])
-    step = _factored(pattern, matrix, damping + absent(rest), rhs)
-    lists = [x for side, z in zip(sides, made[4:], strict=True) for x in (*side, z)]
-    dp_leaf = call(
-        reduced.substitution(tuple(kinds), leaf.size, str(dtype)),
-        shape_of(leaf.rows, leaf.size),
-        *(shape, made[2], made[3], step, *lists),
-    )
-    return jnp.concatenate([step[: leaf.start], dp_leaf.ravel(), step[leaf.start :]])
+    rest = others(structure.squares(model.columns), leaf)
+    added = damping + absent(rest)
+    return Factors(lower, tuple(z), sparse.factor(pattern, matrix + made, added))
 
 
-def _factored(pattern: SparsePattern | None, matrix, added, rhs) -> Float[Array, " n"]:
-    """Solve with the reduced matrix, however it is stored."""
-    if pattern is not None:
-        return sparse.factored(pattern, matrix, added, rhs)
-    if len(rhs) <= dense_cholesky.MOST:
-        return dense_cholesky.solve(matrix, added, rhs)
-    return by_lapack(matrix, added, rhs)
+def _substituted(structure: Structure, factors: Factors, rhs) -> Float[Array, " n"]:
+    """Return the solution by machine code."""
+    plan, dtype = structure.plan, rhs.dtype
+    leaf = structure.leaves[plan.leaf]
+    own = jax.ShapeDtypeStruct((leaf.rows, leaf.size), dtype)
+    n = structure.size - leaf.rows * leaf.size
+    shape = jnp.array([n, leaf.rows], jnp.int32)
+    places_at = structure.places_without(plan.leaf)
+    seeing = [
+        (group, start)
+        for group, start in zip(structure.groups, plan.starts, strict=True)
+        if plan.inner(group) is not None
+    ]
+    kinds, given = [], []
+    for (group, start), z in zip(seeing, factors.z, strict=True):
+        kinds.append(Kind(group.sizes, group.outputs, plan.inner(group)))
+        given += [jnp.asarray(start), places_at(group), z]
+    about = tuple(kinds), leaf.size, str(dtype)
+    solved, left = call(
+        reduced.forward(*about),
+        (own, jax.ShapeDtypeStruct((n,), dtype)),
+        *(shape, factors.lower, rows_of(rhs, leaf), others(rhs, leaf), *given),
+    )
+    y = sparse.substitute(plan.pattern, factors.reduced, left)
+    x = call(reduced.backward(*about), own, shape, factors.lower, solved, y, *given)
+    return jnp.concatenate([y[: leaf.start], x.ravel(), y[leaf.start :]])
 
 
 def _with_inner(nodes: Int[Array, "k s"], inner: int | None) -> Int[Array, "k s1"]:

@@ -1,15 +1,39 @@
-"""The damped step by elimination of a leaf, in XLA: see `elimination`."""
+"""The damped normal matrix, solved by elimination of a leaf, in XLA.
 
+See `elimination`.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmjax._linalg.blocks import conjugate
+from lmjax._linalg.blocks import conjugate, sparse
 from lmjax._linalg.blocks.linearization import BlockLinearization
-from lmjax._linalg.blocks.sparse import by_lapack
-from lmjax._linalg.blocks.structure import Group, Structure, absent, sum_by_row
+from lmjax._linalg.blocks.structure import (
+    Group,
+    Structure,
+    absent,
+    contract,
+    sum_by_row,
+)
 from lmjax._linalg.linearization import PRECISION
+
+
+class Factors(NamedTuple):
+    """Factors of the damped normal matrix.
+
+    Attributes:
+        lower: L of the eliminated rows.
+        z: ``L^-1 W`` of each group that sees the leaf; the columns of the leaf itself
+            are not used.
+        reduced: The factor of the reduced matrix, as `sparse.factor` leaves it.
+    """
+
+    lower: Float[Array, "rows d d"]
+    z: tuple[Float[Array, "k d w"], ...]
+    reduced: Array
 
 
 class _Part(NamedTuple):
@@ -19,73 +43,119 @@ class _Part(NamedTuple):
         inner: Columns of the eliminated leaf; None if no block sees it.
         outer: The other columns.
         rows: Which row of the eliminated leaf each block sees.
-        residual: Residual of the blocks.
     """
 
     inner: Float[Array, "d out k"] | None
     outer: Float[Array, "w out k"]
     rows: Any
-    residual: Float[Array, "out k"]
 
 
-def step(
-    model: BlockLinearization, damping: Any, tol: Any, max_steps: int
+def factor(model: BlockLinearization, damping: Any) -> Factors:
+    """Return the factors, the reduced matrix as a dense one."""
+    structure, plan = model.structure, model.structure.plan
+    rest = without(structure, plan.leaf)
+    parts, lower, z, added = _eliminated(model, rest, damping)
+    matrix = sparse.factor_densely(_densely(rest, parts, z, plan), added)
+    stacked = []
+    for group, z_part in zip(structure.groups, z, strict=True):
+        if z_part is not None:
+            start = sum(group.sizes[: plan.inner(group)])
+            gap = jnp.zeros((len(z_part), len(lower), group.blocks), z_part.dtype)
+            whole = [z_part[:, :start], gap, z_part[:, start:]]
+            stacked.append(jnp.transpose(jnp.concatenate(whole, axis=1), (2, 0, 1)))
+    return Factors(jnp.transpose(lower, (2, 0, 1)), tuple(stacked), matrix)
+
+
+def substitute(
+    structure: Structure, factors: Factors, rhs: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """Return the damped least-squares step."""
+    """Return the solution with the factors."""
+    plan = structure.plan
+    z, known = [], iter(factors.z)
+    for group in structure.groups:
+        inner = plan.inner(group)
+        if inner is None:
+            z.append(None)
+            continue
+        start = sum(group.sizes[:inner])
+        end = start + group.sizes[inner]
+        stacked = jnp.transpose(next(known), (1, 2, 0))
+        z.append(jnp.concatenate([stacked[:, :start], stacked[:, end:]], axis=1))
+    lower = jnp.transpose(factors.lower, (1, 2, 0))
+    reduced = lambda b: sparse.substitute_densely(factors.reduced, b)
+    return _solution(structure, lower, z, rhs, reduced)
+
+
+def solve_by_products(
+    model: BlockLinearization,
+    damping: Any,
+    rhs: Float[Array, " n"],
+    tol: Any,
+    max_steps: int,
+) -> Float[Array, " n"]:
+    """Return the solution by conjugate gradients with the reduced matrix."""
+    structure, plan = model.structure, model.structure.plan
+    rest = without(structure, plan.leaf)
+    parts, lower, z, added = _eliminated(model, rest, damping)
+    reduced = lambda b: _by_products(rest, parts, z, added, b, tol, max_steps, plan)
+    return _solution(structure, lower, z, rhs, reduced)
+
+
+def _eliminated(model: BlockLinearization, rest: Structure, damping: Any):
+    """Return the parts, L, Z, and what is added to the diagonal of the others."""
     structure, plan = model.structure, model.structure.plan
     leaf = structure.leaves[plan.leaf]
-    parts = [
-        _part(*given, plan)
-        for given in zip(
-            structure.groups,
-            model.columns,
-            structure.split(model.residual),
-            strict=True,
-        )
+    pairs = zip(structure.groups, model.columns, strict=True)
+    parts = [_part(*pair, plan) for pair in pairs]
+    lower = _factor(parts, leaf, damping)
+    z = [_solved(part, lower) for part in parts]
+    diagonal = rest.squares([part.outer for part in parts])
+    return parts, lower, z, damping + absent(diagonal)
+
+
+def _solution(structure: Structure, lower, z: list, rhs, reduced: Callable):
+    """Return the solution, given how to solve with the reduced matrix."""
+    plan = structure.plan
+    leaf, rest = structure.leaves[plan.leaf], without(structure, plan.leaf)
+    rows = [
+        None if z_part is None else jnp.asarray(group.rows[plan.inner(group)])
+        for group, z_part in zip(structure.groups, z, strict=True)
     ]
-    rest = without(structure, plan.leaf)
-    extra_leaf, extra_rest = split(model, leaf)
-    factor, forward = _factor(parts, leaf, damping, extra_leaf)
-    z = [_solved(part, factor) for part in parts]
+    solved = _triangular(lower, rows_of(rhs, leaf).T)
     terms = []
-    for part, z_part in zip(parts, z, strict=True):
-        term = jnp.sum(part.outer * part.residual[None], axis=1)
-        if z_part is not None:
-            term -= jnp.sum(z_part * forward[:, None, part.rows], axis=0)
-        terms.append(term)
-    rhs = -rest.add_up(terms) - extra_rest
-    diagonal = rest.add_up([jnp.sum(part.outer**2, axis=1) for part in parts])
-    added = damping + absent(diagonal)
-    if plan.dense:
-        dp_rest = by_lapack(_densely(rest, parts, z, plan), added, rhs)
-    else:
-        dp_rest = _by_products(rest, parts, z, added, rhs, tol, max_steps, plan)
-    back = forward
-    for part, group, z_part in zip(parts, rest.groups, z, strict=True):
-        if z_part is not None:
-            seen = jnp.sum(z_part * rest.gather(dp_rest, group)[None], axis=1)
-            back = back + sum_by_row(seen, part.rows, leaf.rows).T
-    dp_leaf = -_backward(factor, back).T.ravel()
-    return jnp.concatenate([dp_rest[: leaf.start], dp_leaf, dp_rest[leaf.start :]])
+    for group, z_part, at in zip(rest.groups, z, rows, strict=True):
+        if z_part is None:
+            terms.append(jnp.zeros((group.width, group.blocks), rhs.dtype))
+        else:
+            terms.append(contract(z_part, solved[:, None, at], 0))
+    y = reduced(others(rhs, leaf) - rest.add_up(terms))
+    left = solved
+    for group, z_part, at in zip(rest.groups, z, rows, strict=True):
+        if z_part is not None and at is not None:
+            seen = contract(z_part, rest.gather(y, group)[None], 1)
+            left = left - sum_by_row(seen, at, leaf.rows).T
+    x = _triangular(jnp.swapaxes(lower, 0, 1)[::-1, ::-1], left[::-1])[::-1]
+    return jnp.concatenate([y[: leaf.start], x.T.ravel(), y[leaf.start :]])
 
 
-def split(model: BlockLinearization, leaf: Any) -> tuple[Array, Array]:
-    """Return what is added to the gradient, of a leaf row by row, and of the rest."""
-    extra = model.extra
-    if extra is None:
-        extra = jnp.zeros((model.structure.size,), model.residual.dtype)
-    rest = jnp.concatenate([extra[: leaf.start], extra[leaf.end :]])
-    return extra[leaf.start : leaf.end].reshape(leaf.rows, leaf.size), rest
+def rows_of(v: Float[Array, " n"], leaf: Any) -> Float[Array, "rows d"]:
+    """Return what a flat vector holds for a leaf, row by row."""
+    return v[leaf.start : leaf.end].reshape(leaf.rows, leaf.size)
 
 
-def _part(group: Group, columns, residual, plan: Any) -> _Part:
+def others(v: Float[Array, " n"], leaf: Any) -> Float[Array, " m"]:
+    """Return what a flat vector holds for the other leaves."""
+    return jnp.concatenate([v[: leaf.start], v[leaf.end :]])
+
+
+def _part(group: Group, columns, plan: Any) -> _Part:
     k = plan.inner(group)
     if k is None:
-        return _Part(None, columns, None, residual)
+        return _Part(None, columns, None)
     start = sum(group.sizes[:k])
     end = start + group.sizes[k]
     outer = jnp.concatenate([columns[:start], columns[end:]])
-    return _Part(columns[start:end], outer, group.rows[k], residual)
+    return _Part(columns[start:end], outer, group.rows[k])
 
 
 def without(structure: Structure, leaf: int) -> Structure:
@@ -110,19 +180,17 @@ def without(structure: Structure, leaf: int) -> Structure:
     return Structure(tuple(groups), None, tuple(leaves))
 
 
-def _factor(parts: list[_Part], leaf, damping, extra):
-    """Return L of the eliminated rows, entry by entry, and ``L^-1 a``."""
+def _factor(parts: list[_Part], leaf, damping) -> Float[Array, "d d rows"]:
+    """Return L of the eliminated rows."""
     d = leaf.size
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
     totals: Any = 0.0
     for part in parts:
         if part.inner is not None:
-            e, r = part.inner, part.residual
-            products = [jnp.sum(e[i] * e[j], axis=0) for i, j in pairs]
-            products += [jnp.sum(e[i] * r, axis=0) for i in range(d)]
+            e = part.inner
+            products = [contract(e[i], e[j], 0) for i, j in pairs]
             totals += sum_by_row(jnp.stack(products), part.rows, leaf.rows)
-    entries = dict(zip(pairs, totals.T, strict=False))
-    gradient = totals.T[len(pairs) :] + extra.T
+    entries = dict(zip(pairs, totals.T, strict=True))
     lower: dict = {}
     for i, j in pairs:
         number = entries[i, j]
@@ -131,39 +199,30 @@ def _factor(parts: list[_Part], leaf, damping, extra):
         for m in range(j):
             number = number - lower[i, m] * lower[j, m]
         lower[i, j] = jnp.sqrt(number) if i == j else number / lower[j, j]
-    forward: list = []
-    for i in range(d):
-        number = gradient[i]
-        for m in range(i):
-            number = number - lower[i, m] * forward[m]
-        forward.append(number / lower[i, i])
-    return lower, jnp.stack(forward)
+    zero = jnp.zeros_like(lower[0, 0])
+    return jnp.stack(
+        [jnp.stack([lower.get((i, j), zero) for j in range(d)]) for i in range(d)]
+    )
 
 
-def _solved(part: _Part, factor: dict) -> Float[Array, "d w k"] | None:
+def _solved(part: _Part, lower) -> Float[Array, "d w k"] | None:
     """Return ``Z = L^-1 W`` of each block."""
     if part.inner is None:
         return None
-    d = len(part.inner)
-    seen = {place: entry[None, part.rows] for place, entry in factor.items()}
+    products = [contract(row[None], part.outer, 1) for row in part.inner]
+    return _triangular(lower[:, :, None, part.rows], jnp.stack(products))
+
+
+def _triangular(
+    lower: Float[Array, "d d *k"], rhs: Float[Array, "d *k"]
+) -> Float[Array, "d *k"]:
+    """Return the solutions of small lower triangular systems."""
     found: list = []
-    for i in range(d):
-        row = jnp.sum(part.inner[i][None] * part.outer, axis=1)
-        for m in range(i):
-            row = row - seen[i, m] * found[m]
-        found.append(row / seen[i, i])
+    for i, number in enumerate(rhs):
+        for m, known in enumerate(found):
+            number = number - lower[i, m] * known
+        found.append(number / lower[i, i])
     return jnp.stack(found)
-
-
-def _backward(factor: dict, rhs: Float[Array, "d rows"]) -> Float[Array, "d rows"]:
-    d = len(rhs)
-    found: dict = {}
-    for i in reversed(range(d)):
-        number = rhs[i]
-        for m in range(i + 1, d):
-            number = number - factor[m, i] * found[m]
-        found[i] = number / factor[i, i]
-    return jnp.stack([found[i] for i in range(d)])
 
 
 def _densely(rest: Structure, parts, z, plan) -> Float[Array, "n n"]:
@@ -192,14 +251,14 @@ def _by_products(rest, parts, z, added, rhs, tol, max_steps, plan):
         sums: Any = 0.0
         seen = [rest.gather(x, group) for group in rest.groups]
         for part, z_part, x_part in zip(parts, z, seen, strict=True):
-            effect = jnp.sum(part.outer * x_part[:, None], axis=0)
-            terms.append(jnp.sum(part.outer * effect[None], axis=1))
+            effect = contract(part.outer, x_part[:, None], 0)
+            terms.append(contract(part.outer, effect[None], 1))
             if z_part is not None:
-                along = jnp.sum(z_part * x_part[None], axis=1)
+                along = contract(z_part, x_part[None], 1)
                 sums += sum_by_row(along, part.rows, plan.rows).T
         for k, (part, z_part) in enumerate(zip(parts, z, strict=True)):
             if z_part is not None:
-                terms[k] -= jnp.sum(z_part * sums[:, None, part.rows], axis=0)
+                terms[k] -= contract(z_part, sums[:, None, part.rows], 0)
         return total + rest.add_up(terms)
 
     outer = [part.outer for part in parts]

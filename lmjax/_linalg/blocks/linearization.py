@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._jax.types import Scalar
-from lmjax._linalg.blocks.structure import Structure, join
+from lmjax._linalg.blocks.structure import Structure, contract, join
 
 
 class BlockLinearization(eqx.Module):
@@ -47,7 +47,7 @@ class BlockLinearization(eqx.Module):
         structure, wide = self.structure, self.wide.columns
         return join(
             [
-                jnp.sum(columns * structure.gather(v, group)[:, None], axis=0)
+                contract(columns, structure.gather(v, group)[:, None], 0)
                 for columns, group in zip(wide, structure.groups, strict=True)
             ]
         )
@@ -56,15 +56,14 @@ class BlockLinearization(eqx.Module):
         """Return ``J^T u``."""
         parts = self.structure.split(u)
         terms = [
-            jnp.sum(columns * part[None], axis=1)
+            contract(columns, part[None], 1)
             for columns, part in zip(self.wide.columns, parts, strict=True)
         ]
         return self.structure.add_up(terms)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, " n"], Scalar]:
         """Return the gradient ``J^T r``, the column norms of J, the norm of r."""
-        squares = [jnp.sum(columns**2, axis=1) for columns in self.wide.columns]
-        norms = jnp.sqrt(self.structure.add_up(squares))
+        norms = jnp.sqrt(self.structure.squares(self.wide.columns))
         return self.grad, norms, jnp.linalg.norm(self.residual)
 
     def rescale(self, factor: Float[Array, " n"]) -> "BlockLinearization":

@@ -4,7 +4,7 @@ XLA has no fast way to add many small blocks into places of a matrix: it moves o
 number at a time. A function written here does, one vector per row of a block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmjax._jax import machine
+from lmjax._jax import machine, sharded
+from lmjax._jax.custom_vmap import each, with_batch
 
 Index = str | int
 
@@ -110,6 +111,30 @@ class Loops:
         name = f"@llvm.vector.reduce.fadd.v{size}{_SHORT[kind]}"
         self.declared.add(f"declare {kind} {name}({kind}, {vector})")
         return self.let(f"call reassoc {kind} {name}({kind} -0.0, {vector} {a})")
+
+    def triangular(
+        self,
+        kind: str,
+        numbers: list[str],
+        order: Iterable[int],
+        entry: Callable[[int, int], str],
+    ) -> dict[int, str]:
+        """Return the solution of a small triangular system.
+
+        Args:
+            kind: Of the numbers.
+            numbers: The right-hand side.
+            order: In which the unknowns follow from those before.
+            entry: Returns an entry of the matrix.
+        """
+        found: dict[int, str] = {}
+        for i in order:
+            number = numbers[i]
+            for m, known in found.items():
+                product = self.binary("fmul", kind, entry(i, m), known)
+                number = self.binary("fsub", kind, number, product)
+            found[i] = self.binary("fdiv", kind, number, entry(i, i))
+        return found
 
     def clear(self, kind: str, base: str, many: Index) -> None:
         """Fill an array with zeros."""
@@ -233,6 +258,19 @@ def assembled(text: str) -> str:
 def call(text: str, results: Any, *arrays: Any) -> Any:
     """Return what a function makes of arrays."""
     return jax.ffi.ffi_call(assembled(text), results)(*arrays)
+
+
+def on_cpu(compiled: Callable, otherwise: Callable, arrays: Any) -> Any:
+    """Return ``compiled(arrays)`` on a CPU, ``otherwise(arrays)`` elsewhere.
+
+    Under `jax.vmap` it is the latter, too: machine code handles one system at a time.
+    """
+
+    def alone(arrays):
+        return sharded.platform_dependent(arrays, cpu=compiled, default=otherwise)
+
+    batch = lambda size, flags, arrays: each(otherwise, size, flags, arrays)
+    return with_batch(alone, batch, arrays)
 
 
 def spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:

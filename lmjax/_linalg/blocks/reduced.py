@@ -1,9 +1,9 @@
 r"""Elimination of a leaf by machine code: the reduced system of the others.
 
 For each eliminated row, whose blocks lie side by side: its own part of ``J^T J`` is
-``V = L L^T``, its gradient a; each block has ``Z = L^-1 W``, W being the product with
-the other columns. They take ``Z_i^T Z_j`` off the matrix of the others, for every pair
-of blocks of the row, and ``Z^T L^-1 a`` off their gradient.
+``V = L L^T``; each block has ``Z = L^-1 W``, W being the product with the other
+columns. They take ``Z_i^T Z_j`` off the matrix of the others, for every pair of blocks
+of the row. Solving, they take ``Z^T L^-1 a`` off the right-hand side of the others.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ from lmjax._linalg.blocks.reduced_parts import GroupBlocks, Kind, OwnRow, subtra
 from lmjax._linalg.blocks.storage import Blocks, Dense
 
 # Arguments of a group of blocks.
-GIVEN: tuple[str, ...] = ("starts", "places", "nodes", "jac", "residual")
+GIVEN: tuple[str, ...] = ("starts", "nodes", "jac")
 
 
 @cache
@@ -21,12 +21,10 @@ def elimination(kinds: tuple[Kind, ...], size: int, block: int, dtype: str) -> s
     """Return the function that eliminates the rows of a leaf.
 
     Its arguments: size of the matrix, number of rows and of blocks of the matrix
-    (int32), the damping, what is added to the gradient of the rows (rows, size), the
-    arrays of `Blocks` if there are blocks, and for each group where each row begins
-    among its blocks (rows + 1), where each slot begins in a flat vector and its node
-    (blocks, slots), J (blocks, outputs, width) and the residual (blocks, outputs). Its
-    results: the lower triangle of the reduced matrix without damping, the right-hand
-    side, L (rows, size, size), ``L^-1 a`` (rows, size), and Z of each group (blocks,
+    (int32), the damping, the arrays of `Blocks` if there are blocks, and for each group
+    where each row begins among its blocks (rows + 1), the node of each slot (blocks,
+    slots), and J (blocks, outputs, width). Its results: the lower triangle of the
+    reduced matrix without damping, L (rows, size, size), and Z of each group (blocks,
     size, width).
 
     Args:
@@ -36,19 +34,15 @@ def elimination(kinds: tuple[Kind, ...], size: int, block: int, dtype: str) -> s
         dtype: Of the numbers.
     """
     kind, storage = KINDS[dtype], Blocks if block else Dense
-    first = 3 + storage.arrays
+    first = 2 + storage.arrays
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, damping, extra = arguments[:3]
-        rhs, factor, forward, *z = results[1:]
+        shape, damping = arguments[:2]
+        factor, *z = results[1:]
         rows = code.integer(shape, 1)
-        matrix = storage(code, kind, results[0], shape, block, *arguments[3:first])
+        matrix = storage(code, kind, results[0], shape, block, *arguments[2:first])
         matrix.clear()
-        code.clear(kind, rhs, code.integer(shape, 0))
         code.clear(kind, factor, code.index("mul", rows, size * size))
-        with code.loop(0, rows) as row:
-            at = code.index("mul", row, size)
-            code.store(kind, forward, at, code.load(kind, extra, at, size), size)
         lam = code.load(kind, damping, 0)
         groups = []
         for i, k in enumerate(kinds):
@@ -57,7 +51,7 @@ def elimination(kinds: tuple[Kind, ...], size: int, block: int, dtype: str) -> s
             named = dict(zip(GIVEN, given, strict=True))
             groups.append(GroupBlocks(code, kind, k, size, named, z[i]))
         with code.loop(0, rows) as row:
-            own = OwnRow(code, kind, size, factor, forward, row)
+            own = OwnRow(code, kind, size, factor, row)
             ends = [group.blocks_of(row) for group in groups]
             for group, (start, end) in zip(groups, ends, strict=True):
                 with code.loop(start, end) as k:
@@ -65,7 +59,7 @@ def elimination(kinds: tuple[Kind, ...], size: int, block: int, dtype: str) -> s
             own.finish(lam)
             for group, (start, end) in zip(groups, ends, strict=True):
                 with code.loop(start, end) as k:
-                    group.solve(own, k, matrix, rhs)
+                    group.solve(own, k, matrix)
             for a, (start_a, end_a) in zip(groups, ends, strict=True):
                 with code.loop(start_a, end_a) as i:
                     nodes = a.nodes_of(i)
@@ -73,90 +67,106 @@ def elimination(kinds: tuple[Kind, ...], size: int, block: int, dtype: str) -> s
                         with code.loop(start_b, end_b) as j:
                             subtract(a, i, nodes, b, j, matrix)
 
-    return function(body, first + len(GIVEN) * len(kinds), 4 + len(kinds))
+    return function(body, first + len(GIVEN) * len(kinds), 2 + len(kinds))
 
 
 @cache
 def product(kind_of: Kind, block: int, dtype: str) -> str:
-    """Return the function that adds up ``J^T J`` and ``-J^T r`` of a group.
+    """Return the function that adds up ``J^T J`` of a group.
 
     Its arguments: size of the matrix, number of blocks of the group and of the matrix,
-    the arrays of `Blocks` if there are blocks, where each slot begins and its node
-    (blocks, slots), J (blocks, outputs, width) and the residual. Its results: the lower
-    triangle, and the right-hand side.
+    the arrays of `Blocks` if there are blocks, the node of each slot (blocks, slots),
+    and J (blocks, outputs, width). Its result: the lower triangle.
     """
     kind, storage = KINDS[dtype], Blocks if block else Dense
     first = 1 + storage.arrays
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, rhs = arguments[0], results[1]
+        shape = arguments[0]
         blocks = code.integer(shape, 1)
         matrix = storage(code, kind, results[0], shape, block, *arguments[1:first])
         matrix.clear()
-        code.clear(kind, rhs, code.integer(shape, 0))
         named = dict(zip(GIVEN[1:], arguments[first:], strict=True))
         group = GroupBlocks(code, kind, kind_of, 0, named, "")
         with code.loop(0, blocks) as k:
-            at = group.places_of(k)
             group.add_product(k, matrix)
-            for s in kind_of.outer:
-                group.add_gradient(k, s, at[s], rhs, [])
 
-    return function(body, first + len(GIVEN) - 1, 2)
+    return function(body, first + len(GIVEN) - 1, 1)
 
 
 @cache
-def substitution(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
-    """Return the function that finds the step of the eliminated rows.
+def forward(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
+    """Return the function that takes the eliminated rows off a right-hand side.
 
-    Its arguments: how many rows and blocks there are, as for `elimination`, L,
-    ``L^-1 a``, the step of the others, and for each group where each row begins, where
-    each slot begins, and Z. Its result is ``-L^-T (L^-1 a + sum Z y)`` (rows, size).
+    Its arguments: size of the matrix and number of rows (int32), L, the right-hand
+    sides a of the rows (rows, size) and b of the others, and for each group where each
+    row begins, where each slot begins in a flat vector (blocks, slots), and Z. Its
+    results: ``L^-1 a`` (rows, size) and ``b - sum Z^T L^-1 a``.
     """
     kind = KINDS[dtype]
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        shape, factor, forward, step, *given = arguments
-        rows = code.integer(shape, 1)
-        groups = []
-        for i, k in enumerate(kinds):
-            starts, places, z = given[3 * i : 3 * i + 3]
-            named = {"starts": starts, "places": places}
-            groups.append(GroupBlocks(code, kind, k, size, named, z))
-        with code.loop(0, rows) as row:
+        shape, factor, own, other, *given = arguments
+        solved, rhs = results
+        with code.loop(0, code.integer(shape, 0)) as i:
+            code.store(kind, rhs, i, code.load(kind, other, i))
+        groups = _solving(code, kind, kinds, size, given)
+        with code.loop(0, code.integer(shape, 1)) as row:
             base = code.index("mul", row, size)
-            start = code.load(kind, forward, base, size)
-            code.store(kind, results[0], base, start, size)
+            matrix = code.index("mul", row, size * size)
+            numbers = [
+                code.load(kind, own, code.index("add", base, i)) for i in range(size)
+            ]
+            entry = lambda i, m: code.load(
+                kind, factor, code.index("add", matrix, i * size + m)
+            )
+            found = code.triangular(kind, numbers, range(size), entry)
+            for i, number in found.items():
+                code.store(kind, solved, code.index("add", base, i), number)
             for group in groups:
                 with code.loop(*group.blocks_of(row)) as k:
-                    at = group.places_of(k)
-                    for i in range(size):
-                        here = code.index("add", base, i)
-                        total = code.load(kind, results[0], here)
-                        for s in group.outer:
-                            s0, s1 = group.spans[s]
-                            y = code.load(kind, step, at[s], s1 - s0)
-                            row_of_z = code.load(
-                                kind, group.z, group.z_at(k, i, s0), s1 - s0
-                            )
-                            dot = code.dot(kind, row_of_z, y, s1 - s0)
-                            total = code.binary("fadd", kind, total, dot)
-                        code.store(kind, results[0], here, total)
+                    group.take_off(k, found, rhs)
+
+    return function(body, 4 + 3 * len(kinds), 2)
+
+
+@cache
+def backward(kinds: tuple[Kind, ...], size: int, dtype: str) -> str:
+    """Return the function that solves for the eliminated rows.
+
+    Its arguments: as for `forward`, L, ``L^-1 a``, the solution y of the others, and
+    the arrays of each group. Its result is ``L^-T (L^-1 a - sum Z y)`` (rows, size).
+    """
+    kind = KINDS[dtype]
+
+    def body(code: Loops, arguments: list[str], results: list[str]) -> None:
+        shape, factor, solved, others, *given = arguments
+        groups = _solving(code, kind, kinds, size, given)
+        with code.loop(0, code.integer(shape, 1)) as row:
+            base = code.index("mul", row, size)
             matrix = code.index("mul", row, size * size)
-            found: dict[int, str] = {}
-            for i in reversed(range(size)):
-                here = code.index("add", base, i)
-                number = code.load(kind, results[0], here)
-                number = code.let(f"fneg {kind} {number}")
-                for m in range(i + 1, size):
-                    entry = code.index("add", matrix, m * size + i)
-                    product = code.binary(
-                        "fmul", kind, code.load(kind, factor, entry), found[m]
-                    )
-                    number = code.binary("fsub", kind, number, product)
-                entry = code.index("add", matrix, i * size + i)
-                diagonal = code.load(kind, factor, entry)
-                found[i] = code.binary("fdiv", kind, number, diagonal)
-                code.store(kind, results[0], here, found[i])
+            places = [code.index("add", base, i) for i in range(size)]
+            first = code.load(kind, solved, base, size)
+            code.store(kind, results[0], base, first, size)
+            for group in groups:
+                with code.loop(*group.blocks_of(row)) as k:
+                    group.take_off_own(k, others, results[0], places)
+            numbers = [code.load(kind, results[0], at) for at in places]
+            entry = lambda i, m: code.load(
+                kind, factor, code.index("add", matrix, m * size + i)
+            )
+            found = code.triangular(kind, numbers, range(size)[::-1], entry)
+            for i, number in found.items():
+                code.store(kind, results[0], places[i], number)
 
     return function(body, 4 + 3 * len(kinds), 1)
+
+
+def _solving(code: Loops, kind: str, kinds, size: int, given: list[str]) -> list:
+    """Return the groups of a program that solves."""
+    groups = []
+    for i, k in enumerate(kinds):
+        starts, places, z = given[3 * i : 3 * i + 3]
+        named = {"starts": starts, "places": places}
+        groups.append(GroupBlocks(code, kind, k, size, named, z))
+    return groups

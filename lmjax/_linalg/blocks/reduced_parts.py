@@ -35,9 +35,8 @@ class GroupBlocks:
 
     def __init__(self, code, kind, kind_of, size, given: dict[str, str], z: str):
         self.code, self.kind, self.size, self.z = code, kind, size, z
-        self.starts, self.places = given.get("starts", ""), given["places"]
-        self.nodes = given.get("nodes", "")
-        self.jac, self.residual = given.get("jac", ""), given.get("residual", "")
+        self.starts, self.places = given.get("starts", ""), given.get("places", "")
+        self.nodes, self.jac = given.get("nodes", ""), given.get("jac", "")
         self.spans, self.outer = spans(kind_of.sizes), kind_of.outer
         self.width, self.outputs = kind_of.width, kind_of.outputs
         self.inner = kind_of.inner
@@ -74,11 +73,6 @@ class GroupBlocks:
         )
         return self.code.load(self.kind, self.jac, at)
 
-    def residual_of(self, k: str, output: int) -> str:
-        """Return one residual."""
-        at = self.code.affine(k, self.outputs, output)
-        return self.code.load(self.kind, self.residual, at)
-
     def z_at(self, k: str, i: int, column: int) -> str:
         """Return where a number of Z is."""
         return self.code.affine(k, self.size * self.width, i * self.width + column)
@@ -89,9 +83,8 @@ class GroupBlocks:
         term = self.code.binary("fmul", self.kind, splat, vector, size)
         return self.code.binary(operation, self.kind, total, term, size)
 
-    def solve(self, own: "OwnRow", k: str, matrix: Storage, rhs: str) -> None:
-        """Write Z of a block, and its own part of the matrix and the gradient."""
-        at = self.places_of(k)
+    def solve(self, own: "OwnRow", k: str, matrix: Storage) -> None:
+        """Write Z of a block, and its own part of the matrix."""
         assert self.inner is not None
         start = self.spans[self.inner][0]
         for s in self.outer:
@@ -109,20 +102,33 @@ class GroupBlocks:
                 splat = self.code.splat(self.kind, own.inverses[i], size)
                 found.append(self.code.binary("fmul", self.kind, vector, splat, size))
                 self.code.store(self.kind, self.z, self.z_at(k, i, s0), found[i], size)
-            along = list(zip(own.solved, found, strict=True))
-            self.add_gradient(k, s, at[s], rhs, along)
         self.add_product(k, matrix)
 
-    def add_gradient(self, k: str, s: int, place: str, rhs: str, along: list) -> None:
-        """Write what a slot of a block adds to the right-hand side."""
+    def _rows_of_z(self, k: str, s: int) -> list[str]:
+        """Return the part of Z of a slot, a vector per eliminated unknown."""
         s0, s1 = self.spans[s]
-        total = self.code.load(self.kind, rhs, place, s1 - s0)
-        for o in range(self.outputs):
-            r, column = self.residual_of(k, o), self.column(k, o, s)
-            total = self.times("fsub", total, r, column, s1 - s0)
-        for number, vector in along:
-            total = self.times("fadd", total, number, vector, s1 - s0)
-        self.code.store(self.kind, rhs, place, total, s1 - s0)
+        places = [self.z_at(k, i, s0) for i in range(self.size)]
+        return [self.code.load(self.kind, self.z, at, s1 - s0) for at in places]
+
+    def take_off(self, k: str, numbers: dict[int, str], rhs: str) -> None:
+        """Write ``rhs -= Z^T numbers``."""
+        at = self.places_of(k)
+        for s in self.outer:
+            size = self.spans[s][1] - self.spans[s][0]
+            rows = self._rows_of_z(k, s)
+            terms = [(numbers[i], rows[i]) for i in range(self.size)]
+            self.accumulate("fsub", rhs, at[s], terms, size)
+
+    def take_off_own(self, k: str, vector: str, rhs: str, places: list[str]) -> None:
+        """Write ``rhs -= Z vector``, at these places."""
+        code, kind, at = self.code, self.kind, self.places_of(k)
+        for s in self.outer:
+            size = self.spans[s][1] - self.spans[s][0]
+            y = code.load(kind, vector, at[s], size)
+            for place, row in zip(places, self._rows_of_z(k, s), strict=True):
+                dot = code.dot(kind, row, y, size)
+                old = code.load(kind, rhs, place)
+                code.store(kind, rhs, place, code.binary("fsub", kind, old, dot))
 
     def add_product(self, k: str, matrix: Storage) -> None:
         """Write ``J^T J`` of a block into the lower triangle."""
@@ -153,36 +159,30 @@ class GroupBlocks:
 
 
 class OwnRow:
-    """The part of one eliminated row: V, its factor, its gradient."""
+    """The part of one eliminated row: V and its factor."""
 
-    def __init__(self, code, kind, size, factor, forward, row):
+    def __init__(self, code, kind, size, factor, row):
         self.code, self.kind, self.size = code, kind, size
-        self.factor, self.forward = factor, forward
+        self.factor = factor
         self.matrix_at = code.index("mul", row, size * size)
-        self.vector_at = code.index("mul", row, size)
         self.lower: dict[tuple[int, int], str] = {}
         self.inverses: list[str] = []
-        self.solved: list[str] = []
 
     def add(self, group: GroupBlocks, k: str) -> None:
-        """Write what a block adds to V and a."""
+        """Write what a block adds to V."""
         code, kind, size = self.code, self.kind, self.size
         start = group.spans[group.inner][0]
         for o in range(group.outputs):
             vector = group.column(k, o, group.inner)
-            numbers = [group.number(k, o, start + i) for i in range(size)]
-            targets = [code.index("add", self.matrix_at, i * size) for i in range(size)]
-            pairs = [
-                *zip([self.factor] * size, targets, numbers, strict=True),
-                (self.forward, self.vector_at, group.residual_of(k, o)),
-            ]
-            for base, at, number in pairs:
-                total = code.load(kind, base, at, size)
+            for i in range(size):
+                at = code.index("add", self.matrix_at, i * size)
+                number = group.number(k, o, start + i)
+                total = code.load(kind, self.factor, at, size)
                 total = group.times("fadd", total, number, vector, size)
-                code.store(kind, base, at, total, size)
+                code.store(kind, self.factor, at, total, size)
 
     def finish(self, lam: str) -> None:
-        """Write the factor of V with damping, and ``L^-1 a``."""
+        """Write the factor of V with damping."""
         code, kind, size = self.code, self.kind, self.size
         op = lambda name, a, b: code.binary(name, kind, a, b)
         for c in range(size):
@@ -204,14 +204,6 @@ class OwnRow:
                     number = op("fmul", number, self.inverses[c])
                 self.lower[r, c] = number
                 code.store(kind, self.factor, at, number)
-        for r in range(size):
-            at = code.index("add", self.vector_at, r)
-            number = code.load(kind, self.forward, at)
-            for m in range(r):
-                product = op("fmul", self.lower[r, m], self.solved[m])
-                number = op("fsub", number, product)
-            self.solved.append(op("fmul", number, self.inverses[r]))
-            code.store(kind, self.forward, at, self.solved[r])
 
 
 def subtract(

@@ -1,4 +1,4 @@
-"""The damped step by a sparse factorisation of the whole normal matrix."""
+"""Factors of a normal matrix: of the whole, or of what elimination leaves of it."""
 
 from typing import Any
 
@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lmjax._jax import machine, sharded
-from lmjax._jax.custom_vmap import each, with_batch
-from lmjax._linalg.blocks import reduced, sparse_cholesky
+from lmjax._jax import machine
+from lmjax._linalg.blocks import dense_cholesky, reduced, sparse_cholesky
 from lmjax._linalg.blocks.linearization import BlockLinearization
-from lmjax._linalg.blocks.loops import call
+from lmjax._linalg.blocks.loops import call, on_cpu
 from lmjax._linalg.blocks.reduced_parts import Kind
 from lmjax._linalg.blocks.structure import Structure, absent
 
@@ -95,104 +94,152 @@ def plan(structure: Structure, meeting: Any = None) -> SparsePattern:
     )
 
 
-def factored(
-    pattern: SparsePattern,
-    matrix: Float[Array, "blocks size size"],
+def factor(
+    pattern: SparsePattern | None,
+    matrix: Float[Array, "*blocks size size"],
     added: Float[Array, " n"],
-    rhs: Float[Array, " n"],
-) -> Float[Array, " n"]:
-    """Solve with a matrix by machine code.
+) -> Float[Array, "*blocks size size"]:
+    """Return the factor of a matrix by machine code; NaN if not positive definite.
 
     Args:
-        pattern: Where its blocks are.
-        matrix: The blocks of its lower triangle, columns contiguous.
+        pattern: Where its blocks are; None of a dense matrix.
+        matrix: The blocks of its lower triangle, columns contiguous; or a dense one.
         added: What is added to its diagonal.
-        rhs: Right-hand side.
     """
+    if pattern is None:
+        if len(added) > dense_cholesky.MOST:
+            return factor_densely(matrix, added)
+        return dense_cholesky.factor(matrix, added)
     count, size = pattern.columns, pattern.size
-    spread = lambda v, other: (
-        jnp.full((count * size,), other, rhs.dtype).at[pattern.places].set(v)
-    )
-    diagonal = spread(added, 1.0).reshape(count, size)
-    index = jnp.arange(size)
-    first = jnp.asarray(pattern.starts)[:-1]
+    index, first = jnp.arange(size), jnp.asarray(pattern.starts)[:-1]
+    diagonal = _spread(pattern, added, 1.0)
     matrix = matrix.at[first[:, None], index, index].add(diagonal)
-    shapes = (
-        jax.ShapeDtypeStruct((count, size), rhs.dtype),
-        jax.ShapeDtypeStruct(matrix.shape, rhs.dtype),
-    )
-    text = sparse_cholesky.program(size, str(rhs.dtype))
-    given = jnp.array([count], jnp.int32), jnp.asarray(pattern.starts)
-    wanted = spread(rhs, 0.0).reshape(count, size)
-    x, _ = call(text, shapes, *given, jnp.asarray(pattern.rows), matrix, wanted)
+    text = sparse_cholesky.factorization(size, str(added.dtype))
+    stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
+    shape = jax.ShapeDtypeStruct(matrix.shape, matrix.dtype)
+    return call(text, shape, jnp.array([count], jnp.int32), *stored, matrix)
+
+
+def substitute(
+    pattern: SparsePattern | None, lower: Array, rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Solve with what `factor` returns, by machine code."""
+    if pattern is None:
+        if len(rhs) > dense_cholesky.MOST:
+            return substitute_densely(lower, rhs)
+        return dense_cholesky.substitute(lower, rhs)
+    count, size = pattern.columns, pattern.size
+    text = sparse_cholesky.substitution(size, str(rhs.dtype))
+    stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
+    given = *stored, lower, _spread(pattern, rhs, 0.0)
+    shape = jax.ShapeDtypeStruct((count, size), rhs.dtype)
+    x = call(text, shape, jnp.array([count], jnp.int32), *given)
     return x.ravel()[pattern.places]
 
 
-def solve(model: BlockLinearization, damping: Any, fallback: Any) -> Float[Array, " n"]:
-    """Return the damped least-squares step.
+def _spread(pattern: SparsePattern, v: Float[Array, " n"], other: float) -> Array:
+    """Return a vector node by node, with a number where nodes are padded."""
+    count, size = pattern.columns, pattern.size
+    whole = jnp.full((count * size,), other, v.dtype).at[pattern.places].set(v)
+    return whole.reshape(count, size)
+
+
+def factor_densely(
+    matrix: Float[Array, "n n"], added: Float[Array, " n"]
+) -> Float[Array, "size size"]:
+    """Return the factor of a dense matrix, of the size that machine code needs."""
+    index, size = jnp.arange(len(added)), dense_cholesky.padded(len(added))
+    matrix = matrix.at[index, index].add(added)
+    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    return jnp.eye(size, dtype=lower.dtype).at[: len(added), : len(added)].set(lower)
+
+
+def substitute_densely(
+    lower: Float[Array, "size size"], rhs: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Solve with the factor of a dense matrix."""
+    lower = lower[: len(rhs), : len(rhs)]
+    return jax.scipy.linalg.cho_solve((lower, True), rhs)
+
+
+def has_program(pattern: SparsePattern | None) -> bool:
+    """Return whether machine code can factor the normal matrix."""
+    return pattern is not None and not machine.available()
+
+
+def factor_normal(model: BlockLinearization, damping: Any) -> Array | None:
+    """Return the factor of the damped normal matrix.
+
+    On a CPU, outside of `jax.vmap`; elsewhere a sparse one has zeros, and a dense one
+    up to `MOST_DENSE` unknowns is made only where machine code has no place at all.
+    """
+    pattern = model.structure.plan
+    if not has_program(pattern):
+        if model.structure.size > MOST_DENSE:
+            return None
+        matrix = model.structure.normal_matrix(model.columns)
+        return factor_densely(matrix, damping + absent(jnp.diagonal(matrix)))
+    arrays, static = eqx.partition((model, damping), eqx.is_array)
+    shape = len(pattern.rows), pattern.size, pattern.size
+    nothing = lambda arrays: jnp.zeros(shape, model.residual.dtype)
+    compiled = lambda arrays: _factored(*eqx.combine(arrays, static))
+    return on_cpu(compiled, nothing, arrays)
+
+
+def solve(
+    model: BlockLinearization,
+    damping: Any,
+    lower: Array | None,
+    rhs: Float[Array, " n"],
+    fallback: Any,
+) -> Float[Array, " n"]:
+    """Solve with the damped normal matrix.
 
     Args:
         model: The linear model.
-        damping: What is added to the diagonal.
+        damping: What was added to the diagonal.
+        lower: What `factor_normal` made of both.
+        rhs: Right-hand side.
         fallback: Solver of large problems where machine code has no place.
     """
-    structure, pattern = model.structure, model.structure.plan
-    other = _densely if structure.size <= MOST_DENSE else fallback
-    if pattern is None or machine.available():
-        return other(model, damping)
-    arrays, static = eqx.partition((model, damping), eqx.is_array)
-    otherwise = lambda arrays: other(*eqx.combine(arrays, static))
-    compiled = lambda arrays: _compiled(*eqx.combine(arrays, static))
+    pattern = model.structure.plan
+    if not has_program(pattern):
+        if lower is None:
+            return fallback(model.with_gradient(-rhs), damping)
+        return substitute_densely(lower, rhs)
+    arrays, static = eqx.partition((model, damping, lower, rhs), eqx.is_array)
 
-    def alone(arrays):
-        return sharded.platform_dependent(arrays, cpu=compiled, default=otherwise)
+    def otherwise(arrays):
+        model, damping, _, rhs = eqx.combine(arrays, static)
+        if model.structure.size > MOST_DENSE:
+            return fallback(model.with_gradient(-rhs), damping)
+        matrix = model.structure.normal_matrix(model.columns)
+        added = damping + absent(jnp.diagonal(matrix))
+        return substitute_densely(factor_densely(matrix, added), rhs)
 
-    batch = lambda size, flags, arrays: each(otherwise, size, flags, arrays)
-    return with_batch(alone, batch, arrays)
+    def compiled(arrays):
+        model, _, lower, rhs = eqx.combine(arrays, static)
+        return substitute(model.structure.plan, lower, rhs)
+
+    return on_cpu(compiled, otherwise, arrays)
 
 
-def _densely(model: BlockLinearization, damping) -> Float[Array, " n"]:
-    """Return the step by a dense factorisation."""
-    matrix = model.structure.normal_matrix(model.columns)
-    added = damping + absent(jnp.diagonal(matrix))
-    return by_lapack(matrix, added, -model.grad)
-
-
-def _compiled(model: BlockLinearization, damping) -> Float[Array, " n"]:
-    """Return the step by machine code."""
+def _factored(model: BlockLinearization, damping) -> Array:
+    """Return the factor of the damped normal matrix by machine code."""
     structure, pattern = model.structure, model.structure.plan
     dtype, size, count = model.residual.dtype, pattern.size, len(pattern.rows)
-    out = (
-        jax.ShapeDtypeStruct((count, size, size), dtype),
-        jax.ShapeDtypeStruct((structure.size,), dtype),
-    )
+    out = jax.ShapeDtypeStruct((count, size, size), dtype)
     stored = jnp.asarray(pattern.starts), jnp.asarray(pattern.rows)
-    matrix: Any = 0.0
-    rhs: Any = 0.0 if model.extra is None else -model.extra
-    for group, columns, residual, nodes in zip(
-        structure.groups,
-        model.columns,
-        structure.split(model.residual),
-        pattern.nodes,
-        strict=True,
+    matrix = jnp.zeros((), dtype)
+    for group, columns, nodes in zip(
+        structure.groups, model.columns, pattern.nodes, strict=True
     ):
         kind = Kind(group.sizes, group.outputs, None)
         shape = jnp.array([structure.size, group.blocks, count], jnp.int32)
-        more = call(
+        matrix = matrix + call(
             reduced.product(kind, size, str(dtype)),
             out,
-            *(shape, *stored, structure.places(group).T, jnp.asarray(nodes)),
-            *(jnp.transpose(columns, (2, 1, 0)), residual.T),
+            *(shape, *stored, jnp.asarray(nodes), jnp.transpose(columns, (2, 1, 0))),
         )
-        matrix, rhs = matrix + more[0], rhs + more[1]
-    squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
-    added = damping + absent(structure.add_up(squares))
-    return factored(pattern, matrix, added, rhs)
-
-
-def by_lapack(matrix, added, rhs) -> Float[Array, " n"]:
-    """Solve with a matrix of which the lower triangle is given."""
-    index = jnp.arange(len(rhs))
-    matrix = matrix.at[index, index].add(added)
-    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((lower, True), rhs)
+    added = damping + absent(structure.squares(model.columns))
+    return factor(pattern, matrix, added)

@@ -91,13 +91,13 @@ def _eliminated(place: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Pat
 
 
 @cache
-def program(size: int, dtype: str) -> str:
-    """Return the function that factors a matrix and solves with it.
+def factorization(size: int, dtype: str) -> str:
+    """Return the function that factors a matrix.
 
-    Its arguments: number of block columns, starts and rows of the `Pattern`, the blocks
-    of the lower triangle in its order, each with the columns one after the other, and
-    the right-hand side (columns, size). Its results: the solution, and the factor.
-    A matrix that is not positive definite gives NaN.
+    Its arguments: number of block columns, starts and rows of the `Pattern`, and the
+    blocks of the lower triangle in its order, each with the columns one after the
+    other. Its result: the factor in their places. A matrix that is not positive
+    definite gives NaN.
 
     Args:
         size: Rows of a block.
@@ -106,35 +106,59 @@ def program(size: int, dtype: str) -> str:
     kind = KINDS[dtype]
 
     def body(code: Loops, arguments: list[str], results: list[str]) -> None:
-        columns, starts, rows, blocks, rhs = arguments
-        x, factor = results
+        columns, starts, rows, blocks = arguments
+        factor = results[0]
         n = code.integer(columns, 0)
         blocks_end = code.integer(starts, n)
-        kernel = _Columns(code, kind, size, starts, rows, factor, x)
+        kernel = _Columns(code, kind, size, starts, rows, factor)
         with code.loop(0, blocks_end) as k:
             at = code.index("mul", k, size * size)
             for c in range(size):
                 here = code.index("add", at, c * size)
                 column = code.load(kind, blocks, here, size)
                 code.store(kind, factor, here, column, size)
-        with code.loop(0, n) as k:
-            at = code.index("mul", k, size)
-            code.store(kind, x, at, code.load(kind, rhs, at, size), size)
         position = code.variable("0")
         with code.loop(0, n) as j:
             kernel.eliminate(j, position)
-        with code.loop(0, n) as k:
-            kernel.substitute(code.index("sub", code.index("sub", n, 1), k))
 
-    return function(body, 5, 2)
+    return function(body, 4, 1)
+
+
+@cache
+def substitution(size: int, dtype: str) -> str:
+    """Return the function that solves with a factor.
+
+    Its arguments: number of block columns, starts and rows of the `Pattern`, the
+    factor, and the right-hand side (columns, size). Its result: the solution.
+
+    Args:
+        size: Rows of a block.
+        dtype: Of the numbers.
+    """
+    kind = KINDS[dtype]
+
+    def body(code: Loops, arguments: list[str], results: list[str]) -> None:
+        columns, starts, rows, factor, rhs = arguments
+        x = results[0]
+        n = code.integer(columns, 0)
+        kernel = _Columns(code, kind, size, starts, rows, factor)
+        with code.loop(0, n) as k:
+            at = code.index("mul", k, size)
+            code.store(kind, x, at, code.load(kind, rhs, at, size), size)
+        with code.loop(0, n) as j:
+            kernel.forward(x, j)
+        with code.loop(0, n) as k:
+            kernel.backward(x, code.index("sub", code.index("sub", n, 1), k))
+
+    return function(body, 5, 1)
 
 
 class _Columns:
-    """The parts of the factorisation that handle one column of blocks."""
+    """The parts of both programs that handle one column of blocks."""
 
-    def __init__(self, code, kind, size, starts, rows, factor, x):
+    def __init__(self, code, kind, size, starts, rows, factor):
         self.code, self.kind, self.size = code, kind, size
-        self.starts, self.rows, self.factor, self.x = starts, rows, factor, x
+        self.starts, self.rows, self.factor = starts, rows, factor
 
     def _op(self, name: str, a: str, b: str, size: int = 0) -> str:
         return self.code.binary(name, self.kind, a, b, size)
@@ -155,15 +179,18 @@ class _Columns:
         splat = self.code.splat(self.kind, number, self.size)
         return self._op("fmul", splat, vector, self.size)
 
+    def _blocks_of(self, j: str) -> tuple[str, str]:
+        """Return where the blocks of a column begin and end."""
+        following = self.code.index("add", j, 1)
+        return tuple(self.code.integer(self.starts, at) for at in (j, following))
+
     def eliminate(self, j: str, position: str) -> None:
-        """Write: factor column j, update the columns to the right, solve for x_j."""
-        code, size, kind = self.code, self.size, self.kind
-        first = code.integer(self.starts, j)
-        end = code.integer(self.starts, code.index("add", j, 1))
+        """Write: factor column j, update the columns to the right."""
+        code, size = self.code, self.size
+        first, end = self._blocks_of(j)
         below = code.index("add", first, 1)
         diagonal = code.index("mul", first, size * size)
         lower, inverses = self._diagonal_block(diagonal)
-        x_j = self._forward(j, lower, inverses)
         with code.loop(below, end) as q:
             block = code.index("mul", q, size * size)
             solved = []
@@ -174,11 +201,6 @@ class _Columns:
                     vector = self._op("fsub", vector, product, size)
                 solved.append(self._times(inverses[c], vector))
                 self._put(block, c, solved[c])
-            at = code.index("mul", code.integer(self.rows, q), size)
-            rest = code.load(kind, self.x, at, size)
-            for c in range(size):
-                rest = self._op("fsub", rest, self._times(x_j[c], solved[c]), size)
-            code.store(kind, self.x, at, rest, size)
         with code.loop(below, end) as q:
             self._update(q, end, position)
 
@@ -201,20 +223,6 @@ class _Columns:
                 at = code.index("add", block, c * size + r)
                 code.store(kind, self.factor, at, number)
         return lower, inverses
-
-    def _forward(self, j: str, lower: dict, inverses: list[str]) -> list[str]:
-        code, size = self.code, self.size
-        base = code.index("mul", j, size)
-        found = []
-        for r in range(size):
-            at = code.index("add", base, r)
-            number = code.load(self.kind, self.x, at)
-            for m in range(r):
-                product = self._op("fmul", lower[r, m], found[m])
-                number = self._op("fsub", number, product)
-            found.append(self._op("fmul", number, inverses[r]))
-            code.store(self.kind, self.x, at, found[r])
-        return found
 
     def _update(self, q: str, end: str, position: str) -> None:
         """Write: subtract the products of block q with itself and those below it."""
@@ -248,28 +256,45 @@ class _Columns:
                     total = self._op("fsub", total, product, size)
                 self._put(target, k, total)
 
-    def substitute(self, j: str) -> None:
+    def forward(self, x: str, j: str) -> None:
+        """Write: ``x_j = L_jj^-1 x_j``, and take it off the rows below."""
+        code, size, kind = self.code, self.size, self.kind
+        first, end = self._blocks_of(j)
+        found = self._solved(x, j, first, range(size), lambda r, m: (r, m))
+        with code.loop(code.index("add", first, 1), end) as q:
+            block = code.index("mul", q, size * size)
+            at = code.index("mul", code.integer(self.rows, q), size)
+            rest = code.load(kind, x, at, size)
+            for c in range(size):
+                term = self._times(found[c], self._column(block, c))
+                rest = self._op("fsub", rest, term, size)
+            code.store(kind, x, at, rest, size)
+
+    def backward(self, x: str, j: str) -> None:
         """Write: ``x_j = L_jj^-T (x_j - sum over the blocks below of L^T x)``."""
         code, size, kind = self.code, self.size, self.kind
-        first = code.integer(self.starts, j)
-        end = code.integer(self.starts, code.index("add", j, 1))
+        first, end = self._blocks_of(j)
         base = code.index("mul", j, size)
         with code.loop(code.index("add", first, 1), end) as q:
             block = code.index("mul", q, size * size)
             at = code.index("mul", code.integer(self.rows, q), size)
-            known = code.load(kind, self.x, at, size)
+            known = code.load(kind, x, at, size)
             for c in range(size):
                 dot = code.dot(kind, self._column(block, c), known, size)
                 here = code.index("add", base, c)
-                old = code.load(kind, self.x, here)
-                code.store(kind, self.x, here, self._op("fsub", old, dot))
-        block = code.index("mul", first, size * size)
-        found: dict[int, str] = {}
-        for r in reversed(range(size)):
-            at = code.index("add", base, r)
-            number = code.load(kind, self.x, at)
-            for m in range(r + 1, size):
-                product = self._op("fmul", self._number(block, m, r), found[m])
-                number = self._op("fsub", number, product)
-            found[r] = self._op("fdiv", number, self._number(block, r, r))
-            code.store(kind, self.x, at, found[r])
+                old = code.load(kind, x, here)
+                code.store(kind, x, here, self._op("fsub", old, dot))
+        self._solved(x, j, first, range(size)[::-1], lambda r, m: (m, r))
+
+    def _solved(self, x: str, j: str, block: str, order, place) -> dict[int, str]:
+        """Write x_j solved with the diagonal block, or with its transpose."""
+        code = self.code
+        diagonal = code.index("mul", block, self.size * self.size)
+        base = code.index("mul", j, self.size)
+        places = [code.index("add", base, r) for r in range(self.size)]
+        numbers = [code.load(self.kind, x, at) for at in places]
+        entry = lambda r, m: self._number(diagonal, *place(r, m))
+        found = code.triangular(self.kind, numbers, order, entry)
+        for r, number in found.items():
+            code.store(self.kind, x, places[r], number)
+        return found

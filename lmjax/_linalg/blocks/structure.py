@@ -16,6 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from lmjax._linalg.linearization import PRECISION
 
+# Sums of up to so many terms are written out, term by term.
+MOST_TERMS = 32
+
 
 class Leaf(NamedTuple):
     """One kind of parameters.
@@ -169,6 +172,10 @@ class Structure(eqx.Module):
         ]
         return jnp.concatenate(every)
 
+    def squares(self, columns: Sequence[Array]) -> Float[Array, " n"]:
+        """Return the diagonal of ``J^T J``, from the columns of each group."""
+        return self.add_up([contract(jac, jac, 1) for jac in columns])
+
     def normal_matrix(self, columns: Sequence[Array]) -> Float[Array, "n n"]:
         """Return ``J^T J`` as a dense matrix, from the columns of each group."""
         matrix = jnp.zeros((self.size, self.size), columns[0].dtype)
@@ -197,6 +204,24 @@ def absent(diagonal: Float[Array, "*n"]) -> Float[Array, "*n"]:
 def join(parts: list[Float[Array, "out k"]]) -> Float[Array, " m"]:
     """Return the flat residual; what `Structure.split` undoes."""
     return jnp.concatenate([part.ravel() for part in parts])
+
+
+def contract(a: Array, b: Array, axis: int) -> Array:
+    """Return the sum of ``a * b`` along an axis, written out if it is short.
+
+    XLA needs twenty times as long for sums along leading axes on a CPU.
+    """
+    shape = jnp.broadcast_shapes(a.shape, b.shape)
+    if shape[axis] > MOST_TERMS:
+        return jnp.sum(a * b, axis=axis)
+
+    def term(x, k):
+        return jax.lax.index_in_dim(x, min(k, x.shape[axis] - 1), axis, keepdims=False)
+
+    total = term(a, 0) * term(b, 0)
+    for k in range(1, shape[axis]):
+        total = total + term(a, k) * term(b, k)
+    return total
 
 
 def sum_by_row(

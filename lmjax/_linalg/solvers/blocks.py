@@ -1,9 +1,8 @@
 """Linear solvers for problems of many small blocks, beside `Schur`."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmjax._errors.checks import check_above
@@ -46,8 +45,7 @@ class BlockCG(eqx.Module):
         model = linearization
         grad = model.grad
         structure = model.structure
-        squares = [jnp.sum(columns**2, axis=1) for columns in model.columns]
-        added = damping + absent(structure.add_up(squares))
+        added = damping + absent(structure.squares(model.columns))
         product = lambda v: model.rmv(model.mv(v)) + added * v
         precondition = conjugate.block_jacobi(
             structure, model.columns, [None] * len(model.columns), added
@@ -78,4 +76,51 @@ class SparseCholesky(eqx.Module):
         self, linearization: BlockLinearization, damping: Scalar
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
-        return sparse.solve(linearization, damping, BlockCG())
+        return factored(self, linearization, damping).solve(-linearization.grad)
+
+    def factor(self, model: BlockLinearization, damping: Scalar) -> Any:
+        """Return the factor of the damped normal matrix."""
+        return sparse.factor_normal(model, damping)
+
+    def substitute(
+        self,
+        model: BlockLinearization,
+        damping: Scalar,
+        factors: Any,
+        rhs: Float[Array, " n"],
+    ) -> Float[Array, " n"]:
+        """Return the solution for a right-hand side."""
+        return sparse.solve(model, damping, factors, rhs, BlockCG())
+
+
+class Factored(eqx.Module):
+    """The damped normal matrix of blocks, ready to be solved with many times.
+
+    Attributes:
+        linear_solver: The linear solver.
+        model: The linear model; its residual is of no account.
+        damping: What is added to the diagonal.
+        factors: What the solver made of both; None if it has no factorisation.
+    """
+
+    linear_solver: Any
+    model: BlockLinearization
+    damping: Scalar
+    factors: Any
+
+    def solve(self, rhs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Return the solution for a right-hand side."""
+        solver, model = self.linear_solver, self.model
+        if not hasattr(solver, "substitute"):
+            return solver(model.with_gradient(-rhs), self.damping)
+        return solver.substitute(model, self.damping, self.factors, rhs)
+
+
+def factored(
+    linear_solver: Any, model: BlockLinearization, damping: Scalar
+) -> Factored:
+    """Return the damped normal matrix of blocks, factored if the solver can."""
+    factors = None
+    if hasattr(linear_solver, "factor"):
+        factors = linear_solver.factor(model, damping)
+    return Factored(linear_solver, model, damping, factors)

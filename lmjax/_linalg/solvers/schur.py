@@ -1,6 +1,6 @@
 """The damped step by elimination: of each curve's own parameters, or of a leaf."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,9 +10,10 @@ from jaxtyping import Array, Float
 from lmjax._errors.checks import check_above, check_choice, check_flag
 from lmjax._jax.types import Scalar
 from lmjax._linalg.arrowhead import ArrowLinearization, ArrowMatrix
-from lmjax._linalg.blocks import elimination
+from lmjax._linalg.blocks import elimination, elimination_in_xla
 from lmjax._linalg.blocks.linearization import BlockLinearization
 from lmjax._linalg.linearization import PRECISION, UNROLL_UP_TO
+from lmjax._linalg.solvers.blocks import factored
 from lmjax._linalg.solvers.dense import solve_positive, solve_written_out
 
 
@@ -82,11 +83,31 @@ class Schur(eqx.Module):
     ) -> Float[Array, " n"]:
         """Return the damped least-squares step."""
         if isinstance(linearization, BlockLinearization):
-            model = linearization.wide
-            return elimination.solve(model, damping, self.tol, self.max_steps)
+            return factored(self, linearization, damping).solve(-linearization.grad)
         grad = linearization.grad
         matrix = linearization.matrix.plus_diagonal(jnp.full_like(grad, damping))
         return -solve_arrow(matrix, grad)
+
+    def factor(self, model: BlockLinearization, damping: Scalar) -> Any:
+        """Return factors of the damped normal matrix; None if it is not factored."""
+        if not elimination.has_factor(model.structure):
+            return None
+        return elimination.factor(model.wide, damping)
+
+    def substitute(
+        self,
+        model: BlockLinearization,
+        damping: Scalar,
+        factors: Any,
+        rhs: Float[Array, " n"],
+    ) -> Float[Array, " n"]:
+        """Return the solution for a right-hand side."""
+        by_products = lambda model, damping, rhs: elimination_in_xla.solve_by_products(
+            model, damping, rhs, self.tol, self.max_steps
+        )
+        if factors is None:
+            return by_products(model.wide, damping, rhs)
+        return elimination.solve(model.wide, damping, factors, rhs, by_products)
 
 
 def solve_arrow(matrix: ArrowMatrix, rhs: Float[Array, " n"]) -> Float[Array, " n"]:
