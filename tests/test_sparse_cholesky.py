@@ -52,18 +52,24 @@ def test_solutions_are_those_of_a_dense_solve(kind, size):
     pattern = sparse_cholesky.pattern(23, i, j)
     blocks, whole = assembled(pattern, i, j, size)
     rhs = RNG.normal(size=(23, size))
+    x = solved(pattern, blocks, rhs)
+    expected = np.linalg.solve(whole, rhs.ravel()).reshape(rhs.shape)
+    np.testing.assert_allclose(x, expected, rtol=1e-9)
+
+
+def solved(pattern, blocks, rhs):
+    """Factor and solve by machine code; rows of the right-hand side are nodes."""
     ordered = np.zeros_like(rhs)
     ordered[pattern.place] = rhs
+    stored = np.array([len(rhs)], np.int32), pattern.starts, pattern.rows
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, np.float64)
     with jax.enable_x64(True):
-        shapes = (
-            jax.ShapeDtypeStruct(rhs.shape, np.float64),
-            jax.ShapeDtypeStruct(blocks.shape, np.float64),
-        )
-        text = sparse_cholesky.program(size, "float64")
-        given = np.array([23], np.int32), pattern.starts, pattern.rows, blocks, ordered
-        x, _ = call(text, shapes, *map(jnp.asarray, given))
-    expected = np.linalg.solve(whole, rhs.ravel()).reshape(rhs.shape)
-    np.testing.assert_allclose(np.asarray(x)[pattern.place], expected, rtol=1e-9)
+        given = tuple(map(jnp.asarray, stored))
+        text = sparse_cholesky.factorization(rhs.shape[1], "float64")
+        lower = call(text, shape(blocks), *given, jnp.asarray(blocks))
+        text = sparse_cholesky.substitution(rhs.shape[1], "float64")
+        x = call(text, shape(rhs), *given, lower, jnp.asarray(ordered))
+    return np.asarray(x)[pattern.place]
 
 
 def test_long_paths_keep_what_they_leave_between_their_ends():
@@ -96,17 +102,7 @@ def sparse_solution(pattern, i, j):
     every = np.arange(n)
     blocks[pattern.find(every, every), 0, 0] = whole.diagonal()
     blocks[pattern.find(i, j), 0, 0] = -1.0
-    ordered = np.zeros((n, 1))
-    ordered[pattern.place, 0] = rhs
-    with jax.enable_x64(True):
-        shapes = (
-            jax.ShapeDtypeStruct((n, 1), np.float64),
-            jax.ShapeDtypeStruct(blocks.shape, np.float64),
-        )
-        text = sparse_cholesky.program(1, "float64")
-        given = np.array([n], np.int32), pattern.starts, pattern.rows, blocks, ordered
-        x, _ = call(text, shapes, *map(jnp.asarray, given))
-    return np.asarray(x)[pattern.place, 0], spsolve(whole.tocsc(), rhs)
+    return solved(pattern, blocks, rhs[:, None])[:, 0], spsolve(whole.tocsc(), rhs)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -117,8 +113,8 @@ def test_dense_solutions(n, dtype):
     rhs, added = RNG.normal(size=n), RNG.uniform(size=n)
     with jax.enable_x64(True):
         given = np.tril(matrix), added, rhs
-        arrays = [jnp.asarray(x.astype(dtype)) for x in given]
-        x = dense_cholesky.solve(*arrays)
+        lower, added_, rhs_ = [jnp.asarray(x.astype(dtype)) for x in given]
+        x = dense_cholesky.substitute(dense_cholesky.factor(lower, added_), rhs_)
     expected = np.linalg.solve(matrix + np.diag(added), rhs)
     size = np.max(np.abs(expected))
     assert x.dtype == dtype
@@ -128,5 +124,6 @@ def test_dense_solutions(n, dtype):
 
 def test_matrices_that_are_not_positive_definite_give_nan():
     with jax.enable_x64(True):
-        x = dense_cholesky.solve(-jnp.eye(5), jnp.zeros(5), jnp.ones(5))
+        lower = dense_cholesky.factor(-jnp.eye(5), jnp.zeros(5))
+        x = dense_cholesky.substitute(lower, jnp.ones(5))
     assert np.all(np.isnan(x))
