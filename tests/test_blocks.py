@@ -183,6 +183,7 @@ def test_hypergradients_are_exact():
     np.testing.assert_allclose(forward, jnp.vdot(gradient, along), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_hypergradients_in_float32_come_close():
     def goal(weights, dtype):
         cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
@@ -483,6 +484,7 @@ def prior(**options):
     )
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(
     "linear_solver",
     [
