@@ -3,7 +3,7 @@
 Write the residual once; fit one curve or a million without changing it.
 """
 
-import importlib
+from importlib import import_module as _import_module
 
 from lmjax import _interrupt as _interrupt
 from lmjax import likelihoods as likelihoods
@@ -68,5 +68,5 @@ _LATER = ("io", "optax", "plot", "scipy", "xarray")
 
 def __getattr__(name: str):
     if name in _LATER:
-        return importlib.import_module(f"lmjax.{name}")
+        return _import_module(f"lmjax.{name}")
     raise AttributeError(f"module 'lmjax' has no attribute {name!r}")

@@ -227,3 +227,5 @@ def test_file_is_short(path):
 def test_version_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert lmjax.__version__ == project["version"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {lmjax.__version__}\n" in citation

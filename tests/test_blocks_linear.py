@@ -190,6 +190,7 @@ def test_one_factorisation_serves_many_right_hand_sides(name, monkeypatch):
         assert close(together(model, rhs))
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_steps_under_vmap_are_the_same(solver):
     problem, p, linearization = linearized(PROBLEMS["two groups of points"], solver)
@@ -201,6 +202,7 @@ def test_steps_under_vmap_are_the_same(solver):
         assert error < accuracy(solver) * np.max(np.abs(expected))
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_rows_may_be_traced(solver):
     given = PROBLEMS["two groups of points"]

@@ -161,10 +161,15 @@ def test_notebook_is_stored_as_executed(path):
         assert not ABSOLUTE_PATH.search(text), text
 
 
-def test_figure_of_the_readme_is_one_of_the_notebook():
-    figure = (ROOT / "notebooks" / "walkers.png").read_bytes()
-    stored = (ROOT / "notebooks" / "01_the_dance.ipynb").read_text()
-    assert base64.b64encode(figure).decode() in stored.replace("\\n", "")
+@pytest.mark.parametrize(
+    ("figure", "notebook"),
+    [("walkers", "01_the_dance"), ("go_and_stop", "02_narrow_valleys")],
+)
+def test_figure_of_a_page_is_one_of_the_notebook(figure, notebook):
+    folder = ROOT / "notebooks"
+    stored = (folder / f"{notebook}.ipynb").read_text().replace("\\n", "")
+    drawn = (folder / f"{figure}.png").read_bytes()
+    assert base64.b64encode(drawn).decode() in stored
 
 
 @pytest.mark.slow

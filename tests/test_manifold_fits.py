@@ -91,6 +91,13 @@ class Direction(eqx.Module):
         return jnp.arctan2(cross, dot)[None]
 
 
+class Plain:
+    """A manifold in all but its class."""
+
+    tangent_size = 1
+    retract, local = Direction.retract, Direction.local
+
+
 ANGLES = np.array([0.3, 1.4, -0.8])
 TARGETS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 ALL_EAST = {"d": jnp.tile(jnp.array([1.0, 0.0]), (3, 1))}
@@ -163,6 +170,10 @@ REFUSED = {
             bounds=(-0.5, 0.5),
         ),
         "bounds: expected none",
+    ),
+    "no pytree": (
+        lambda: lmjax.least_squares(lambda p: p, jnp.ones(2), manifold=Plain()),
+        "derived from equinox.Module",
     ),
     "another shape": (
         lambda: lmjax.least_squares(lambda p: p, jnp.ones(4), manifold=SPACE),

@@ -195,6 +195,20 @@ def test_geodesic_acceleration_finds_the_minimum(name):
     assert mgh.which_minimum(problem, 2 * float(sol.cost)) == 0
 
 
+@pytest.mark.parametrize("bounds", [None, (-5.0, 5.0)], ids=["free", "bounded"])
+def test_geodesic_acceleration_saves_steps_in_a_narrow_curved_valley(bounds):
+    valley = lambda p: jnp.array([1000.0 * (p[1] - p[0] ** 2), 1.0 - p[0]])
+    start = jnp.array([-1.2, 1.0])
+
+    def steps(geodesic):
+        solver = lmjax.LevenbergMarquardt(geodesic=geodesic)
+        sol = lmjax.least_squares(valley, start, bounds=bounds, solver=solver)
+        np.testing.assert_allclose(sol.params, 1.0, rtol=1e-10)
+        return int(sol.num_steps)
+
+    assert steps(geodesic=True) < 0.5 * steps(geodesic=False)
+
+
 def test_default_settings_reach_a_mean_of_ten_digits():
     digits = [
         nist.digits(

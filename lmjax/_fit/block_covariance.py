@@ -13,6 +13,7 @@ from lmjax._jax import paths
 from lmjax._linalg.linearization import PRECISION
 from lmjax._problem import block_build
 from lmjax._problem.residual_blocks import ResidualBlocks
+from lmjax._solver.status import ParamStatus
 
 # Directions that are looked for: a world may move, turn and grow (7), twice.
 MOST_OPEN = 14
@@ -49,20 +50,19 @@ def block_covariance(
     rows: dict[str, Any],
     *,
     manifold: Any = None,
-    fixed: Any = None,
     absolute_sigma: bool = False,
 ) -> BlockCovariance:
     """Return the covariance of chosen rows of a structured fit.
 
     The diagonal blocks of ``(J^T J)^-1``, each row by itself, by one solve per unknown
-    asked for: nothing as large as J^T J is formed. For float64.
+    asked for: nothing as large as J^T J is formed. For float64. What the fit held has
+    covariance zero, fixed or at a bound, as in dense fits.
 
     Args:
         blocks: What `least_squares` was given.
         solution: What it returned.
         rows: Names of leaves of the parameters, and the rows asked for.
         manifold: As given to `least_squares`.
-        fixed: As given to `least_squares`; fixed rows have covariance zero.
         absolute_sigma: Whether residuals are in units of their standard deviations.
             If not, the covariance is scaled by ``2 cost / dof``.
 
@@ -104,9 +104,10 @@ def block_covariance(
         unknowns = leaf.start + numbers[:, None] * leaf.size + np.arange(leaf.size)
         wanted[name] = unknowns
     every = np.concatenate([w.ravel() for w in wanted.values()]).astype(np.int32)
-    columns, values, free, m = _columns(prepared, solution.params, fixed, every)
+    status = solution.flat_status
+    columns, values, dof = _columns(prepared, solution.params, status, every)
     open_directions = int(np.sum(np.asarray(values) < OPEN))
-    dof = m - (int(free) - open_directions)
+    dof = int(dof) + open_directions
     scale = 1.0 if absolute_sigma else 2.0 * solution.cost / max(dof, 1)
     found, start = {}, 0
     for name, unknowns in wanted.items():
@@ -119,20 +120,25 @@ def block_covariance(
 
 
 @jax.jit
-def _columns(prepared, params, fixed, wanted):
-    """Return columns of the inverse, the smallest eigenvalues, and counts."""
-    problem, p = block_build.build(prepared, params, None, fixed)
+def _columns(prepared, params, status, wanted):
+    """Return columns of the inverse, the smallest eigenvalues, degrees of freedom."""
+    problem, p = block_build.build(prepared, params, None, None)
+    charts = problem.constraints.charts
+    flags = lambda of: of if charts is None else charts.flags(of)
+    fixed = flags(status == ParamStatus.FIXED)
+    bound = flags((status == ParamStatus.AT_LOWER) | (status == ParamStatus.AT_UPPER))
     model = problem.linearize(p, problem.residual_fn(p), False)
     _, norms, _ = model.moments()
-    free = norms > 0.0
-    if problem.constraints.fixed is not None:
-        free &= ~problem.constraints.fixed
+    used = (norms > 0.0) & ~fixed
+    free = used & ~bound
     scale = jnp.where(free, 1.0 / jnp.where(free, norms, 1.0), 0.0)
     scaled = model.rescale(scale)
     trace = jnp.asarray(TRACE, p.dtype)
     solve = lambda v: problem.linear_solver(scaled.with_gradient(-v), trace)
     product = lambda v: scaled.rmv(scaled.mv(v))
-    basis, values = _open_directions(solve, product, free, p.dtype)
+    # what is not free has an effect of one: such a direction is none that is open
+    whole = lambda fn: lambda v: jnp.where(free, fn(jnp.where(free, v, 0.0)), v)
+    basis, values = _open_directions(whole(solve), whole(product), free.size, p.dtype)
     null = jnp.where((values < OPEN)[None], basis, 0.0)
     outside = lambda v: v - _dot(null, _dot(null.T, v))
 
@@ -143,20 +149,18 @@ def _columns(prepared, params, fixed, wanted):
             x = x + outside(solve(outside(unit - product(x))))
         return scale[k] * scale * x
 
-    count = jnp.sum(free, dtype=jnp.int32)
-    return jax.lax.map(column, wanted), values, count, problem.m
+    residuals = sum(group.num_used for group in problem.groups)
+    dof = residuals - jnp.sum(used, dtype=jnp.int32)
+    return jax.lax.map(column, wanted), values, dof
 
 
-def _open_directions(solve, product, free, dtype):
+def _open_directions(solve, product, n, dtype):
     """Return orthonormal directions of least effect, and the squares of their effects.
 
     By inverse iteration of a subspace: a few turns separate what is open.
     """
-    n = free.size
-    many = min(MOST_OPEN, n)
-    draws = np.random.default_rng(0).normal(size=(n, many))
-    start = jnp.where(free[:, None], jnp.asarray(draws, dtype), 0.0)
-    basis = jnp.linalg.qr(start)[0]
+    draws = np.random.default_rng(0).normal(size=(n, min(MOST_OPEN, n)))
+    basis = jnp.linalg.qr(jnp.asarray(draws, dtype))[0]
     each = lambda fn, matrix: jax.lax.map(fn, matrix.T).T
     for _ in range(TURNS):
         basis = jnp.linalg.qr(each(solve, basis))[0]

@@ -178,6 +178,12 @@ def resolve_manifold(manifold: Any, params0: Any, bounds: Any) -> list[Any]:
     """
     kind = "an object of lmjax.manifolds, such as SE3()"
     found = paths.spread("manifold", manifold, params0, is_manifold, kind)
+    for one in found:
+        if any(leaf is one for leaf in jax.tree.leaves(one)):  # no pytree
+            raise TypeError(
+                "manifold: expected an object of a class derived from equinox.Module, "
+                f"got {one!r}"
+            )
     leaves = jax.tree.leaves(params0)
     charts_of(leaves, found)  # checks their shapes
     flags = np.concatenate(

@@ -7,6 +7,7 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from lmjax._jax import paths, program_cache
+from lmjax._jax.closures import hoisted
 from lmjax._linalg.blocks.structure import Group, Leaf, Slot
 from lmjax._problem.block_residual import BlockGroup
 
@@ -44,7 +45,7 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     )
     first = jax.tree.map(_row_like, tuple(given.args))
     fn = program_cache.model("fn", given.fn, one, *first)
-    used, out = _used(fn, one, first)
+    fn, used, out = _traced(fn, one, first)
     slots, picked, spans = [], [], []
     for leaf, at in enumerate(rows):
         if at is None:
@@ -124,15 +125,28 @@ def _checked(name, at, value, leaf, params0):
     return at
 
 
-def _used(fn, one, first):
-    """Return which leaves of the parameters a function reads, and what it returns."""
+def _traced(fn, one, first):
+    """Return a function, which leaves of the parameters it reads, what it returns.
+
+    A function that captured values of a transformation, such as `jax.vmap`, comes back
+    with these as its leaves.
+    """
     closed, out = jax.make_jaxpr(fn, return_shape=True)(one, *first)
     _, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     if len(jax.tree.leaves(out)) != 1 or not hasattr(out, "shape"):
         raise ValueError(
             f"fn: expected one array of residuals, got {jax.tree.structure(out)}"
         )
-    return used[: len(jax.tree.leaves(one))], out
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(
+            f"fn: expected real residuals, got {out.dtype} (of complex ones "
+            "jnp.stack([z.real, z.imag]))"
+        )
+    if any(isinstance(const, Tracer) for const in closed.consts):
+        wide = paths.common_dtype(out.dtype, *jax.tree.leaves(one))
+        cast = lambda x: jnp.zeros(x.shape, wide)
+        fn = hoisted(fn, jax.tree.map(cast, one), *first)
+    return fn, used[: len(jax.tree.leaves(one))], out
 
 
 def _inverse_sigma(sigma, k, out):

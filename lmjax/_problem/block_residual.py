@@ -158,6 +158,12 @@ class BlockGroup(eqx.Module):
             return values
         return jnp.where(jnp.broadcast_to(self.mask, values.shape), values, 0.0)
 
+    @property
+    def num_used(self) -> Any:
+        """Residuals of the blocks that count."""
+        blocks = self.pattern.blocks if self.mask is None else jnp.sum(self.mask, dtype=jnp.int32)
+        return blocks * self.pattern.outputs
+
     def squares(self, r: Float[Array, "out k"]) -> Float[Array, " k"]:
         """Return the squared norm of each block in units of ``loss_scale``."""
         return jnp.sum((r / self.loss_scale) ** 2, axis=0)

@@ -121,6 +121,8 @@ def _convert(code: Code, values, dtype, params):
         return code.emit("ne", [value, was.type(0)], bool)
     kinds = was.kind + dtype.kind
     if kinds == "fi":
+        if name_of(dtype) not in SUFFIX:
+            raise Unsupported(f"it converts {was} to {dtype}")
         full = f"@llvm.fptosi.sat.v{code.width}{SUFFIX[name_of(dtype)]}"
         full += f".v{code.width}{SUFFIX[str(was)]}"
         code.module.declare(full, code.vector(dtype), [code.vector(was)])
