@@ -21,7 +21,7 @@ TUTORIAL = [
     *sorted((ROOT / "docs" / "tutorial").glob("*.md")),
 ]
 RUNNING = [path for path in PAGES if pages.blocks(path.read_text())]
-FIELDS = [path for path in RUNNING if path.parent.name == "fields"]
+FIELDS = [path for path in RUNNING if path.parent == ROOT / "docs" / "fields"]
 
 # Of numbers that pages show: other compilers and libraries may round differently.
 RTOL = 0.02
