@@ -208,6 +208,7 @@ def test_float32_fits_are_plain_operations_on_float32(kind):
     assert found.literals <= MOST_LITERALS
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("kind", ["decay", "stderr", "10 parameters", "global_fit"])
 def test_nothing_is_float64_where_jax_has_none(kind):
@@ -226,6 +227,7 @@ def test_float64_fits_are_plain_operations_on_float64(kind):
     assert not [kind for kind in found.types if "f32" in kind]
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - WITHOUT_KERNEL))
 def test_by_default_one_kernel_runs_the_fits(kind):
     found = facts(kind, "float32")

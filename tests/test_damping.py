@@ -250,6 +250,7 @@ def test_step_is_taken_if_it_achieves_a_ten_thousandth(batch, damping):
     np.testing.assert_array_equal(in_batch, batch)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "damping",

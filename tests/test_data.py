@@ -59,6 +59,7 @@ SIGMAS = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("absolute_sigma", [False, True], ids=["relative", "absolute"])
 @pytest.mark.parametrize("name", SIGMAS)
 def test_weighted_fit_agrees_with_scipy(name, absolute_sigma):
@@ -242,6 +243,7 @@ def without_the_pole():
     return {"deviance": both(POLE_Y[1:], POISSON)}, plain
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("choice", WITH_POLE)
 def test_masked_point_outside_the_domain_spoils_no_derivative(choice, without_the_pole):
     mask = POLE_X > 0.0

@@ -212,6 +212,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("engine", [None, "xla", "loop"])
 @pytest.mark.parametrize("name", ORDERS)
 def test_points_may_come_in_another_order(name, engine):

@@ -96,6 +96,7 @@ FITS = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("kind", FITS)
 def test_gradients_are_those_of_a_single_fit(kind, rng):
     model, options = FITS[kind]
