@@ -161,8 +161,9 @@ class BlockGroup(eqx.Module):
     @property
     def num_used(self) -> Any:
         """Residuals of the blocks that count."""
-        blocks = self.pattern.blocks if self.mask is None else jnp.sum(self.mask, dtype=jnp.int32)
-        return blocks * self.pattern.outputs
+        if self.mask is None:
+            return self.pattern.blocks * self.pattern.outputs
+        return jnp.sum(self.mask, dtype=jnp.int32) * self.pattern.outputs
 
     def squares(self, r: Float[Array, "out k"]) -> Float[Array, " k"]:
         """Return the squared norm of each block in units of ``loss_scale``."""
