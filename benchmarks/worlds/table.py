@@ -79,7 +79,7 @@ def sentences(content: dict) -> str:
         behind a camera on the way; by the whole cost it did not get there."""
     if loads:
         cores = content["environment"]["cores"]
-        text += f""" The problems were measured in several runs, two or three times
+        text += f""" The problems were measured in several runs, one to three times
         each, on a shared machine: its load, where noted, was {min(loads):.1f} to
         {max(loads):.1f} on {cores} cores, other work of ours included. Times are not
         those of a quiet machine, and ratios near 1 decide nothing."""
