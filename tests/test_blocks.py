@@ -554,9 +554,10 @@ def test_the_mode_of_j_is_the_one_that_was_chosen():
         lambda p, y: forward_fails(p["x"]) - y, {"x": np.arange(4)}, (np.ones((4, 1)),)
     )
     start = {"x": np.zeros((4, 1))}
-    reverse = lmjax.LevenbergMarquardt(jac="rev")
-    sol = lmjax.least_squares(blocks, start, solver=reverse)
-    np.testing.assert_allclose(sol.params["x"], 0.5)
+    for jac in ("rev", None):  # None sees that forward mode is not possible
+        solver = lmjax.LevenbergMarquardt(jac=jac)
+        sol = lmjax.least_squares(blocks, start, solver=solver)
+        np.testing.assert_allclose(sol.params["x"], 0.5)
     with pytest.raises(TypeError, match="forward-mode"):
         lmjax.least_squares(blocks, start, solver=lmjax.LevenbergMarquardt(jac="fwd"))
 

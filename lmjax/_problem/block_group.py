@@ -45,7 +45,7 @@ def group_of(given, number, values, structure, params0, leaves, jac):
     )
     first = jax.tree.map(_row_like, tuple(given.args))
     fn = program_cache.model("fn", given.fn, one, *first)
-    fn, used, out = _traced(fn, one, first)
+    fn, used, out, only_reverse = _traced(fn, one, first)
     slots, picked, spans = [], [], []
     for leaf, at in enumerate(rows):
         if at is None:
@@ -75,7 +75,7 @@ def group_of(given, number, values, structure, params0, leaves, jac):
         )
     sigma = _inverse_sigma(given.sigma, k, out)
     given = fn, args, sigma, mask, given.loss, given.loss_scale
-    reverse = jac == "rev"
+    reverse = jac == "rev" or (jac is None and only_reverse)
     if jac is None and FEWER * out.size <= pattern.width:
         reverse = _is_reversible(fn, one, first)
     group = BlockGroup(*given, pattern, tuple(spans), structure, reverse)
@@ -128,8 +128,8 @@ def _checked(name, at, value, leaf, params0):
 def _traced(fn, one, first):
     """Return a function, which leaves of the parameters it reads, what it returns.
 
-    A function that captured values of a transformation, such as `jax.vmap`, comes back
-    with these as its leaves.
+    And whether only reverse mode can differentiate it. A function that captured values
+    of a transformation, such as `jax.vmap`, comes back with these as its leaves.
     """
     closed, out = jax.make_jaxpr(fn, return_shape=True)(one, *first)
     _, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
@@ -146,7 +146,19 @@ def _traced(fn, one, first):
         wide = paths.common_dtype(out.dtype, *jax.tree.leaves(one))
         cast = lambda x: jnp.zeros(x.shape, wide)
         fn = hoisted(fn, jax.tree.map(cast, one), *first)
-    return fn, used[: len(jax.tree.leaves(one))], out
+    only_reverse = _calls(closed.jaxpr, "custom_vjp_call")
+    return fn, used[: len(jax.tree.leaves(one))], out, only_reverse
+
+
+def _calls(jaxpr, name: str) -> bool:
+    """Return whether a jaxpr, or one within it, has a primitive of that name."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name.startswith(name):
+            return True
+        within = jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns"))
+        if any(_calls(inner, name) for inner in within if hasattr(inner, "eqns")):
+            return True
+    return False
 
 
 def _inverse_sigma(sigma, k, out):
