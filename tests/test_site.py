@@ -61,6 +61,13 @@ def test_pages_give_the_advice_of_the_status(path):
             assert known[status.name] == status.advice
 
 
+def test_page_has_the_number_of_every_status():
+    page = (DOCS / "status.md").read_text()
+    for status in lmjax.Status:
+        if status != lmjax.Status.RUNNING:
+            assert f" {int(status)} `{status.name}`" in page.replace("\n", " ")
+
+
 @pytest.mark.parametrize("codes", [lmjax.ParamStatus, lmjax.ProfileStatus])
 def test_page_has_the_remark_of_every_code(codes):
     known = rows((DOCS / "status.md").read_text())

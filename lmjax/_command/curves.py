@@ -136,7 +136,8 @@ def _long(path: Path, table: dict, options: Any) -> Curves:
         empty = [cell is None or cell != cell or cell == "" for cell in table[name]]
         if any(empty):
             raise FileProblem(
-                f"{path}: column {name!r} is empty in row {empty.index(True) + 1}"
+                f"{path}: column {name!r} is empty in row {empty.index(True) + 1} "
+                "below the names"
             )
     labels, order, ends = _groups([table[name] for name in by])
     split = lambda values: np.split(values[order], ends)

@@ -106,7 +106,7 @@ def numbers(path: Path, name: str, column: Any) -> np.ndarray:
         except (TypeError, ValueError):
             raise FileProblem(
                 f"{path}: expected numbers in column {name!r}, got {cell!r} in row "
-                f"{row + 1}"
+                f"{row + 1} below the names"
             ) from None
     return values
 

@@ -152,7 +152,10 @@ def _spread(name, prefix, node, default, dtype, parts, xp):
                 f"{jnp.shape(node)}, got {got}"
             ) from error
         if dtype is bool and value.dtype != np.bool_:
-            raise TypeError(f"{name}: expected booleans, got {value.dtype}")
+            raise TypeError(
+                f"{name}: expected booleans, got {value.dtype} (a value belongs into "
+                "the start)"
+            )
         if jnp.iscomplexobj(value):
             raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
         parts.append(xp.ravel(spread))
