@@ -171,10 +171,10 @@ def _loaded(path: Path, name: str) -> Any:
         raise FileProblem(f"--model: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"_of_user_{path.stem}", path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # not by the loader, which would leave bytecode in the user's folder
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         kind = type(error).__name__
         raise FileProblem(
